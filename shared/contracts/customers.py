@@ -1,0 +1,92 @@
+"""The stream `customers`: each event together with the customer that it produced. Segmenter writes, journeys reads."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from shared.contracts.events import Event
+
+VERSION = 1
+
+
+class Customer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What is remembered of a customer, after the event at hand.
+
+    `consent` maps a topic to the customer's own decision; a topic that is absent was never decided on.
+    `aggregates` maps an aggregate's id to its state (`shared.language.aggregates`), for those that journeys use.
+    `address` is the e-mail address of the trait `email`, where there is one.
+    """
+
+    key: str
+    traits: dict[str, Any] = {}
+    consent: dict[str, bool] = {}
+    stage: str = ""
+    segments: tuple[str, ...] = ()
+    locale: str | None = None
+    timezone: str | None = None
+    first_seen: datetime | None = None
+    last_seen: datetime | None = None
+    address: str | None = None
+    aggregates: dict[str, Any] = {}
+
+
+class ConsentDecision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A customer's yes or no to one topic; `topic` is `*` for every promotional topic."""
+
+    topic: str
+    subscribed: bool
+    decided_at: datetime
+    source: str
+
+
+class CustomerUpdated(msgspec.Struct, frozen=True, tag="updated", tag_field="kind", omit_defaults=True, kw_only=True):
+    """An event, or the passing of time, and what it made of the customer.
+
+    `cause` is `event`, `time` (a window ran out) or `definition` (the playbook changed; starts no journey).
+    `stage_before` is None where the stage did not change. `derived` marks an event that segmenter made itself
+    (`Cart Updated`). `event` is None unless the cause is an event.
+    """
+
+    as_of: datetime
+    customer: Customer
+    cause: Literal["event", "time", "definition"] = "event"
+    event: Event | None = None
+    derived: bool = False
+    stage_before: str | None = None
+    entered: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    consent: tuple[ConsentDecision, ...] = ()
+    address_before: str | None = None
+    v: int = VERSION
+
+
+class DateReached(msgspec.Struct, frozen=True, tag="date", tag_field="kind", omit_defaults=True, kw_only=True):
+    """A date that a journey waits for has come (a birthday), `occasion` (the year) names which one."""
+
+    as_of: datetime
+    customer: Customer
+    journey: str
+    occasion: str
+    v: int = VERSION
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind", omit_defaults=True, kw_only=True):
+    """Nothing happened in this partition up to `as_of`; `after` is the offset of `events` read up to then."""
+
+    as_of: datetime
+    after: int = -1
+    v: int = VERSION
+
+
+class Activation(msgspec.Struct, frozen=True, tag="activation", tag_field="kind", omit_defaults=True, kw_only=True):
+    """From this place of the road on, the playbook with this content hash is in force."""
+
+    as_of: datetime
+    playbook: str
+    v: int = VERSION
+
+
+CustomerRecord = CustomerUpdated | DateReached | Tick | Activation

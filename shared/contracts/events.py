@@ -1,0 +1,88 @@
+"""The stream `events`: what customers did, what ingest refused, and the switch to another playbook.
+
+Written by ingest, and by journeys and mailer, who report back what became of their work. Read by segmenter.
+Times are UTC. `properties`, `traits` and `context` stay as the client's JSON bytes until somebody needs them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+VERSION = 1
+MAX_HOPS = 8
+"""How many times over an event may be the consequence of another before it is dropped as a loop."""
+
+EMPTY = msgspec.Raw(b"{}")
+
+CallType = Literal["track", "identify", "page", "screen", "group", "alias"]
+
+MAILER_SOURCE = "rapport/mailer"
+JOURNEYS_SOURCE = "rapport/journeys"
+
+# What mailer reports, named after Segment's email events; the last four are Rapport's own.
+# https://segment.com/docs/connections/spec/email/
+EMAIL_LINK_CLICKED = "Email Link Clicked"
+EMAIL_OPENED = "Email Opened"
+EMAIL_BOUNCED = "Email Bounced"
+UNSUBSCRIBED = "Unsubscribed"
+EMAIL_SENT = "Email Sent"
+EMAIL_SKIPPED = "Email Skipped"
+EMAIL_FAILED = "Email Failed"
+EMAIL_UNKNOWN = "Email Unknown"
+
+TOPIC_SUBSCRIBED = "Topic Subscribed"
+TOPIC_UNSUBSCRIBED = "Topic Unsubscribed"
+
+
+class Event(msgspec.Struct, frozen=True, tag="event", tag_field="kind", omit_defaults=True, kw_only=True):
+    """One fact about one customer.
+
+    `id` and `source` together name it: the same pair twice is the same event. `key` is the customer key: the user
+    id, else the anonymous id. `name` is the event's name for track (`Order Completed`), the page's or screen's name,
+    and empty for identify, group and alias. `occurred_at` is corrected by the client's clock skew and is never
+    later than `received_at`.
+    """
+
+    id: str
+    source: str
+    key: str
+    type: CallType = "track"
+    name: str = ""
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    occurred_at: datetime
+    received_at: datetime
+    properties: msgspec.Raw = EMPTY
+    traits: msgspec.Raw = EMPTY
+    context: msgspec.Raw = EMPTY
+    extra: msgspec.Raw = EMPTY
+    """Fields of the call that the protocol does not name, kept as they came."""
+    historical: bool = False
+    hops: int = 0
+    v: int = VERSION
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind", omit_defaults=True, kw_only=True):
+    """What ingest could not take: its bytes and the reason. Keyed by source; segmenter files it under dead letters."""
+
+    source: str
+    received_at: datetime
+    code: str
+    message: str
+    body: bytes
+    id: str = ""
+    v: int = VERSION
+
+
+class Activation(msgspec.Struct, frozen=True, tag="activation", tag_field="kind", omit_defaults=True, kw_only=True):
+    """From this place of the road on, the playbook with this content hash is in force."""
+
+    playbook: str
+    received_at: datetime
+    v: int = VERSION
+
+
+EventRecord = Event | Refused | Activation

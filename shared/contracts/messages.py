@@ -1,0 +1,70 @@
+"""The stream `messages`: what journeys asks mailer to send, and what mailer must know of a person. Journeys writes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from shared.contracts.customers import Activation, ConsentDecision, Tick
+
+VERSION = 1
+
+
+class MessageRequested(
+    msgspec.Struct, frozen=True, tag="requested", tag_field="kind", omit_defaults=True, kw_only=True
+):
+    """A message to send. `id` derives from its cause (enrollment, step, visit): one cause, one message.
+
+    `due` is when it was decided for, and `expires` the instant after which it is not sent any more.
+    `data` is what its templates see: `customer`, `traits`, `trigger`, `key` and what the step gave `with`,
+    fixed when the step ran. `hops` counts how many consequences of consequences led here.
+    """
+
+    as_of: datetime
+    id: str
+    customer: str
+    address: str | None
+    message: str
+    topic: str
+    journey: str
+    enrollment: str
+    step: str
+    due: datetime
+    expires: datetime
+    priority: int = 50
+    channel: str = "email"
+    draft: bool = False
+    locale: str | None = None
+    timezone: str | None = None
+    data: dict[str, Any] = {}
+    hops: int = 0
+    v: int = VERSION
+
+
+class MessageCancelled(
+    msgspec.Struct, frozen=True, tag="cancelled", tag_field="kind", omit_defaults=True, kw_only=True
+):
+    """The message with this id is not wanted any more; one that is still held ends as skipped(`reason`)."""
+
+    as_of: datetime
+    id: str
+    customer: str
+    reason: str
+    v: int = VERSION
+
+
+class ConsentChanged(
+    msgspec.Struct, frozen=True, tag="consent", tag_field="kind", omit_defaults=True, kw_only=True
+):
+    """Decisions of a customer that concern the address; also sent when the customer's address changes."""
+
+    as_of: datetime
+    customer: str
+    address: str | None
+    decisions: tuple[ConsentDecision, ...] = ()
+    v: int = VERSION
+
+
+MessageRecord = MessageRequested | MessageCancelled | ConsentChanged | Tick | Activation

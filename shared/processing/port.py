@@ -1,0 +1,154 @@
+"""What the mechanics ask of a service, and what they give it. See `docs/architecture.md`.
+
+A service is a `Processor`. For each batch of one partition the mechanics call `load` (reads, one statement per
+table), then `fire` and `handle` in the order of the road (pure, on copies), then `save` inside the fenced transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import asyncpg
+
+from shared.errors import RapportError
+
+T = TypeVar("T")
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy  # type: ignore[type-arg]
+
+
+class Timer(NamedTuple):
+    """Wakes `subject` when the road has reached `due`. There is one timer for each (kind, subject) of a partition."""
+
+    due: datetime
+    kind: str
+    subject: str
+
+
+class Poison(RapportError):
+    """A record that can never be processed; it goes to dead letters with this text, and the partition flows on."""
+
+
+class NewerContract(RapportError):
+    """A record of a version that this release does not know; the partition waits for a newer release."""
+
+
+class Outputs(Protocol):
+    """Where a heart's commands go; all of it commits with the batch or not at all."""
+
+    @property
+    def as_of(self) -> datetime:
+        """The time the road has reached; while a timer fires, the time it was due."""
+        ...
+
+    @property
+    def partition(self) -> int: ...
+
+    def emit(self, stream: str, key: str, value: bytes) -> None:
+        """Append to the customer's partition of `stream`."""
+        ...
+
+    def emit_here(self, stream: str, key: str, value: bytes) -> None:
+        """Append to this very partition of `stream` (ticks and activations, which belong to no customer)."""
+        ...
+
+    def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
+        """Set, move or (None) remove the timer of (kind, subject). One set in the past fires before the next record."""
+        ...
+
+    def dead_letter(self, key: str, body: bytes, code: str, message: str) -> None:
+        """Keep what cannot be processed, with its reason, and go on."""
+        ...
+
+
+class Batch(Protocol):
+    """One batch of one partition, between `load` and COMMIT. Dropping it drops every change."""
+
+    def as_of(self, message: Any) -> datetime | None:
+        """The time that this message moves the road to; None leaves it. The road never goes back."""
+        ...
+
+    def handle(self, message: Any, out: Outputs) -> None:
+        """Take one message. Raising Poison (or anything unexpected) isolates the record."""
+        ...
+
+    def fire(self, timer: Timer, out: Outputs) -> None: ...
+
+    async def save(self, connection: Connection) -> bytes:
+        """Write every change, one `unnest` statement per table; returns the partition's memo (see `Processor.load`)."""
+        ...
+
+
+class Fenced(RapportError):
+    """Another worker owns this partition now (or may): drop everything held for it."""
+
+
+class Lane(Protocol):
+    """One owned partition, for work beside its records."""
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def as_of(self) -> datetime:
+        """The time the road had reached at the last commit."""
+        ...
+
+    @property
+    def memo(self) -> bytes: ...
+
+    @property
+    def leaving(self) -> asyncio.Event:
+        """Set when the partition is about to be let go."""
+        ...
+
+    @property
+    def woken(self) -> asyncio.Event:
+        """Set after each commit of this partition's batches; clear it before looking for work."""
+        ...
+
+    async def transact(self, work: Callable[[Connection, Outputs], Awaitable[T]]) -> T:
+        """Run `work` in a fenced transaction of this partition, in turn with its batches; what it emits commits with it.
+
+        Raises Fenced where the partition was lost: nothing was written, or the outcome of COMMIT is unknown."""
+        ...
+
+
+class Processor(Protocol):
+    """A service, as the mechanics see it."""
+
+    @property
+    def service(self) -> str:
+        """Its name in tables, metrics and origins: `segmenter`."""
+        ...
+
+    @property
+    def stream(self) -> str:
+        """The stream that it reads."""
+        ...
+
+    def decode(self, key: str, value: bytes) -> Any:
+        """The message of a record. Raises Poison, or NewerContract."""
+        ...
+
+    async def load(
+        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
+    ) -> Batch:
+        """Read what the batch needs. `memo` is what the last batch's `save` returned for this partition (b"" at first):
+        a few small facts such as the playbook in force."""
+        ...
+
+    def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
+        """For the one service that moves time on where its stream is drained: the stream and the value of a tick.
+
+        None in the others, which are told the time by their records. `after` is the offset that input was read up to.
+        """
+        ...
+
+    async def attend(self, lane: Lane) -> None:
+        """Work that no record asks for (sending, sweeps), for as long as this process owns the partition.
+
+        Returns soon after `lane.leaving` is set, with nothing left half done. Return at once where there is none."""
+        ...

@@ -1,0 +1,70 @@
+"""Settings come from the environment. A name with our prefix that nobody knows is an error, since a typo is silent."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from typing import Self
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import RapportError
+
+PREFIX = "RAPPORT_"
+
+
+class Settings(BaseSettings):
+    """What every service reads. A service's own settings derive from this class."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, populate_by_name=True, extra="ignore", frozen=True)
+
+    database_url: str | None = Field(None, validation_alias=AliasChoices("database_url", "DATABASE_URL"))
+    """`postgresql://user:password@host:port/name`."""
+    kafka_bootstrap_servers: str | None = Field(
+        None, validation_alias=AliasChoices("kafka_bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS")
+    )
+    """`host:port,…`; without it the streams are kept in PostgreSQL."""
+    partitions: int = Field(12, ge=1, le=1024)
+    """How many partitions every stream has; fixed at installation."""
+    database_connections: int = Field(8, ge=2, le=100)
+    clock_speed: float = Field(1.0, gt=0, le=100_000)
+    """How many seconds pass for each second of the machine's; for demonstrations."""
+    heartbeat_seconds: float = Field(1.0, gt=0, le=60)
+    """How often a worker says that it lives."""
+    expiry_seconds: float = Field(10.0, gt=0, le=600)
+    """How long after its last heartbeat a worker's partitions may be taken over."""
+    batch_records: int = Field(2000, ge=1, le=20_000)
+    """How many records one fenced transaction may hold."""
+    partitions_in_flight: int = Field(4, ge=1, le=64)
+    """How many partitions of this process may be between load and COMMIT at one time."""
+    log_level: str = "info"
+    log_format: str = "auto"
+    """`json`, `console`, or `auto` (console on a terminal)."""
+    fault: str = ""
+    """A named point at which the process kills itself; for tests (see `shared.processing.faults`)."""
+    fault_proof: str = ""
+
+    @classmethod
+    def read(cls, **values: object) -> Self:
+        """From the environment, with `values` before it. Raises RapportError that names the variable."""
+        try:
+            return cls(**values)  # type: ignore[arg-type]
+        except ValidationError as error:
+            lines = [f"{_variable(str(e['loc'][0]) if e['loc'] else '')}: {e['msg']}" for e in error.errors()]
+            raise RapportError("settings: " + "; ".join(lines)) from None
+
+
+def refuse_unknown(known: Iterable[type[Settings]], environment: Iterable[str] | None = None) -> None:
+    """Raise RapportError where a variable with our prefix belongs to no setting of `known`."""
+    names = {PREFIX + name.upper() for settings in known for name in settings.model_fields}
+    for variable in sorted(os.environ if environment is None else environment):
+        if variable.startswith(PREFIX) and variable not in names:
+            near = difflib.get_close_matches(variable, names, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise RapportError(f"settings: {variable} is not known.{hint} Remove it or correct its name.")
+
+
+def _variable(field: str) -> str:
+    return field if field.isupper() else PREFIX + field.upper()
