@@ -66,10 +66,6 @@ class Outputs(Protocol):
 class Batch(Protocol):
     """One batch of one partition, between `load` and COMMIT. Dropping it drops every change."""
 
-    def as_of(self, message: Any) -> datetime | None:
-        """The time that this message moves the road to; None leaves it. The road never goes back."""
-        ...
-
     def handle(self, message: Any, out: Outputs) -> None:
         """Take one message. Raising Poison (or anything unexpected) isolates the record."""
         ...
@@ -131,6 +127,10 @@ class Processor(Protocol):
 
     def decode(self, key: str, value: bytes) -> Any:
         """The message of a record. Raises Poison, or NewerContract."""
+        ...
+
+    def as_of(self, message: Any) -> datetime | None:
+        """The time that this message moves the road to; None leaves it. The road never goes back."""
         ...
 
     async def load(

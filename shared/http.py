@@ -1,0 +1,57 @@
+"""What every HTTP face has in common: errors as JSON, and the three pages that operators' tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+
+def error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A refusal: `code` is stable and for programs, `message` says what was wrong, where, and what to do."""
+    return JSONResponse({"code": code, "message": message}, status, dict(headers or {}))
+
+
+def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]) -> FastAPI:
+    """An application with `/healthz`, `/readyz` and `/metrics`, whose errors all have a code and a message.
+
+    `ready` names what keeps the service from working, a line each. `/healthz` says only that the process answers: a
+    database that is away is no reason to restart it.
+    """
+    app = FastAPI(title=title, description=description, version="1", redoc_url=None)
+
+    @app.get("/healthz", tags=["operating"])
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["operating"])
+    async def readyz() -> Response:
+        """200 where everything that is needed answers, else 503 with what is missing."""
+        problems = await ready()
+        if problems:
+            body = {"code": "not_ready", "message": "; ".join(problems), "problems": problems}
+            return JSONResponse(body, 503, {"Retry-After": "1"})
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", tags=["operating"])
+    async def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, raised: HTTPException) -> Response:
+        codes = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+        return error(raised.status_code, codes.get(raised.status_code, "refused"), str(raised.detail), raised.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, raised: RequestValidationError) -> Response:
+        first = raised.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return error(400, "invalid", f"{place}: {first['msg']}.")
+
+    return app
