@@ -1,0 +1,98 @@
+"""What the mailer asks of a way to hand mail over. `smtp.py` speaks to a mail server, `inbox.py` keeps mails to be read.
+
+The four receipts are all that can become of a hand-over, and the worker acts on nothing else. A transport may answer
+Deferred only where no server can have accepted the mail; where that is in doubt, the answer is Unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from shared.contracts.messages import MessageRequested
+
+if TYPE_CHECKING:
+    from services.mailer.rendering import Rendered
+
+DATA_WITHIN = 5.0
+"""Seconds of the machine's time from the start of a hand-over within which DATA must have begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail as it goes over the wire, made for one message by `mime.compose`.
+
+    `sender` and `recipient` are the envelope's bare addresses, `data` the whole mail (RFC 5322, CRLF line ends).
+    `links` are the targets of its tracked links: the token of a link carries the message's id and a number, which is
+    the place of its target here. They are kept with the message before the hand-over begins (`store.target_of`).
+    """
+
+    request: MessageRequested
+    sender: str
+    recipient: str
+    data: bytes
+    rendered: Rendered
+    headers: Mapping[str, str]
+    links: tuple[str, ...] = ()
+
+
+class Accepted(NamedTuple):
+    """The server has answered the final dot of DATA with 2xx: `reply` is its line."""
+
+    reply: str
+
+
+class Deferred(NamedTuple):
+    """Nothing can have been accepted, and a later attempt may succeed.
+
+    An explicit 4xx at any stage, a connection that failed before the final dot of DATA, or `abandoned`: DATA was not
+    reached in time. `reason` is a short code (`greylisted`, `connection`, `abandoned`), `reply` what the server said.
+    """
+
+    reply: str
+    reason: str
+
+
+class Rejected(NamedTuple):
+    """The server has answered 5xx. `suppress`: it said that there is no such address (5.1.1 and its kin)."""
+
+    reply: str
+    suppress: bool
+
+
+class Unknown(NamedTuple):
+    """The connection was lost after the final dot of DATA and before its answer."""
+
+    reason: str
+
+
+Receipt = Accepted | Deferred | Rejected | Unknown
+
+
+class Transport(Protocol):
+    """Hands mails over. What is held or skipped never comes here: pages read that from the store."""
+
+    @property
+    def connections(self) -> int:
+        """How many mails it takes at one time; the worker never has more of them in hand."""
+        ...
+
+    async def deliver(self, mail: Mail, data_by: float) -> Receipt:
+        """Hand one mail over. Never raises for what a server or network does: that is a receipt.
+
+        `data_by` is in the running loop's time (`loop.time()`): where DATA cannot be sent before it, `abandoned`. It
+        is looked at directly before DATA is written, since the process may have been stopped in between. Waiting for
+        a connection counts. Cancelling the call is not part of the contract; the worker never does.
+        """
+        ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None:
+        """Ends idle connections with QUIT; called when nothing is in hand any more."""
+        ...
+
+    async def ready(self) -> str | None:
+        """None where mail can be handed over, else what is wrong, in one line."""
+        ...
