@@ -7,6 +7,9 @@ from typing import NamedTuple, Protocol
 
 from shared.errors import RapportError
 
+LARGEST_RECORD = 1_000_000
+"""Bytes of key and value together that every log takes. Kafka's own bound is a little higher, for headers."""
+
 
 class Origin(NamedTuple):
     """Who wrote a record, and its place in the writer's own sequence for this destination.

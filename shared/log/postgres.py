@@ -1,0 +1,538 @@
+"""The streams in PostgreSQL: what the embedded default runs on.
+
+A partition is a run of packed rows, each with the offsets of its first and last record. Offsets are given out by a
+head row (stream, partition, next) that is locked last before COMMIT, and heads are always locked in sorted order: so
+rows become visible in the order of their offsets, and writers never wait for each other in a circle.
+
+Readers of this process are woken by its own appends. What other processes append is seen by one look at all heads
+each 100 ms, for the whole process: NOTIFY inside transactions would halve the commit rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+import asyncpg
+import structlog
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+
+from shared.contracts.streams import STREAMS
+from shared.database.engine import Database, is_transient
+from shared.database.migrations import Migrations
+from shared.errors import RapportError, Unavailable
+from shared.log.packing import in_portions, pack, size_of, unpack
+from shared.log.port import LARGEST_RECORD, Entry, Fetched, OffsetOutOfRange, Record, RecordTooLarge
+
+MIGRATIONS = Migrations("log", Path(__file__).parent / "migrations")
+
+Key = tuple[str, int]
+"""Stream and partition."""
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+LOOK_EVERY = 0.1
+FRESH = 1.0
+"""Seconds for which an answer of the log says that nothing more follows (`Fetched.drained`)."""
+APPEND_DEADLINE = 10.0
+READ_DEADLINE = 5.0
+
+# Bytes before compression: of one packed row, of one commit that calls share, of one fetch.
+ROW_BYTES = 4 << 20
+COMMIT_BYTES = 16 << 20
+FETCH_BYTES = 8 << 20
+# Rows that one query looks at. A backlog of single-record rows takes a few queries, one of full rows wastes little.
+FETCH_ROWS = 500
+TRIM_ROWS = 500
+
+_log = structlog.get_logger()
+
+_APPEND = """
+    WITH locked AS MATERIALIZED (
+        SELECT stream, partition, h.next, grow.count
+          FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS grow(stream, partition, count)
+          JOIN log.heads h USING (stream, partition)
+         ORDER BY stream, partition
+           FOR UPDATE OF h
+    ), moved AS (
+        UPDATE log.heads h SET next = locked.next + locked.count
+          FROM locked
+         WHERE h.stream = locked.stream AND h.partition = locked.partition
+     RETURNING h.stream, h.partition, locked.next AS start
+    )
+    INSERT INTO log.rows (stream, partition, first, last, size, body)
+    SELECT stream, partition, start + skip, start + skip + count - 1, size, body
+      FROM unnest($4::text[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bytea[])
+           AS added(stream, partition, skip, count, size, body)
+      JOIN moved USING (stream, partition)
+ RETURNING 1
+"""
+
+_FETCH = """
+    SELECT h.earliest, h.next, found.first, found.last, found.body
+      FROM log.heads h
+      LEFT JOIN LATERAL (
+        SELECT first, last, body
+          FROM (SELECT first, last, body,
+                       coalesce(sum(last - first + 1) OVER earlier, 0) AS records_before,
+                       coalesce(sum(size) OVER earlier, 0) AS bytes_before
+                  FROM (SELECT first, last, size, body
+                          FROM log.rows
+                         WHERE stream = $1 AND partition = $2 AND last >= $3
+                         ORDER BY last
+                         LIMIT $6) AS near
+                WINDOW earlier AS (ORDER BY last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS counted
+         WHERE records_before < $4 AND bytes_before < $5
+      ) AS found ON true
+     WHERE h.stream = $1 AND h.partition = $2
+     ORDER BY found.last
+"""
+
+_HEADS = "SELECT stream, partition, earliest, next FROM log.heads"
+
+_NOTE_PASSED = """
+    INSERT INTO log.passed (stream, partition, before)
+    SELECT $1, $2, $3
+     WHERE NOT EXISTS (
+        SELECT FROM log.passed WHERE stream = $1 AND partition = $2 AND noted_at > now() - $4::interval / 100)
+"""
+
+_PASSED_BEFORE = """
+    DELETE FROM log.passed
+     WHERE stream = $1 AND partition = $2 AND noted_at <= now() - $3::interval
+ RETURNING before
+"""
+
+_DELETE_ROWS = """
+    DELETE FROM log.rows
+     WHERE stream = $1 AND partition = $2
+       AND last IN (SELECT last FROM log.rows
+                     WHERE stream = $1 AND partition = $2 AND last < $3 ORDER BY last LIMIT $4)
+ RETURNING last
+"""
+
+
+class _Head(NamedTuple):
+    """What a look at the database said about a partition, and when (monotonic seconds) it was asked."""
+
+    earliest: int
+    next: int
+    asked: float
+
+    @property
+    def fresh(self) -> bool:
+        return monotonic() - self.asked <= FRESH
+
+
+class _Call(NamedTuple):
+    key: Key
+    entries: Sequence[Entry]
+    done: asyncio.Future[None]
+
+
+class PostgresLog:
+    """The stream port over one PostgreSQL database. `append_in` joins another service's transaction."""
+
+    def __init__(self, database: Database, partitions: int) -> None:
+        self._database = database
+        self._partitions = partitions
+        self._calls: deque[_Call] = deque()
+        self._committing: asyncio.Task[None] | None = None
+        self._heads: dict[Key, _Head] = {}
+        self._moves: defaultdict[Key, int] = defaultdict(int)
+        self._woken: defaultdict[Key, asyncio.Event] = defaultdict(asyncio.Event)
+        self._readers: set[PostgresReader] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
+
+    @property
+    def partitions(self) -> int:
+        return self._partitions
+
+    async def start(self) -> None:
+        """Makes the head rows of a new installation. Raises RapportError where another partition count is installed."""
+        try:
+            async with asyncio.timeout(READ_DEADLINE), self._database.transaction() as connection:
+                await self._install_heads(connection)
+        except asyncpg.UndefinedTableError:
+            raise RapportError("log: the database has no streams yet. Run `rapport migrate`.") from None
+        except Exception as error:
+            raise _as_unavailable(error, "the streams cannot be opened") from error
+
+    async def _install_heads(self, connection: Connection) -> None:
+        installed = await _partitions_by_stream(connection)
+        if not all(stream in installed for stream in STREAMS):
+            # Two processes that start at once must not install two counts.
+            await connection.execute("LOCK TABLE log.heads IN SHARE ROW EXCLUSIVE MODE")
+            installed = await _partitions_by_stream(connection)
+        for stream in STREAMS:
+            if stream not in installed:
+                await connection.execute(
+                    "INSERT INTO log.heads (stream, partition) SELECT $1, generate_series(0, $2::integer - 1)",
+                    stream,
+                    self._partitions,
+                )
+            elif installed[stream] != self._partitions:
+                raise RapportError(
+                    f"log: the stream {stream} was installed with {installed[stream]} partitions, and the settings say "
+                    f"{self._partitions}. The count is fixed at installation: "
+                    f"set RAPPORT_PARTITIONS={installed[stream]}."
+                )
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+            self._looking = None
+        if self._committing is not None:
+            await self._committing
+
+    async def ready(self) -> str | None:
+        try:
+            async with asyncio.timeout(2), self._database.connect() as connection:
+                found = await connection.fetchval("SELECT count(*) FROM log.heads")
+        except asyncpg.UndefinedTableError:
+            return "log: the database has no streams yet. Run `rapport migrate`."
+        except Exception as error:
+            return f"log: the database does not answer: {type(error).__name__}: {error}"
+        return None if found else "log: it was not started"
+
+    async def installation(self) -> str | None:
+        """The id of the installation that these streams belong to; None where none has been set."""
+        try:
+            async with asyncio.timeout(READ_DEADLINE), self._database.connect() as connection:
+                id: str | None = await connection.fetchval("SELECT id FROM log.installation")
+        except Exception as error:
+            raise _as_unavailable(error, "the installation id cannot be read") from error
+        return id
+
+    async def set_installation(self, id: str) -> None:
+        """Mark these streams as `id`'s, once and for all. Raises RapportError where they are another's."""
+        try:
+            async with asyncio.timeout(READ_DEADLINE), self._database.connect() as connection:
+                await connection.execute("INSERT INTO log.installation (id) VALUES ($1) ON CONFLICT DO NOTHING", id)
+        except Exception as error:
+            raise _as_unavailable(error, "the installation id cannot be set") from error
+        found = await self.installation()
+        if found != id:
+            raise RapportError(
+                f"log: these streams belong to the installation {found}, not to {id}. Point DATABASE_URL and "
+                f"KAFKA_BOOTSTRAP_SERVERS at servers of one installation."
+            )
+
+    # Appending
+
+    async def append(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        self._check(stream, partition, entries)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls.append(_Call((stream, partition), entries, done))
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_calls(), name="log-commit")
+        await done
+
+    async def append_in(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> None:
+        """Append inside the caller's transaction, as its last statement before COMMIT: heads are locked from here on.
+
+        After the COMMIT, call `announce`. Raises RecordTooLarge before anything is written."""
+        outputs = {key: entries for key, entries in outputs.items() if entries}
+        if not outputs:
+            return
+        for (stream, partition), entries in outputs.items():
+            self._check(stream, partition, entries)
+        await self._insert(connection, outputs)
+
+    def announce(self, keys: Iterable[Key]) -> None:
+        """Wake the readers of this process: something was committed to these partitions."""
+        for key in keys:
+            self._moves[key] += 1
+            self._woken[key].set()
+
+    def _check(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
+        if stream not in STREAMS or not 0 <= partition < self._partitions:
+            raise RapportError(f"log: there is no {stream}[{partition}] among {self._partitions} partitions.")
+        for entry in entries:
+            size = len(entry.key.encode()) + len(entry.value)
+            if size > LARGEST_RECORD:
+                raise RecordTooLarge(
+                    f"{stream}[{partition}]: a record of {size:,} bytes is too large; the log takes {LARGEST_RECORD:,}."
+                )
+
+    async def _commit_calls(self) -> None:
+        """Commit what was asked for so far in one transaction; calls that arrive meanwhile share the next one."""
+        while self._calls:
+            calls: list[_Call] = []
+            outputs: dict[Key, list[Entry]] = {}
+            size = 0
+            while self._calls and size < COMMIT_BYTES:
+                call = self._calls.popleft()
+                if call.done.cancelled():
+                    continue
+                calls.append(call)
+                outputs.setdefault(call.key, []).extend(call.entries)
+                size += sum(map(size_of, call.entries))
+            if not calls:
+                return
+            try:
+                async with asyncio.timeout(APPEND_DEADLINE), self._database.connect() as connection:
+                    await self._insert(connection, outputs)
+            except Exception as error:
+                for call in calls:
+                    if not call.done.done():
+                        call.done.set_exception(_as_unavailable(error, "an append failed, or its outcome is unknown"))
+            else:
+                for call in calls:
+                    if not call.done.done():
+                        call.done.set_result(None)
+                self.announce(outputs)
+
+    async def _insert(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> None:
+        keys = sorted(outputs)
+        streams, partitions, skips, counts, sizes, bodies = [], [], [], [], [], []
+        for key in keys:
+            skip = 0
+            for portion in in_portions(outputs[key], limit=ROW_BYTES):
+                streams.append(key[0])
+                partitions.append(key[1])
+                skips.append(skip)
+                counts.append(len(portion))
+                sizes.append(sum(map(size_of, portion)))
+                bodies.append(pack(portion))
+                skip += len(portion)
+        inserted = await connection.fetch(
+            _APPEND,
+            [stream for stream, _ in keys],
+            [partition for _, partition in keys],
+            [len(outputs[key]) for key in keys],
+            streams,
+            partitions,
+            skips,
+            counts,
+            sizes,
+            bodies,
+        )
+        if len(inserted) != len(bodies):
+            raise RapportError(f"log: some of {keys} have no head row. Restore the log, or start it first.")
+
+    # Reading
+
+    def reader(self, stream: str) -> PostgresReader:
+        reader = PostgresReader(self, stream)
+        self._readers.add(reader)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="log-look")
+        return reader
+
+    async def ends(self, stream: str) -> dict[int, int]:
+        try:
+            await self._read_heads()
+        except Exception as error:
+            raise _as_unavailable(error, f"the ends of {stream} cannot be read") from error
+        return {key[1]: head.next for key, head in sorted(self._heads.items()) if key[0] == stream}
+
+    async def _look(self) -> None:
+        """One look at all heads each 100 ms, for as long as there are readers."""
+        while self._readers:
+            try:
+                await self._read_heads()
+            except Exception as error:
+                if self._trouble is None:
+                    _log.warning("log.silent", error=f"{type(error).__name__}: {error}")
+                self._trouble = f"{type(error).__name__}: {error}"
+                for woken in self._woken.values():
+                    woken.set()
+            else:
+                self._trouble = None
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _read_heads(self) -> None:
+        asked = monotonic()
+        async with asyncio.timeout(READ_DEADLINE), self._database.connect() as connection:
+            rows = await connection.fetch(_HEADS)
+        for stream, partition, earliest, following in rows:
+            self._learn((stream, partition), _Head(earliest, following, asked))
+
+    def _learn(self, key: Key, head: _Head) -> None:
+        known = self._heads.get(key)
+        if known is None or head.asked >= known.asked:
+            self._heads[key] = head
+            if known is None or head.next != known.next:
+                self._woken[key].set()
+
+    async def _read_rows(self, key: Key, offset: int, limit: int) -> tuple[int, list[Record]]:
+        """Up to about `limit` records from `offset` on; with the number of announcements that they follow."""
+        moves, asked = self._moves[key], monotonic()
+        try:
+            async with asyncio.timeout(READ_DEADLINE), self._database.connect() as connection:
+                rows = await connection.fetch(_FETCH, *key, offset, limit, FETCH_BYTES, FETCH_ROWS)
+        except Exception as error:
+            raise _as_unavailable(error, f"{key[0]}[{key[1]}] cannot be read") from error
+        if not rows:
+            raise RapportError(f"log: {key[0]}[{key[1]}] has no head row. Restore the log, or start it first.")
+        earliest, end = rows[0]["earliest"], rows[0]["next"]
+        self._learn(key, _Head(earliest, end, asked))
+        records: list[Record] = []
+        expected = offset
+        for _, _, first, last, body in rows:
+            if first is None:
+                break
+            entries = unpack(body)
+            # A row that begins after what was asked for: records in between are gone, and are not skipped in silence.
+            if first > expected or last - first + 1 != len(entries):
+                raise OffsetOutOfRange(*key, expected, first, end)
+            at = first
+            for entry in entries:
+                if at >= expected:
+                    records.append(Record(at, *entry))
+                at += 1
+            expected = last + 1
+        if not earliest <= offset <= end or (not records and offset < end):
+            raise OffsetOutOfRange(*key, offset, earliest, end)
+        return moves, records
+
+    # Keeping
+
+    async def trim(self, stream: str, partition: int, before_offset: int, older_than: timedelta) -> int:
+        """Note that every reader has passed `before_offset`; drop whole rows passed `older_than` ago or longer.
+
+        To be called now and then (hourly, say) with the least offset of all readers. A hundred notes at most are kept
+        for each `older_than`. Returns how many rows went."""
+        dropped = 0
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(_NOTE_PASSED, stream, partition, before_offset, older_than)
+                old = await connection.fetch(_PASSED_BEFORE, stream, partition, older_than)
+                if not old:
+                    return 0
+                before = max(row["before"] for row in old)
+                # The newest of the old marks stays, so that a call that is ended here is made good by the next one.
+                await connection.execute(
+                    "INSERT INTO log.passed (stream, partition, noted_at, before) VALUES ($1, $2, now() - $3::interval, $4)",
+                    stream,
+                    partition,
+                    older_than,
+                    before,
+                )
+            while True:
+                async with self._database.transaction() as connection:
+                    # Never past where a reader is now: one may have been set back on purpose.
+                    gone = await connection.fetch(
+                        _DELETE_ROWS, stream, partition, min(before, before_offset), TRIM_ROWS
+                    )
+                    if not gone:
+                        return dropped
+                    await connection.execute(
+                        "UPDATE log.heads SET earliest = greatest(earliest, $3) WHERE stream = $1 AND partition = $2",
+                        stream,
+                        partition,
+                        max(row["last"] for row in gone) + 1,
+                    )
+                dropped += len(gone)
+        except Exception as error:
+            raise _as_unavailable(error, f"{stream}[{partition}] cannot be trimmed") from error
+
+
+class _Lane:
+    """The reading position in one partition, and records that were read and not yet handed out."""
+
+    def __init__(self, offset: int) -> None:
+        self.seek(offset)
+
+    def seek(self, offset: int) -> None:
+        self.position = offset
+        self.ahead: deque[Record] = deque()
+        self.moves = -1
+        self.turn = object()  # a fetch that is under way compares it, to see whether its answer is still wanted
+
+    @property
+    def read_to(self) -> int:
+        return self.position + len(self.ahead)
+
+
+class PostgresReader:
+    """Reads partitions of one stream. Get it from `PostgresLog.reader`."""
+
+    def __init__(self, log: PostgresLog, stream: str) -> None:
+        self._of = log
+        self._stream = stream
+        self._lanes: dict[int, _Lane] = {}
+
+    def assign(self, offsets: Mapping[int, int]) -> None:
+        self._lanes = {p: self._lanes.get(p) or _Lane(offset) for p, offset in offsets.items()}
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._lane(partition).seek(offset)
+
+    async def close(self) -> None:
+        self._lanes = {}
+        self._of._readers.discard(self)
+
+    async def fetch(self, partition: int, limit: int, wait: float) -> Fetched:
+        key = (self._stream, partition)
+        lane = self._lane(partition)
+        woken = self._of._woken[key]
+        deadline = monotonic() + wait
+        while self._lanes.get(partition) is lane:
+            woken.clear()
+            head = self._of._heads.get(key)
+            behind = head is None or lane.read_to != head.next or lane.moves != self._of._moves[key]
+            if behind and len(lane.ahead) < limit:
+                turn, start = lane.turn, lane.read_to
+                moves, records = await self._of._read_rows(key, start, limit - len(lane.ahead))
+                if lane.turn is not turn or lane.read_to != start:
+                    continue  # a seek, or another fetch, has moved on meanwhile
+                lane.ahead.extend(records)
+                lane.moves = moves
+                if records:
+                    continue
+            if lane.ahead:
+                break
+            if self._of._trouble is not None and not (head := self._of._heads[key]).fresh:
+                raise Unavailable(
+                    f"log: {self._stream}[{partition}] has not answered for {monotonic() - head.asked:.1f} s: "
+                    f"{self._of._trouble}"
+                )
+            if woken.is_set():
+                continue
+            if (left := deadline - monotonic()) <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await woken.wait()
+        else:
+            return Fetched((), lane.position, False)  # let go of meanwhile
+        records = list(islice(lane.ahead, limit))
+        for _ in records:
+            lane.ahead.popleft()
+        lane.position += len(records)
+        head = self._of._heads[key]
+        drained = head.fresh and lane.position == head.next and lane.moves == self._of._moves[key]
+        return Fetched(records, lane.position, drained)
+
+    def _lane(self, partition: int) -> _Lane:
+        try:
+            return self._lanes[partition]
+        except KeyError:
+            raise RapportError(f"log: {self._stream}[{partition}] is not assigned to this reader.") from None
+
+
+async def _partitions_by_stream(connection: Connection) -> dict[str, int]:
+    rows = await connection.fetch("SELECT stream, count(*) FROM log.heads GROUP BY stream")
+    return {row["stream"]: row["count"] for row in rows}
+
+
+def _as_unavailable(error: Exception, what: str) -> Exception:
+    """`Unavailable` where the same call may succeed later, else the error itself."""
+    if isinstance(error, RapportError):
+        return error
+    if isinstance(error, PoolExhausted) or is_transient(error):
+        return Unavailable(f"log: {what}: {type(error).__name__}: {error}")
+    return error
