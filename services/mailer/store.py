@@ -1,0 +1,459 @@
+"""The SQL of the mailer: messages, what is known of customers and addresses, consent, and the mails of the inbox.
+
+Rows of `messages` and `customers` are written by their partition's owner alone, inside its fenced transactions. Rows of
+`addresses` and `consent` are written by whoever answers an unsubscribe, too: lock the address first (`lock_addresses`),
+then read or write its consent in a later statement, and the order of the two transactions is the order of the locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from services.mailer.consent import Decision, merge, normalise
+from shared.contracts.messages import MessageRequested
+from shared.processing.port import Connection
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_request = msgspec.msgpack.Decoder(MessageRequested).decode
+_unpack_decisions = msgspec.msgpack.Decoder(list[Decision]).decode
+
+
+# What the owner of a partition reads and writes in its batches.
+
+
+@dataclass(slots=True)
+class Message:
+    """A message's row as far as batches change it. See the migration for what the fields mean."""
+
+    id: str
+    customer: str
+    status: str
+    due: datetime
+    reason: str = ""
+    cancelled: str = ""
+    ended_at: datetime | None = None
+    request: MessageRequested | None = None
+    """Present where this batch brought it; else `packed` has it."""
+    packed: bytes = b""
+
+    @property
+    def asked(self) -> MessageRequested:
+        if self.request is None:
+            self.request = _unpack_request(self.packed)
+        return self.request
+
+
+@dataclass(slots=True)
+class Person:
+    """A customer's address of the moment, as it was given, and the customer's own decisions by topic."""
+
+    address: str | None = None
+    decisions: dict[str, Decision] = field(default_factory=dict)
+
+
+async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Message]:
+    rows = await connection.fetch(
+        "SELECT id, customer, status, due, reason, cancelled, ended_at, request FROM mailer.messages"
+        " WHERE id = ANY($1::text[])",
+        list(ids),
+    )
+    return {
+        row["id"]: Message(
+            row["id"],
+            row["customer"],
+            row["status"],
+            row["due"],
+            row["reason"],
+            row["cancelled"],
+            row["ended_at"],
+            packed=row["request"],
+        )
+        for row in rows
+    }
+
+
+async def insert_messages(connection: Connection, partition: int, messages: Sequence[Message]) -> None:
+    asked = [message.asked for message in messages]
+    await connection.execute(
+        "INSERT INTO mailer.messages (partition, id, customer, journey, message, topic, priority, status, due, expires,"
+        " reason, cancelled, requested_at, ended_at, request)"
+        " SELECT $1, m.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[],"
+        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[],"
+        " $14::timestamptz[], $15::bytea[]) AS m ON CONFLICT (id) DO NOTHING",
+        partition,
+        [message.id for message in messages],
+        [message.customer for message in messages],
+        [request.journey for request in asked],
+        [request.message for request in asked],
+        [request.topic for request in asked],
+        [request.priority for request in asked],
+        [message.status for message in messages],
+        [message.due for message in messages],
+        [request.expires for request in asked],
+        [message.reason for message in messages],
+        [message.cancelled for message in messages],
+        [request.as_of for request in asked],
+        [message.ended_at for message in messages],
+        [_pack(request) for request in asked],
+    )
+
+
+async def update_messages(connection: Connection, messages: Sequence[Message]) -> None:
+    await connection.execute(
+        "UPDATE mailer.messages m SET status = u.status, due = u.due, reason = u.reason, cancelled = u.cancelled,"
+        " ended_at = u.ended_at FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[],"
+        " $6::timestamptz[]) AS u (id, status, due, reason, cancelled, ended_at) WHERE m.id = u.id",
+        [message.id for message in messages],
+        [message.status for message in messages],
+        [message.due for message in messages],
+        [message.reason for message in messages],
+        [message.cancelled for message in messages],
+        [message.ended_at for message in messages],
+    )
+
+
+async def release_held_for(connection: Connection, partition: int, reason: str, due: datetime) -> None:
+    """Let everything that is held for `reason` alone be decided anew; it stands for the instant `due`."""
+    await connection.execute(
+        "UPDATE mailer.messages SET status = 'requested', due = greatest(due, least($3, expires))"
+        " WHERE partition = $1 AND status = 'held' AND reason = $2",
+        partition,
+        reason,
+        due,
+    )
+
+
+async def people(connection: Connection, partition: int, customers: Collection[str]) -> dict[str, Person]:
+    rows = await connection.fetch(
+        "SELECT customer, address, decisions FROM mailer.customers WHERE partition = $1 AND customer = ANY($2::text[])",
+        partition,
+        list(customers),
+    )
+    return {
+        row["customer"]: Person(
+            row["address"],
+            {d.topic: d for d in _unpack_decisions(row["decisions"])} if row["decisions"] else {},
+        )
+        for row in rows
+    }
+
+
+async def put_people(connection: Connection, partition: int, people: Mapping[str, Person]) -> None:
+    await connection.execute(
+        "INSERT INTO mailer.customers (partition, customer, address, decisions)"
+        " SELECT $1, p.* FROM unnest($2::text[], $3::text[], $4::bytea[]) AS p"
+        " ON CONFLICT (partition, customer) DO UPDATE SET address = EXCLUDED.address, decisions = EXCLUDED.decisions",
+        partition,
+        list(people),
+        [person.address for person in people.values()],
+        [_pack(list(person.decisions.values())) if person.decisions else b"" for person in people.values()],
+    )
+
+
+# Consent and suppression, by normalised address.
+
+
+async def make_addresses(connection: Connection, addresses: Collection[str]) -> None:
+    """Rows to be locked. In order, like the locks, so that two transactions never wait for each other in a ring."""
+    await connection.execute(
+        "INSERT INTO mailer.addresses (address) SELECT a FROM unnest($1::text[]) AS a ON CONFLICT DO NOTHING",
+        sorted(addresses),
+    )
+
+
+async def lock_addresses(connection: Connection, addresses: Collection[str]) -> dict[str, str]:
+    """Hold these addresses to the end of the transaction. Gives why each is suppressed; empty where it is not."""
+    rows = await connection.fetch(
+        "SELECT address, suppressed FROM mailer.addresses WHERE address = ANY($1::text[]) ORDER BY address FOR UPDATE",
+        sorted(addresses),
+    )
+    return {row["address"]: row["suppressed"] for row in rows}
+
+
+async def suppress(connection: Connection, addresses: Mapping[str, str], now: datetime) -> None:
+    """Never write to these addresses again, each for its reason. Their rows are locked."""
+    await connection.execute(
+        "UPDATE mailer.addresses a SET suppressed = s.reason, suppressed_at = $3"
+        " FROM unnest($1::text[], $2::text[]) AS s (address, reason) WHERE a.address = s.address AND a.suppressed = ''",
+        list(addresses),
+        list(addresses.values()),
+        now,
+    )
+
+
+async def consent_of(connection: Connection, addresses: Collection[str]) -> dict[str, dict[str, Decision]]:
+    """What was decided about each address, by topic."""
+    rows = await connection.fetch(
+        "SELECT address, topic, subscribed, decided_at, source FROM mailer.consent WHERE address = ANY($1::text[])",
+        list(addresses),
+    )
+    found: dict[str, dict[str, Decision]] = {address: {} for address in addresses}
+    for row in rows:
+        found[row["address"]][row["topic"]] = Decision(
+            row["topic"], row["subscribed"], row["decided_at"], row["source"]
+        )
+    return found
+
+
+async def write_consent(connection: Connection, decisions: Mapping[str, Iterable[Decision]]) -> None:
+    """Merge decisions by address into what is kept: the latest wins, "no" wins a tie. The addresses are locked."""
+    rows = [
+        (address, *decision)
+        for address in sorted(decisions)
+        for _, decision in sorted(merge({}, decisions[address]).items())
+    ]
+    if not rows:
+        return
+    await connection.execute(
+        "INSERT INTO mailer.consent AS known (address, topic, subscribed, decided_at, source)"
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::text[])"
+        " ON CONFLICT (address, topic) DO UPDATE SET subscribed = EXCLUDED.subscribed,"
+        " decided_at = EXCLUDED.decided_at, source = EXCLUDED.source WHERE EXCLUDED.decided_at > known.decided_at"
+        " OR (EXCLUDED.decided_at = known.decided_at AND known.subscribed AND NOT EXCLUDED.subscribed)",
+        *(list(column) for column in zip(*rows, strict=True)),
+    )
+
+
+async def decide_consent(connection: Connection, address: str, decisions: Iterable[Decision]) -> None:
+    """Take a person's decisions about an address, in a transaction of its own (or inside the caller's).
+
+    When it has committed, no hand-over against them begins any more: answer the person after that, not before.
+    """
+    key = normalise(address)
+    if key is None:
+        return
+    async with connection.transaction():
+        await make_addresses(connection, [key])
+        await lock_addresses(connection, [key])
+        await write_consent(connection, {key: decisions})
+
+
+# Handing over.
+
+
+class Candidate(NamedTuple):
+    """A message whose next decision is due, with the customer's address of the moment as it was given."""
+
+    id: str
+    due: datetime
+    attempts: int
+    address: str | None
+    request: MessageRequested
+
+
+class Change(NamedTuple):
+    """What a decision or an outcome makes of a message. `links` and `address` None leave what is there."""
+
+    id: str
+    status: str
+    due: datetime
+    reason: str = ""
+    detail: str = ""
+    held: str | None = None
+    """A line to be added to the story of its holds."""
+    attempts: int = 0
+    taken: str = ""
+    counted_at: datetime | None = None
+    ended_at: datetime | None = None
+    address: str | None = None
+    links: tuple[str, ...] | None = None
+
+
+class InHand(NamedTuple):
+    """A message in `sending`: `taken` names the hand-over, `address` is the one it goes to."""
+
+    id: str
+    due: datetime
+    attempts: int
+    taken: str
+    address: str
+    counted_at: datetime | None
+    request: MessageRequested
+
+
+async def to_decide(connection: Connection, partition: int, as_of: datetime, limit: int) -> list[Candidate]:
+    """Messages whose decision the road has reached: by the instant they stand for, the more important first."""
+    rows = await connection.fetch(
+        "SELECT m.id, m.due, m.attempts, c.address, m.request FROM mailer.messages m"
+        " LEFT JOIN mailer.customers c ON c.partition = m.partition AND c.customer = m.customer"
+        " WHERE m.partition = $1 AND m.status = 'requested' AND m.due <= $2"
+        " ORDER BY m.due, m.priority DESC, m.id LIMIT $3",
+        partition,
+        as_of,
+        limit,
+    )
+    return [
+        Candidate(row["id"], row["due"], row["attempts"], row["address"], _unpack_request(row["request"]))
+        for row in rows
+    ]
+
+
+async def in_hand(connection: Connection, partition: int) -> list[InHand]:
+    """The messages of a partition that are in `sending`."""
+    rows = await connection.fetch(
+        "SELECT id, due, attempts, taken, address, counted_at, request FROM mailer.messages"
+        " WHERE partition = $1 AND status = 'sending' ORDER BY due, id",
+        partition,
+    )
+    return [InHand(*tuple(row)[:-1], _unpack_request(row["request"])) for row in rows]
+
+
+async def cancelled_of(connection: Connection, ids: Collection[str]) -> dict[str, str]:
+    """Why messages were cancelled while they were in hand; only those that were."""
+    rows = await connection.fetch(
+        "SELECT id, cancelled FROM mailer.messages WHERE id = ANY($1::text[]) AND cancelled <> ''", list(ids)
+    )
+    return {row["id"]: row["cancelled"] for row in rows}
+
+
+async def counted(connection: Connection, customers: Collection[str], since: datetime) -> dict[str, list[datetime]]:
+    """When messages that count under the caps were handed over after `since`, in order, by customer."""
+    rows = await connection.fetch(
+        "SELECT customer, counted_at FROM mailer.messages WHERE customer = ANY($1::text[]) AND counted_at > $2"
+        " ORDER BY counted_at",
+        list(customers),
+        since,
+    )
+    found: dict[str, list[datetime]] = {customer: [] for customer in customers}
+    for row in rows:
+        found[row["customer"]].append(row["counted_at"])
+    return found
+
+
+async def change_messages(connection: Connection, changes: Sequence[Change]) -> None:
+    columns = [list(column) for column in zip(*changes, strict=True)]
+    columns[-1] = [None if links is None else "\n".join(links) for links in columns[-1]]
+    await connection.execute(
+        "UPDATE mailer.messages m SET status = u.status, due = u.due, reason = u.reason, detail = u.detail,"
+        " held = CASE WHEN u.held IS NULL THEN m.held ELSE m.held || u.held END, attempts = u.attempts,"
+        " taken = u.taken, counted_at = u.counted_at, ended_at = u.ended_at, address = coalesce(u.address, m.address),"
+        " links = CASE WHEN u.links IS NULL THEN m.links ELSE string_to_array(u.links, E'\\n') END"
+        " FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::smallint[],"
+        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[])"
+        " AS u (id, status, due, reason, detail, held, attempts, taken, counted_at, ended_at, address, links)"
+        " WHERE m.id = u.id",
+        *columns,
+    )
+
+
+# What pages, links and reports ask.
+
+
+class Sent(NamedTuple):
+    """A message, for whoever holds a link of its mail. `address` is where its last hand-over went to."""
+
+    id: str
+    address: str | None
+    status: str
+    links: tuple[str, ...]
+    request: MessageRequested
+
+
+class Listed(NamedTuple):
+    """A message as the pages show it. `reason` says why it is held, or how it ended; `held` tells of each hold."""
+
+    id: str
+    customer: str
+    address: str | None
+    journey: str
+    message: str
+    topic: str
+    status: str
+    reason: str
+    detail: str
+    held: list[str]
+    due: datetime
+    expires: datetime
+    attempts: int
+    requested_at: datetime
+    ended_at: datetime | None
+
+
+class Kept(NamedTuple):
+    """A mail that the inbox has accepted. `data` is the whole mail."""
+
+    number: int
+    message: str
+    recipient: str
+    subject: str
+    accepted_at: datetime
+    data: bytes
+
+
+_LISTED = ", ".join(Listed._fields)
+
+
+async def sent_message(connection: Connection, id: str) -> Sent | None:
+    row = await connection.fetchrow("SELECT id, address, status, links, request FROM mailer.messages WHERE id = $1", id)
+    if row is None:
+        return None
+    return Sent(row["id"], row["address"], row["status"], tuple(row["links"]), _unpack_request(row["request"]))
+
+
+async def listing(
+    connection: Connection,
+    *,
+    limit: int,
+    before: tuple[datetime, str] | None = None,
+    customer: str | None = None,
+    status: str | None = None,
+) -> list[Listed]:
+    """Messages, the newest request first. `before` is (requested_at, id) of the last one on the page before."""
+    rows = await connection.fetch(
+        f"SELECT {_LISTED} FROM mailer.messages WHERE ($2::timestamptz IS NULL OR (requested_at, id) < ($2, $3))"
+        " AND ($4::text IS NULL OR customer = $4) AND ($5::text IS NULL OR status = $5)"
+        " ORDER BY requested_at DESC, id DESC LIMIT $1",
+        limit,
+        *(before or (None, None)),
+        customer,
+        status,
+    )
+    return [Listed(*row) for row in rows]
+
+
+async def listed(connection: Connection, id: str) -> Listed | None:
+    row = await connection.fetchrow(f"SELECT {_LISTED} FROM mailer.messages WHERE id = $1", id)
+    return None if row is None else Listed(*row)
+
+
+async def counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """How many messages each journey has in each status."""
+    rows = await connection.fetch(
+        "SELECT journey, status, count(*) AS n FROM mailer.messages GROUP BY journey, status ORDER BY journey, status"
+    )
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row["journey"], {})[row["status"]] = row["n"]
+    return found
+
+
+async def keep_mails(connection: Connection, mails: Sequence[tuple[str, str, str, datetime, bytes]]) -> None:
+    """Put mails into the inbox: message id, recipient, subject, when, and the whole mail."""
+    await connection.execute(
+        "INSERT INTO mailer.inbox (message, recipient, subject, accepted_at, data)"
+        " SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[])",
+        *(list(column) for column in zip(*mails, strict=True)),
+    )
+
+
+async def inbox(connection: Connection, *, limit: int, before: int | None = None) -> list[Kept]:
+    """The mails of the inbox without their bytes, the newest first, from below number `before` on."""
+    rows = await connection.fetch(
+        "SELECT number, message, recipient, subject, accepted_at, ''::bytea FROM mailer.inbox"
+        " WHERE $2::bigint IS NULL OR number < $2 ORDER BY number DESC LIMIT $1",
+        limit,
+        before,
+    )
+    return [Kept(*row) for row in rows]
+
+
+async def inbox_mail(connection: Connection, number: int) -> Kept | None:
+    row = await connection.fetchrow(
+        "SELECT number, message, recipient, subject, accepted_at, data FROM mailer.inbox WHERE number = $1", number
+    )
+    return None if row is None else Kept(*row)
