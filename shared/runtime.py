@@ -8,15 +8,17 @@ from typing import Any, Protocol
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.log.port import Log
+from shared.processing.installation import Installation
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The outer world of a service. `database` is None only for ingest on Kafka, which needs none."""
+    """The outer world of a service. Only ingest on Kafka does without `database` and `installation`."""
 
     log: Log
     clock: Clock
-    database: Database | None
+    database: Database | None = None
+    installation: Installation | None = None
 
 
 class Service(Protocol):

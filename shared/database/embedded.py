@@ -19,6 +19,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -173,23 +174,16 @@ class EmbeddedPostgres:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        options = [f"--{name}={value}" for name, value in self._settings.items()]
-        with open(self._logfile, "ab") as log:
-            self._process = subprocess.Popen(
-                [self._binary("postgres"), "-D", str(self._cluster), "-p", str(self.port), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                # A process group of its own, so that Ctrl-C on a terminal stops us first and the server in its turn.
-                process_group=0,
-                preexec_fn=_die_with_parent,
-                **self._as_account(),
-            )
-        while self._process.poll() is None:
+        process = self._process = self._spawn()
+        while process.poll() is None:
             try:
                 connection = await asyncpg.connect(
-                    host="127.0.0.1", port=self.port, user=USER, password=self._password(), database="postgres", timeout=5
+                    host="127.0.0.1",
+                    port=self.port,
+                    user=USER,
+                    password=self._password(),
+                    database="postgres",
+                    timeout=5,
                 )
             except (OSError, TimeoutError, asyncpg.PostgresError):
                 await asyncio.sleep(0.02)
@@ -201,6 +195,22 @@ class EmbeddedPostgres:
                 await connection.close()
             return True
         return False  # the port was taken meanwhile, or the server of a process that just died still shuts down
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # On the calling thread: the kernel ends the server when the thread that started it ends.
+        options = [f"--{name}={value}" for name, value in self._settings.items()]
+        with open(self._logfile, "ab") as log:
+            return subprocess.Popen(
+                [self._binary("postgres"), "-D", str(self._cluster), "-p", str(self.port), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                # A process group of its own, so that Ctrl-C on a terminal stops us first and the server in its turn.
+                process_group=0,
+                preexec_fn=_die_with_parent,
+                **self._as_account(),
+            )
 
     def _binary(self, name: str) -> str:
         folder = binaries()
@@ -228,7 +238,7 @@ class EmbeddedPostgres:
             )
         return pwd.getpwnam("nobody")
 
-    def _as_account(self) -> dict[str, object]:
+    def _as_account(self) -> dict[str, Any]:
         account = self._account()
         return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 

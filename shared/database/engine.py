@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.errors import RapportError, Unavailable
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
+    pass
 
 # What asyncpg raises when the server is away, is stopping, or cut us off: the same call may succeed later.
 TRANSIENT: tuple[type[BaseException], ...] = (
@@ -74,7 +72,7 @@ class Database:
         )
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[asyncpg.Connection]:  # type: ignore[type-arg]
+    async def connect(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection in autocommit, as asyncpg has it. One that broke is thrown away, not put back."""
         async with self.engine.connect() as connection:
             raw = await connection.get_raw_connection()
@@ -89,7 +87,7 @@ class Database:
                 raise
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:  # type: ignore[type-arg]
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection inside one transaction: committed at the end, rolled back on an exception."""
         async with self.connect() as connection:
             async with connection.transaction():

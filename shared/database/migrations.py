@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alembic.runtime.environment import EnvironmentContext
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
@@ -25,7 +25,7 @@ class Migrations:
 
 
 async def migrate(database: Database, all_migrations: Sequence[Migrations]) -> list[str]:
-    """Bring every schema to its newest revision; returns what was done, a line each. Safe to run from many processes."""
+    """Bring every schema to its newest revision; returns what was done, a line each. Any process may run it."""
     async with database.engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         done: list[str] = []
@@ -72,9 +72,9 @@ def _upgrade(connection: Connection, migrations: Migrations) -> list[str]:
         done.extend(f"{migrations.schema}: {step.doc}" for step in steps)
         return list(steps)
 
-    with EnvironmentContext(script.env_config if hasattr(script, "env_config") else Config(), script, fn=upgrade) as env:
-        env.configure(
-            connection=connection, version_table_schema=migrations.schema, version_table="alembic_version"
-        )
+    with EnvironmentContext(
+        script.env_config if hasattr(script, "env_config") else Config(), script, fn=upgrade
+    ) as env:
+        env.configure(connection=connection, version_table_schema=migrations.schema, version_table="alembic_version")
         env.run_migrations()
     return done

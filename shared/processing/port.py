@@ -16,7 +16,7 @@ import asyncpg
 from shared.errors import RapportError
 
 T = TypeVar("T")
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy  # type: ignore[type-arg]
+Connection = asyncpg.Connection
 
 
 class Timer(NamedTuple):
@@ -106,9 +106,10 @@ class Lane(Protocol):
         ...
 
     async def transact(self, work: Callable[[Connection, Outputs], Awaitable[T]]) -> T:
-        """Run `work` in a fenced transaction of this partition, in turn with its batches; what it emits commits with it.
+        """Run `work` in a fenced transaction of this partition, in turn with its batches; its outputs commit with it.
 
-        Raises Fenced where the partition was lost: nothing was written, or the outcome of COMMIT is unknown."""
+        Raises Fenced where the partition was lost, and nothing was written. Raises Unavailable where the database is
+        away: nothing was written, or the outcome of COMMIT is unknown, so look before trying again."""
         ...
 
 

@@ -1,0 +1,181 @@
+"""Where a batch's outputs go. One of two ways, by what the log is.
+
+On the log in PostgreSQL a batch appends to the streams inside its own transaction. On Kafka it writes them to the
+outbox there, and they are published in order after COMMIT: one append in flight for each destination, deleted from the
+front once acknowledged. What a crash leaves in the outbox is published by the next owner; readers drop what they had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import structlog
+
+from shared.database.engine import Database, is_transient
+from shared.errors import Unavailable
+from shared.log.port import Entry, Log
+from shared.log.postgres import PostgresLog
+from shared.processing import store
+from shared.processing.faults import reached
+from shared.processing.port import Connection
+from shared.processing.store import Destination
+from shared.telemetry import OUTBOX
+
+Outputs = Mapping[Destination, Sequence[Entry]]
+
+_ENTRIES_AT_ONCE = 2000
+
+
+class Outlet(Protocol):
+    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
+        """Inside the fenced transaction, last: what each source partition puts out."""
+        ...
+
+    def committed(self, outputs: Mapping[int, Outputs]) -> None: ...
+
+    async def recover(self, partition: int) -> None:
+        """On claiming: take up what a predecessor committed and may not have published."""
+        ...
+
+    def full(self, partition: int) -> bool:
+        """More is committed and unpublished than is good; wait before adding to it."""
+        ...
+
+    async def drained(self, partition: int, timeout: float) -> bool:
+        """Wait until all that this partition committed is published; False where that takes longer."""
+        ...
+
+    def forget(self, partition: int) -> None:
+        """The partition was let go or lost."""
+        ...
+
+
+class StreamOutlet:
+    """The log in PostgreSQL: the transaction itself appends."""
+
+    def __init__(self, log: PostgresLog) -> None:
+        self._log = log
+
+    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
+        merged: dict[Destination, list[Entry]] = {}
+        for one in outputs.values():
+            for destination, entries in one.items():
+                merged.setdefault(destination, []).extend(entries)
+        if merged:
+            await self._log.append_in(connection, merged)
+
+    def committed(self, outputs: Mapping[int, Outputs]) -> None:
+        self._log.announce({destination for one in outputs.values() for destination in one})
+
+    async def recover(self, partition: int) -> None:
+        return
+
+    def full(self, partition: int) -> bool:
+        return False
+
+    async def drained(self, partition: int, timeout: float) -> bool:
+        return True
+
+    def forget(self, partition: int) -> None:
+        return
+
+
+class OutboxOutlet:
+    """Kafka: the transaction writes the outbox, and a publisher for each destination empties it."""
+
+    def __init__(self, log: Log, database: Database, service: str, *, most_batches: int = 64) -> None:
+        self._log = log
+        self._database = database
+        self._service = service
+        self._most_batches = most_batches
+        self._queues: dict[tuple[int, Destination], deque[Sequence[Entry]]] = {}
+        self._publishers: dict[tuple[int, Destination], asyncio.Task[None]] = {}
+        self._logger = structlog.get_logger(service=service)
+
+    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
+        for partition, one in outputs.items():
+            if one:
+                await store.write_outbox(connection, self._service, partition, one)
+
+    def committed(self, outputs: Mapping[int, Outputs]) -> None:
+        for partition, one in outputs.items():
+            for destination, entries in one.items():
+                self._add(partition, destination, entries)
+
+    async def recover(self, partition: int) -> None:
+        self.forget(partition)
+        async with self._database.connect() as connection:
+            left = await store.read_outbox(connection, self._service, partition)
+        for destination, _, entries in left:
+            self._add(partition, destination, entries)
+
+    def full(self, partition: int) -> bool:
+        return any(len(queue) >= self._most_batches for key, queue in self._queues.items() if key[0] == partition)
+
+    async def drained(self, partition: int, timeout: float) -> bool:
+        tasks = [task for key, task in self._publishers.items() if key[0] == partition]
+        if not tasks:
+            return True
+        _, late = await asyncio.wait(tasks, timeout=timeout)
+        return not late
+
+    def forget(self, partition: int) -> None:
+        for key in [key for key in self._publishers if key[0] == partition]:
+            self._publishers.pop(key).cancel()
+        for key in [key for key in self._queues if key[0] == partition]:
+            self._queues.pop(key)
+        self._measure()
+
+    def _add(self, partition: int, destination: Destination, entries: Sequence[Entry]) -> None:
+        key = (partition, destination)
+        queue = self._queues.setdefault(key, deque())
+        queue.append(entries)
+        if key not in self._publishers:
+            task = asyncio.create_task(self._publish(partition, destination, queue))
+            self._publishers[key] = task
+            task.add_done_callback(lambda done: self._published(key, done))
+        self._measure()
+
+    def _published(self, key: tuple[int, Destination], task: asyncio.Task[None]) -> None:
+        if self._publishers.get(key) is task:
+            del self._publishers[key]
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._logger.error("publishing stopped", destination=key[1], exc_info=error)
+
+    async def _publish(self, partition: int, destination: Destination, queue: deque[Sequence[Entry]]) -> None:
+        failures = 0
+        while queue:
+            taken = list(queue[0])
+            batches = 1
+            while batches < len(queue) and len(taken) + len(queue[batches]) <= _ENTRIES_AT_ONCE:
+                taken += queue[batches]
+                batches += 1
+            try:
+                await self._log.append(*destination, taken)
+            except Unavailable as error:
+                failures += 1
+                if failures == 1:
+                    self._logger.warning("publishing waits for the log", partition=partition, error=str(error))
+                await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+                continue
+            failures = 0
+            reached(f"{self._service}.published")
+            for _ in range(batches):
+                queue.popleft()
+            self._measure()
+            origin = taken[-1].origin
+            assert origin is not None
+            try:
+                async with self._database.connect() as connection:
+                    await store.delete_outbox(connection, self._service, partition, destination, origin.seq)
+            except Exception as error:
+                # What stays is deleted with the next, or published again by the next owner and dropped by its readers.
+                if not is_transient(error):
+                    raise
+
+    def _measure(self) -> None:
+        OUTBOX.labels(self._service).set(sum(map(len, self._queues.values())))

@@ -1,0 +1,382 @@
+"""The SQL of the mechanics: ownership, the fence, timers, outbox, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from shared.log.packing import pack, unpack
+from shared.log.port import Entry, Record
+from shared.processing.port import Connection, Timer
+
+Destination = tuple[str, int]
+"""A stream and one of its partitions."""
+
+
+@dataclass(slots=True)
+class Position:
+    """The row of one partition of one service: what its owner holds, and the fence that proves it.
+
+    `in_seqs` maps "service/partition/generation" to the last sequence number taken; `out_seqs` maps a destination
+    ("stream/partition") to the last one given out.
+    """
+
+    epoch: int
+    version: int
+    next_offset: int
+    as_of: datetime | None
+    in_seqs: dict[str, int]
+    out_seqs: dict[str, int]
+    memo: bytes
+    attempts: int
+
+
+class Held(NamedTuple):
+    partition: int
+    owner: UUID | None
+    expired: bool
+
+
+class DeadLetter(NamedTuple):
+    stream: str
+    offset: int | None
+    key: str
+    body: bytes
+    trace: str | None
+    code: str
+    message: str
+    retryable: bool
+
+
+_POSITION = "epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts"
+
+
+def _position(values: dict[str, Any]) -> Position:
+    for name in ("in_seqs", "out_seqs"):
+        values[name] = msgspec.msgpack.decode(values[name]) if values[name] else {}
+    return Position(**values)
+
+
+async def make_partitions(connection: Connection, service: str, partitions: int) -> None:
+    await connection.execute(
+        "INSERT INTO processing.partitions (service, partition) SELECT $1, generate_series(0, $2 - 1)"
+        " ON CONFLICT DO NOTHING",
+        service,
+        partitions,
+    )
+
+
+async def beat(connection: Connection, service: str, worker: UUID, host: str) -> None:
+    await connection.execute(
+        "INSERT INTO processing.workers (service, id, heartbeat, host) VALUES ($1, $2, now(), $3)"
+        " ON CONFLICT (service, id) DO UPDATE SET heartbeat = now()",
+        service,
+        worker,
+        host,
+    )
+
+
+async def live_workers(connection: Connection, service: str, expiry: float) -> list[UUID]:
+    """The workers whose heart beat within `expiry` seconds, in an order that all of them see alike."""
+    rows = await connection.fetch(
+        "SELECT id FROM processing.workers WHERE service = $1 AND heartbeat > now() - make_interval(secs => $2)"
+        " ORDER BY id",
+        service,
+        expiry,
+    )
+    return [row["id"] for row in rows]
+
+
+async def forget_worker(connection: Connection, service: str, worker: UUID, expiry: float) -> None:
+    """Remove a worker that leaves, and those that have been silent for a long time."""
+    await connection.execute(
+        "DELETE FROM processing.workers WHERE service = $1"
+        " AND (id = $2 OR heartbeat < now() - make_interval(secs => $3 * 60))",
+        service,
+        worker,
+        expiry,
+    )
+
+
+async def forget_every_worker(connection: Connection) -> None:
+    """For the one process of an embedded installation: whoever worked here before is gone, however it ended."""
+    await connection.execute("DELETE FROM processing.workers")
+
+
+async def ownership(connection: Connection, service: str, expiry: float) -> list[Held]:
+    rows = await connection.fetch(
+        "SELECT p.partition, p.owner, w.id IS NULL AS expired FROM processing.partitions p"
+        " LEFT JOIN processing.workers w ON w.service = p.service AND w.id = p.owner"
+        "  AND w.heartbeat > now() - make_interval(secs => $2)"
+        " WHERE p.service = $1 ORDER BY p.partition",
+        service,
+        expiry,
+    )
+    return [Held(row["partition"], row["owner"], row["expired"]) for row in rows]
+
+
+async def claim(
+    connection: Connection, service: str, partition: int, worker: UUID, expiry: float
+) -> tuple[Position, UUID | None] | None:
+    """Take a partition that nobody owns, or whose owner's heartbeat has expired; also says whose it was.
+
+    None where somebody else was quicker, or the owner lives after all."""
+    row = await connection.fetchrow(
+        f"""WITH held AS (
+            SELECT service, partition, owner AS before FROM processing.partitions
+             WHERE service = $1 AND partition = $2 FOR UPDATE)
+        UPDATE processing.partitions p SET epoch = epoch + 1, version = version + 1, owner = $3
+          FROM held WHERE p.service = held.service AND p.partition = held.partition
+           AND (p.owner IS NULL OR p.owner = $3 OR NOT EXISTS (
+               SELECT FROM processing.workers w WHERE w.service = p.service AND w.id = p.owner
+                  AND w.heartbeat > now() - make_interval(secs => $4)))
+        RETURNING {_POSITION}, before""",
+        service,
+        partition,
+        worker,
+        expiry,
+    )
+    if row is None:
+        return None
+    values = dict(row)
+    before = values.pop("before")
+    return _position(values), before
+
+
+async def reclaim(connection: Connection, service: str, partition: int, worker: UUID, epoch: int) -> Position | None:
+    """After an unknown COMMIT: what truly stands there, under a new epoch that stops any late statement of ours.
+
+    Waits for a transaction of ours that is still under way. None where the partition was lost."""
+    row = await connection.fetchrow(
+        f"UPDATE processing.partitions SET epoch = epoch + 1, version = version + 1"
+        f" WHERE service = $1 AND partition = $2 AND owner = $3 AND epoch = $4 RETURNING {_POSITION}",
+        service,
+        partition,
+        worker,
+        epoch,
+    )
+    return None if row is None else _position(dict(row))
+
+
+async def release(connection: Connection, service: str, partition: int, epoch: int) -> None:
+    await connection.execute(
+        "UPDATE processing.partitions SET owner = NULL, version = version + 1"
+        " WHERE service = $1 AND partition = $2 AND epoch = $3",
+        service,
+        partition,
+        epoch,
+    )
+
+
+async def end_blockers(connection: Connection, blocked_pid: int) -> list[int]:
+    """End the sessions that `blocked_pid` waits for: those of an owner that was stopped inside a transaction."""
+    rows = await connection.fetch(
+        "SELECT pid FROM unnest(pg_blocking_pids($1)) AS pid WHERE pg_terminate_backend(pid)", blocked_pid
+    )
+    return [row["pid"] for row in rows]
+
+
+async def note_attempt(connection: Connection, service: str, partition: int, epoch: int) -> None:
+    await connection.execute(
+        "UPDATE processing.partitions SET attempts = attempts + 1 WHERE service = $1 AND partition = $2 AND epoch = $3",
+        service,
+        partition,
+        epoch,
+    )
+
+
+class Fence(NamedTuple):
+    """What a fenced transaction writes into the partition's row, and what it must find there."""
+
+    partition: int
+    epoch: int
+    version: int
+    next_offset: int
+    as_of: datetime | None
+    in_seqs: dict[str, int]
+    out_seqs: dict[str, int]
+
+
+async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -> bool:
+    """The first statement of a fenced transaction, for one partition or several. False: one of them is not ours."""
+    columns = list(zip(*fences, strict=True))
+    columns[5] = [msgspec.msgpack.encode(seqs) for seqs in columns[5]]  # type: ignore[call-overload]
+    columns[6] = [msgspec.msgpack.encode(seqs) for seqs in columns[6]]  # type: ignore[call-overload]
+    result = await connection.execute(
+        """UPDATE processing.partitions p
+              SET version = p.version + 1, next_offset = f.next_offset, as_of = f.as_of,
+                  in_seqs = f.in_seqs, out_seqs = f.out_seqs, attempts = 0
+             FROM unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[],
+                         $7::bytea[], $8::bytea[])
+                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs)
+            WHERE p.service = $1 AND p.partition = f.partition AND p.epoch = f.epoch AND p.version = f.version""",
+        service,
+        *columns,
+    )
+    return result == f"UPDATE {len(fences)}"
+
+
+async def set_memo(connection: Connection, service: str, partition: int, memo: bytes) -> None:
+    await connection.execute(
+        "UPDATE processing.partitions SET memo = $3 WHERE service = $1 AND partition = $2", service, partition, memo
+    )
+
+
+async def set_out_seqs(connection: Connection, service: str, partition: int, out_seqs: dict[str, int]) -> None:
+    await connection.execute(
+        "UPDATE processing.partitions SET out_seqs = $3 WHERE service = $1 AND partition = $2",
+        service,
+        partition,
+        msgspec.msgpack.encode(out_seqs),
+    )
+
+
+async def due_timers(
+    connection: Connection, service: str, partition: int, after: datetime | None, until: datetime, limit: int
+) -> list[Timer]:
+    """Timers due at or before `until`, in order. `after` is a low-water mark below which there are none."""
+    rows = await connection.fetch(
+        "SELECT due, kind, subject FROM processing.timers WHERE service = $1 AND partition = $2 AND due <= $3"
+        " AND due >= $4 ORDER BY due, kind, subject LIMIT $5",
+        service,
+        partition,
+        until,
+        after or _BEGINNING,
+        limit,
+    )
+    return [Timer(*row) for row in rows]
+
+
+async def partitions_with_due_timers(
+    connection: Connection, service: str, marks: Mapping[int, datetime | None], until: datetime
+) -> set[int]:
+    rows = await connection.fetch(
+        "SELECT m.partition FROM unnest($2::smallint[], $3::timestamptz[]) AS m (partition, low)"
+        " WHERE EXISTS (SELECT FROM processing.timers t WHERE t.service = $1 AND t.partition = m.partition"
+        "  AND t.due <= $4 AND t.due >= m.low)",
+        service,
+        list(marks),
+        [low or _BEGINNING for low in marks.values()],
+        until,
+    )
+    return {row["partition"] for row in rows}
+
+
+async def write_timers(
+    connection: Connection, service: str, partition: int, changed: Mapping[tuple[str, str], datetime | None]
+) -> None:
+    gone = [key for key, due in changed.items() if due is None]
+    kept = [(kind, subject, due) for (kind, subject), due in changed.items() if due is not None]
+    if gone:
+        await connection.execute(
+            "DELETE FROM processing.timers t USING unnest($3::text[], $4::text[]) AS g (kind, subject)"
+            " WHERE t.service = $1 AND t.partition = $2 AND t.kind = g.kind AND t.subject = g.subject",
+            service,
+            partition,
+            [kind for kind, _ in gone],
+            [subject for _, subject in gone],
+        )
+    if kept:
+        await connection.execute(
+            "INSERT INTO processing.timers (service, partition, kind, subject, due)"
+            " SELECT $1, $2, k.kind, k.subject, k.due FROM unnest($3::text[], $4::text[], $5::timestamptz[])"
+            " AS k (kind, subject, due)"
+            " ON CONFLICT (service, partition, kind, subject) DO UPDATE SET due = EXCLUDED.due",
+            service,
+            partition,
+            [kind for kind, _, _ in kept],
+            [subject for _, subject, _ in kept],
+            [due for _, _, due in kept],
+        )
+
+
+async def write_outbox(
+    connection: Connection, service: str, partition: int, outputs: Mapping[Destination, Sequence[Entry]]
+) -> None:
+    await connection.execute(
+        "INSERT INTO processing.outbox (service, partition, stream, destination, first_seq, entries)"
+        " SELECT $1, $2, o.* FROM unnest($3::text[], $4::smallint[], $5::bigint[], $6::bytea[]) AS o",
+        service,
+        partition,
+        [stream for stream, _ in outputs],
+        [destination for _, destination in outputs],
+        [entries[0].origin.seq for entries in outputs.values() if entries[0].origin],
+        [pack(entries) for entries in outputs.values()],
+    )
+
+
+async def read_outbox(
+    connection: Connection, service: str, partition: int
+) -> list[tuple[Destination, int, list[Entry]]]:
+    rows = await connection.fetch(
+        "SELECT stream, destination, first_seq, entries FROM processing.outbox"
+        " WHERE service = $1 AND partition = $2 ORDER BY stream, destination, first_seq",
+        service,
+        partition,
+    )
+    return [((row["stream"], row["destination"]), row["first_seq"], unpack(row["entries"])) for row in rows]
+
+
+async def delete_outbox(
+    connection: Connection, service: str, partition: int, destination: Destination, through: int
+) -> None:
+    """Delete what is acknowledged, from the front."""
+    await connection.execute(
+        "DELETE FROM processing.outbox WHERE service = $1 AND partition = $2 AND stream = $3 AND destination = $4"
+        " AND first_seq <= $5",
+        service,
+        partition,
+        *destination,
+        through,
+    )
+
+
+async def write_dead_letters(
+    connection: Connection, service: str, partition: int, letters: Collection[DeadLetter]
+) -> None:
+    columns = list(zip(*letters, strict=True))
+    await connection.execute(
+        "INSERT INTO processing.dead_letters"
+        " (service, partition, stream, record_offset, key, body, trace, code, message, retryable)"
+        " SELECT $1, $2, d.* FROM unnest($3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::text[], $8::text[],"
+        " $9::text[], $10::boolean[]) AS d",
+        service,
+        partition,
+        *columns,
+    )
+
+
+async def letters_to_retry(
+    connection: Connection, service: str, partitions: Sequence[int], limit: int
+) -> list[tuple[int, int, Record]]:
+    """Dead letters whose retry was asked for: id, partition, and the record."""
+    rows = await connection.fetch(
+        "SELECT id, partition, key, body, trace FROM processing.dead_letters"
+        " WHERE retry_asked AND service = $1 AND partition = ANY($2::smallint[]) ORDER BY id LIMIT $3",
+        service,
+        partitions,
+        limit,
+    )
+    return [(row["id"], row["partition"], Record(-1, row["key"], row["body"], None, row["trace"])) for row in rows]
+
+
+async def delete_letter(connection: Connection, letter: int) -> None:
+    await connection.execute("DELETE FROM processing.dead_letters WHERE id = $1", letter)
+
+
+async def keep_letter(connection: Connection, letter: int, code: str, message: str) -> None:
+    """A retry failed: the letter stays, with the new reason."""
+    await connection.execute(
+        "UPDATE processing.dead_letters SET retry_asked = false, code = $2, message = $3 WHERE id = $1",
+        letter,
+        code,
+        message,
+    )
+
+
+_BEGINNING = datetime.fromisoformat("0001-01-02T00:00:00+00:00")

@@ -1,0 +1,315 @@
+"""A process's share of one service: which partitions it owns, and what it does with each.
+
+Workers find each other by their heartbeats in PostgreSQL and give each its quota. A partition is claimed where nobody
+owns it or its owner has fallen silent, and let go in order where there are too many. The heartbeat is for liveness; for
+safety there is the fence (`shared.processing.lane`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+import asyncpg
+import structlog
+
+from shared.database.engine import is_transient
+from shared.errors import RapportError, Unavailable
+from shared.log.postgres import PostgresLog
+from shared.processing import store
+from shared.processing.faults import reached
+from shared.processing.lane import Frame, Lane
+from shared.processing.outlets import OutboxOutlet, Outlet, StreamOutlet
+from shared.processing.port import Fenced, NewerContract, Processor
+from shared.runtime import Runtime
+from shared.settings import Settings
+from shared.telemetry import FENCED, LAG, OWNED
+
+_TICK_SECONDS = 1.0
+_MEASURE_SECONDS = 10.0
+_AVOID_SECONDS = 30.0
+
+
+class Worker:
+    """Runs a processor over the partitions that this process owns, between `start` and `stop`."""
+
+    def __init__(self, runtime: Runtime, processor: Processor, settings: Settings) -> None:
+        if runtime.database is None or runtime.installation is None:
+            raise RapportError(f"{processor.service} needs a database. Set DATABASE_URL.")
+        self._database = runtime.database
+        self._log = runtime.log
+        self._clock = runtime.clock
+        self._service = processor.service
+        self._settings = settings
+        self._id = uuid4()
+        self._lanes: dict[int, Lane] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._avoid: dict[int, float] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._beaten_at = 0.0
+        self._settled = False
+        self._logger = structlog.get_logger(service=self._service)
+        outlet: Outlet = (
+            StreamOutlet(runtime.log)
+            if isinstance(runtime.log, PostgresLog)
+            else OutboxOutlet(runtime.log, runtime.database, self._service)
+        )
+        self._frame = Frame(
+            processor=processor,
+            database=runtime.database,
+            log=runtime.log,
+            reader=runtime.log.reader(processor.stream),
+            outlet=outlet,
+            clock=runtime.clock,
+            worker=self._id,
+            generation=runtime.installation.generation,
+            batch_records=settings.batch_records,
+            in_flight=asyncio.Semaphore(settings.partitions_in_flight),
+            leads_time=processor.tick(runtime.clock.now(), -1) is not None,
+        )
+
+    @property
+    def id(self) -> UUID:
+        """New with each process start."""
+        return self._id
+
+    @property
+    def owned(self) -> frozenset[int]:
+        return frozenset(self._lanes)
+
+    def lane(self, partition: int) -> Lane | None:
+        return self._lanes.get(partition)
+
+    async def start(self) -> None:
+        """Returns after the first round of claims; raises where the database cannot be reached at all."""
+        async with self._database.connect() as connection:
+            await store.make_partitions(connection, self._service, self._log.partitions)
+        await self._balance()
+        self._loops = [
+            asyncio.create_task(self._every(self._settings.heartbeat_seconds, self._balance, "ownership")),
+            asyncio.create_task(self._every(_TICK_SECONDS, self._housekeeping, "ticks")),
+            asyncio.create_task(self._every(_MEASURE_SECONDS, self._measure, "measuring")),
+        ]
+
+    async def stop(self) -> None:
+        """Let go of everything in order: finish the batch, publish what it committed, free the partition."""
+        for loop in self._loops[1:]:
+            loop.cancel()
+        await self._let_go(list(self._lanes))
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._frame.reader.close()
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with self._database.connect() as connection:
+                await store.forget_worker(connection, self._service, self._id, self._settings.expiry_seconds)
+
+    async def ready(self) -> list[str]:
+        """What keeps this worker from working, a line each."""
+        problems = [
+            f"{self._service}[{partition}] stands still: {lane.halted}"
+            for partition, lane in sorted(self._lanes.items())
+            if lane.halted
+        ]
+        silent = time.monotonic() - self._beaten_at
+        if silent > self._settings.expiry_seconds:
+            problems.append(f"{self._service}: the database has not answered for {silent:.0f} s.")
+        if not self._settled:
+            problems.append(f"{self._service}: partitions are still being claimed.")
+        return problems
+
+    async def _every(self, seconds: float, round_: object, what: str) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
+            try:
+                await round_()  # type: ignore[operator]
+                failing = False
+            except Exception as error:
+                if not failing:
+                    self._logger.warning(f"{what} waits", error=f"{type(error).__name__}: {error}")
+                failing = True
+
+    async def _balance(self) -> None:
+        """One heartbeat, and one step towards a fair share."""
+        expiry = self._settings.expiry_seconds
+        async with self._database.connect() as connection:
+            await store.beat(connection, self._service, self._id, socket.gethostname())
+            self._beaten_at = time.monotonic()
+            workers = await store.live_workers(connection, self._service, expiry)
+            held = await store.ownership(connection, self._service, expiry)
+        for one in held:
+            if one.partition in self._lanes and one.owner != self._id:
+                self._drop(one.partition)
+        quota, extra = divmod(len(held), len(workers) or 1)
+        quota += workers.index(self._id) < extra if self._id in workers else 0
+        mine = sorted(self._lanes)
+        if len(mine) > quota:
+            await self._let_go(mine[quota:])
+        now = time.monotonic()
+        free = [
+            one
+            for one in held
+            if one.partition not in self._lanes
+            and (one.owner is None or one.owner == self._id or one.expired)
+            and self._avoid.get(one.partition, 0.0) < now
+        ]
+        wanted = quota - len(self._lanes)
+        for one in free[:wanted] if wanted > 0 else ():
+            await self._claim(one.partition)
+        # Others may still hold what is ours to claim; they let go within their next rounds.
+        self._settled = len(self._lanes) >= quota or not any(one.owner is None for one in free)
+        OWNED.labels(self._service).set(len(self._lanes))
+
+    async def _claim(self, partition: int) -> None:
+        async with self._database.connect() as connection:
+            claiming = asyncio.create_task(
+                store.claim(connection, self._service, partition, self._id, self._settings.expiry_seconds)
+            )
+            done, _ = await asyncio.wait({claiming}, timeout=2.0)
+            if not done:
+                # The owner is silent and its transaction still holds the row: it was stopped inside. End that session.
+                async with self._database.connect() as other:
+                    ended = await store.end_blockers(other, connection.get_server_pid())
+                self._logger.warning("ended a stopped owner's session", partition=partition, sessions=len(ended))
+            found = await claiming
+        if found is None:
+            return
+        position, before = found
+        lane = Lane(self._frame, partition, position, taken_over=before is not None)
+        self._lanes[partition] = lane
+        self._assign()
+        task = asyncio.create_task(lane.run(), name=f"{self._service}[{partition}]")
+        self._tasks[partition] = task
+        task.add_done_callback(lambda done: self._ended(partition, lane, done))
+
+    def _assign(self) -> None:
+        self._frame.reader.assign({partition: lane.position.next_offset for partition, lane in self._lanes.items()})
+
+    def _ended(self, partition: int, lane: Lane, task: asyncio.Task[None]) -> None:
+        """A lane came to its end by itself: lost, too new for us, or a defect of ours."""
+        if self._lanes.get(partition) is not lane or task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            return
+        self._lanes.pop(partition)
+        self._tasks.pop(partition)
+        self._assign()
+        if isinstance(error, Fenced):
+            self._logger.warning("partition lost", partition=partition)
+            return
+        self._avoid[partition] = time.monotonic() + _AVOID_SECONDS
+        if isinstance(error, NewerContract):
+            self._logger.error("partition waits for a newer release", partition=partition, error=str(error))
+        else:
+            self._logger.error("partition given up", partition=partition, exc_info=error)
+        self._loops.append(asyncio.create_task(self._free(partition, lane)))
+
+    def _drop(self, partition: int) -> None:
+        """Another worker owns it now; whatever is held here is void."""
+        lane, task = self._lanes.pop(partition), self._tasks.pop(partition)
+        lane.leaving.set()
+        task.cancel()
+        FENCED.labels(self._service).inc()
+        self._assign()
+        self._logger.warning("partition lost", partition=partition)
+
+    async def _let_go(self, partitions: list[int]) -> None:
+        lanes = {partition: self._lanes[partition] for partition in partitions}
+        for lane in lanes.values():
+            lane.leaving.set()
+        await asyncio.gather(*(self._tasks[partition] for partition in lanes), return_exceptions=True)
+        for partition, lane in lanes.items():
+            if self._lanes.get(partition) is lane:
+                self._lanes.pop(partition)
+                self._tasks.pop(partition)
+                await self._free(partition, lane)
+        self._assign()
+
+    async def _free(self, partition: int, lane: Lane) -> None:
+        try:
+            async with self._database.connect() as connection:
+                await store.release(connection, self._service, partition, lane.position.epoch)
+        except Exception as error:
+            # Whoever wants it waits until our heartbeat has expired.
+            if not is_transient(error):
+                raise
+
+    async def _housekeeping(self) -> None:
+        """About once a second: ticks for partitions that are drained, and retries of dead letters."""
+        if self._frame.leads_time:
+            await self._tick()
+        if not self._lanes:
+            return
+        async with self._database.connect() as connection:
+            letters = await store.letters_to_retry(connection, self._service, list(self._lanes), 100)
+        for letter, partition, record in letters:
+            lane = self._lanes.get(partition)
+            if lane is not None:
+                await lane.retry(letter, record)
+
+    async def _tick(self) -> None:
+        """Time moves on where a fetch within the last second showed that nothing more follows."""
+        now = time.monotonic()
+        ready = [
+            (lane, lane.drained_at[1])
+            for lane in self._lanes.values()
+            if lane.drained_at is not None
+            and now - lane.drained_at[0] < _TICK_SECONDS
+            and not lane.lock.locked()
+            and not lane.leaving.is_set()
+        ]
+        ready = [(lane, at) for lane, at in ready if at > lane.as_of]
+        if not ready:
+            return
+        async with self._database.connect() as connection:
+            busy = await store.partitions_with_due_timers(
+                connection,
+                self._service,
+                {lane.partition: lane.timers_low for lane, _ in ready},
+                max(at for _, at in ready),
+            )
+        quiet = [(lane, at) for lane, at in ready if lane.partition not in busy and not lane.lock.locked()]
+        for lane, _ in quiet:
+            await lane.lock.acquire()
+        try:
+            await self._tick_together([(lane, at) for lane, at in quiet if lane.drained_at and at > lane.as_of])
+        finally:
+            for lane, _ in quiet:
+                lane.lock.release()
+        for lane, at in ready:
+            if lane.partition in busy:
+                async with lane.lock:
+                    if lane.drained_at is not None and at > lane.as_of:
+                        await lane.tick_with_timers(at)
+
+    async def _tick_together(self, ready: list[tuple[Lane, object]]) -> None:
+        """Ticks of several partitions in one commit. The caller holds their locks."""
+        for lane, _ in ready:
+            await lane.settle()
+        if not ready:
+            return
+        said = [(lane, *lane.tick_outputs(at)) for lane, at in ready]  # type: ignore[arg-type]
+        outputs = {lane.partition: run.outputs for lane, run, _ in said}
+        for lane, _, _ in said:
+            lane.doubt()
+        async with self._database.transaction() as connection:
+            if not await store.fence(connection, self._service, [lane.fence(after) for lane, _, after in said]):
+                raise Unavailable("a partition was lost while ticking.")
+            await self._frame.outlet.write(connection, outputs)
+            reached(f"{self._service}.before_commit")
+        reached(f"{self._service}.after_commit")
+        for lane, _, after in said:
+            lane.ticked(after)
+        self._frame.outlet.committed(outputs)
+
+    async def _measure(self) -> None:
+        ends = await self._log.ends(self._frame.processor.stream)
+        for partition, lane in self._lanes.items():
+            behind = max(0, ends.get(partition, 0) - lane.position.next_offset)
+            LAG.labels(self._service, str(partition)).set(behind)

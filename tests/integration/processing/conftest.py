@@ -1,0 +1,3 @@
+from conftest_processing import house
+
+__all__ = ["house"]

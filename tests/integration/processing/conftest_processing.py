@@ -1,0 +1,90 @@
+"""A log in PostgreSQL, a database with the mechanics' tables, and workers of the tally service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest_asyncio
+from tally import START, Tally, make_table
+
+from shared.clock import ManualClock
+from shared.contracts.streams import partition_of
+from shared.database.engine import Database
+from shared.database.migrations import migrate
+from shared.log.port import Entry, Record
+from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
+from shared.log.postgres import PostgresLog
+from shared.processing import MIGRATIONS
+from shared.processing.installation import Installation, open_installation
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+from shared.settings import Settings
+
+PARTITIONS = 4
+
+
+@dataclass
+class House:
+    url: str
+    database: Database
+    log: PostgresLog
+    clock: ManualClock
+    installation: Installation
+    settings: Settings
+    stack: AsyncExitStack
+    workers: list[Worker] = field(default_factory=list)
+
+    async def worker(self, processor: Tally, **settings: Any) -> Worker:
+        runtime = Runtime(self.log, self.clock, self.database, self.installation)
+        changed = self.settings.model_copy(update=settings)
+        worker = Worker(runtime, processor, changed)
+        await worker.start()
+        self.workers.append(worker)
+        return worker
+
+    async def post(self, key: str, *values: bytes) -> None:
+        await self.log.append("events", partition_of(key, PARTITIONS), [Entry(key, value) for value in values])
+
+    async def output(self, key: str) -> list[bytes]:
+        """What stands in the customer's partition of the stream that the tally writes."""
+        return [record.value for record in await self.records("customers", partition_of(key, PARTITIONS))]
+
+    async def records(self, stream: str, partition: int) -> list[Record]:
+        reader = self.log.reader(stream)
+        reader.assign({partition: 0})
+        found: list[Record] = []
+        while True:
+            fetched = await reader.fetch(partition, 1000, 0.2)
+            found += fetched.records
+            if not fetched.records:
+                await reader.close()
+                return found
+
+
+@pytest_asyncio.fixture
+async def house(database_url: str, database: Database) -> AsyncIterator[House]:
+    await migrate(database, [LOG_MIGRATIONS, MIGRATIONS])
+    await make_table(database)
+    log = PostgresLog(database, PARTITIONS)
+    await log.start()
+    async with database.connect() as connection:
+        installation = await open_installation(connection, PARTITIONS, 1.0)
+    settings = Settings(heartbeat_seconds=0.1, expiry_seconds=1.0)
+    async with AsyncExitStack() as stack:
+        house = House(database_url, database, log, ManualClock(START), installation, settings, stack)
+        yield house
+        for worker in house.workers:
+            await worker.stop()
+    await log.close()
+
+
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
+    """Wait for a condition, not for time."""
+    async with asyncio.timeout(seconds):
+        while not (found := await condition()):
+            await asyncio.sleep(0.01)
+        return found

@@ -1,0 +1,107 @@
+"""A service as small as can be: it counts the records of each key, and says what it was asked to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from shared.database.engine import Database
+from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`at` is seconds after START. `remind` sets a timer so many seconds later; `bad` cannot be handled."""
+
+    key: str
+    at: float = 0
+    remind: float | None = None
+    bad: str = ""
+
+
+def said(key: str, at: float = 0, **fields: Any) -> bytes:
+    return msgspec.json.encode(Said(key, at, **fields))
+
+
+class TallyBatch:
+    def __init__(self, partition: int, counts: dict[str, int], memo: bytes) -> None:
+        self.partition, self.counts, self.memo = partition, counts, memo
+        self.changed: dict[str, int] = {}
+        self.spoilt = False
+
+    def handle(self, message: Said, out: Outputs) -> None:
+        if message.bad == "poison":
+            raise Poison("this cannot be handled.")
+        if message.bad == "defect":
+            raise ZeroDivisionError("a defect")
+        if message.bad == "newer":
+            raise NewerContract("version 99")
+        if message.bad == "save":
+            self.spoilt = True
+        self._count(message.key)
+        out.emit("customers", message.key, b"%s %d" % (message.key.encode(), self.counts[message.key]))
+        if message.remind is not None:
+            out.set_timer("remind", message.key, out.as_of + timedelta(seconds=message.remind))
+        if message.bad == "timer":
+            out.set_timer("bad", message.key, out.as_of + timedelta(seconds=1))
+
+    def fire(self, timer: Timer, out: Outputs) -> None:
+        if timer.kind == "bad":
+            raise ZeroDivisionError("a defect in a timer")
+        seconds = (out.as_of - START).total_seconds()
+        out.emit("customers", timer.subject, b"%s reminded at %d" % (timer.subject.encode(), seconds))
+
+    def _count(self, key: str) -> None:
+        self.counts[key] = self.changed[key] = self.counts.get(key, 0) + 1
+
+    async def save(self, connection: Connection) -> bytes:
+        await connection.execute(
+            "INSERT INTO tally.counts SELECT k, n FROM unnest($1::text[], $2::int[]) AS c (k, n)"
+            " ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n",
+            list(self.changed),
+            ["no number"] if self.spoilt else list(self.changed.values()),
+        )
+        return self.memo
+
+
+class Tally:
+    service = "tally"
+    stream = "events"
+
+    def __init__(self, *, leads: bool = False) -> None:
+        self.leads = leads
+        self.batches: list[int] = []
+
+    def decode(self, key: str, value: bytes) -> Said:
+        return msgspec.json.decode(value, type=Said)
+
+    def as_of(self, message: Said) -> datetime:
+        return START + timedelta(seconds=message.at)
+
+    async def load(
+        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Said], timers: Sequence[Timer]
+    ) -> TallyBatch:
+        keys = [message.key for message in messages]
+        rows = await connection.fetch("SELECT key, n FROM tally.counts WHERE key = ANY($1)", keys)
+        self.batches.append(len(messages))
+        return TallyBatch(partition, {row["key"]: row["n"] for row in rows}, memo)
+
+    def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
+        return ("customers", b"tick") if self.leads else None
+
+    async def attend(self, lane: Lane) -> None:
+        return
+
+
+async def make_table(database: Database) -> None:
+    async with database.connect() as connection:
+        await connection.execute("CREATE SCHEMA tally; CREATE TABLE tally.counts (key text PRIMARY KEY, n int)")
+
+
+async def counts(database: Database) -> dict[str, int]:
+    async with database.connect() as connection:
+        return {row["key"]: row["n"] for row in await connection.fetch("SELECT key, n FROM tally.counts")}

@@ -1,0 +1,224 @@
+"""The mechanics with the smallest of services: what is taken, what is fenced, what is set aside."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import asyncpg
+import pytest
+from conftest_processing import House, until
+from tally import START, Tally, counts, said
+
+from shared.contracts.streams import partition_of
+from shared.processing import store
+from shared.processing.port import Connection, Fenced, Outputs
+
+
+async def test_each_record_is_counted_once_and_its_output_follows_it(house: House) -> None:
+    await house.post("ann", *[said("ann", n) for n in range(5)])
+    await house.worker(Tally())
+    await until(lambda: _counted(house, {"ann": 5}))
+    assert await house.output("ann") == [b"ann %d" % n for n in range(1, 6)]
+
+
+async def test_a_backlog_is_taken_in_large_batches(house: House) -> None:
+    await house.post("ann", *[said("ann", n) for n in range(1000)])
+    tally = Tally()
+    await house.worker(tally, batch_records=400)
+    await until(lambda: _counted(house, {"ann": 1000}))
+    assert max(tally.batches) == 400
+    assert len([size for size in tally.batches if size]) <= 4
+
+
+async def test_a_timer_fires_before_the_record_that_reaches_its_time(house: House) -> None:
+    await house.post("ann", said("ann", 0, remind=60), said("ann", 30), said("ann", 60), said("ann", 90))
+    await house.worker(Tally())
+    await until(lambda: _counted(house, {"ann": 4}))
+    assert await house.output("ann") == [b"ann 1", b"ann 2", b"ann reminded at 60", b"ann 3", b"ann 4"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 1000])
+async def test_batching_does_not_change_what_is_said(house: House, batch: int) -> None:
+    posted = [said("ann", n, remind=n % 4) for n in range(40)]
+    await house.post("ann", *posted)
+    await house.worker(Tally(), batch_records=batch)
+    await until(lambda: _counted(house, {"ann": 40}))
+    expected: list[bytes] = []
+    due: int | None = None
+    for n in range(40):
+        if due is not None and due <= n:
+            expected.append(b"ann reminded at %d" % due)
+        expected.append(b"ann %d" % (n + 1))
+        due = n + n % 4
+        # A reminder set for now fires before the next record.
+    output = await house.output("ann")
+    assert [line for line in output if b"reminded" not in line] == [
+        line for line in expected if b"reminded" not in line
+    ]
+    assert output[: len(expected)] == expected
+
+
+async def test_a_record_that_cannot_be_handled_is_set_aside_and_the_partition_flows_on(house: House) -> None:
+    await house.post(
+        "ann",
+        said("ann"),
+        said("ann", bad="poison"),
+        b"no json",
+        said("ann", bad="defect"),
+        said("ann", bad="save"),
+        said("ann"),
+    )
+    await house.worker(Tally())
+    await until(lambda: _counted(house, {"ann": 2}))
+    async with house.database.connect() as connection:
+        rows = await connection.fetch("SELECT record_offset, code FROM processing.dead_letters ORDER BY id")
+    assert [row["record_offset"] for row in rows] == [1, 2, 3, 4]
+    assert await house.output("ann") == [b"ann 1", b"ann 2"]
+
+
+async def test_a_timer_that_cannot_fire_is_set_aside(house: House) -> None:
+    await house.post("ann", said("ann", 0, bad="timer"), said("ann", 5), said("ann", 6))
+    await house.worker(Tally())
+    await until(lambda: _counted(house, {"ann": 3}))
+    async with house.database.connect() as connection:
+        row = await connection.fetchrow("SELECT stream, key, message FROM processing.dead_letters")
+    assert row is not None
+    assert (row["stream"], row["key"]) == ("timers", "ann")
+
+
+async def test_a_dead_letter_is_retried_by_the_owner(house: House) -> None:
+    await house.post("ann", b"no json")
+    await house.worker(Tally())
+    async with house.database.connect() as connection:
+        await until(lambda: connection.fetchval("SELECT count(*) FROM processing.dead_letters"))
+        await connection.execute("UPDATE processing.dead_letters SET body = $1, retry_asked = true", said("ann"))
+        await until(lambda: _counted(house, {"ann": 1}))
+        assert await connection.fetchval("SELECT count(*) FROM processing.dead_letters") == 0
+
+
+async def test_many_failures_in_a_row_halt_the_partition(house: House) -> None:
+    await house.post("ann", *[said("ann", bad="defect") for _ in range(30)], said("ann"))
+    worker = await house.worker(Tally())
+
+    async def stands_still() -> bool:
+        return any("stands still" in line for line in await worker.ready())
+
+    await until(stands_still)
+    assert await counts(house.database) == {}
+
+
+async def test_workers_share_the_partitions_and_a_leaver_hands_over(house: House) -> None:
+    first = await house.worker(Tally())
+    assert len(first.owned) == 4
+    second = await house.worker(Tally())
+
+    async def shared() -> bool:
+        return len(first.owned) == len(second.owned) == 2 and not first.owned & second.owned
+
+    await until(shared)
+    await house.post("ann", said("ann"))
+    await first.stop()
+
+    async def all_his() -> bool:
+        return len(second.owned) == 4
+
+    await until(all_his)
+    await house.post("ann", said("ann"))
+    await until(lambda: _counted(house, {"ann": 2}))
+
+
+async def test_an_owner_whose_partition_was_taken_writes_nothing(house: House) -> None:
+    worker = await house.worker(Tally(), heartbeat_seconds=60)
+    partition = partition_of("ann", 4)
+    lane = worker.lane(partition)
+    assert lane is not None
+    async with house.database.connect() as connection:
+        await connection.execute("UPDATE processing.partitions SET epoch = epoch + 1")
+
+        async def work(connection: Connection, out: Outputs) -> None:
+            out.emit("customers", "ann", b"never")
+            await connection.execute("INSERT INTO tally.counts VALUES ('ann', 99)")
+
+        with pytest.raises(Fenced):
+            await lane.transact(work)
+    assert await counts(house.database) == {}
+    assert await house.output("ann") == []
+
+
+async def test_a_cut_connection_during_commit_neither_loses_nor_doubles(house: House) -> None:
+    await house.post("ann", *[said("ann", n) for n in range(300)])
+    await house.worker(Tally(), batch_records=3)
+    # A connection of another pool, which is not cut itself.
+    cutter = await asyncpg.connect(house.url)
+    try:
+        for _ in range(15):
+            await cutter.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database() AND random() < 0.5"
+            )
+            await asyncio.sleep(0.05)
+    finally:
+        await cutter.close()
+    await until(lambda: _counted(house, {"ann": 300}))
+    assert await house.output("ann") == [b"ann %d" % n for n in range(1, 301)]
+
+
+async def test_the_leader_ticks_where_its_stream_is_drained_and_timers_fire_with_it(house: House) -> None:
+    await house.worker(Tally(leads=True))
+    await house.post("ann", said("ann", 0, remind=60))
+    await until(lambda: _counted(house, {"ann": 1}))
+    house.clock.advance(timedelta(seconds=90))
+
+    async def reminded() -> bool:
+        return b"ann reminded at 60" in await house.output("ann")
+
+    await until(reminded)
+    output = await house.output("ann")
+    assert output.index(b"ann reminded at 60") < len(output)
+    assert b"tick" in output
+    async with house.database.connect() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM processing.timers") == 0
+        reached = await connection.fetchval("SELECT max(as_of) FROM processing.partitions")
+    assert reached == START + timedelta(seconds=90)
+
+
+async def test_the_leaders_road_is_never_ahead_of_its_clock(house: House) -> None:
+    await house.worker(Tally(leads=True))
+    await house.post("ann", said("ann", 3600))
+    await until(lambda: _counted(house, {"ann": 1}))
+    async with house.database.connect() as connection:
+        assert await connection.fetchval("SELECT max(as_of) FROM processing.partitions") == START
+
+
+async def _counted(house: House, expected: dict[str, int]) -> bool:
+    try:
+        return await counts(house.database) == expected
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False  # the connection was one of those that were cut
+
+
+async def test_a_stopped_owners_open_transaction_is_ended_by_the_claimer(house: House) -> None:
+    worker = await house.worker(Tally())
+    partition = partition_of("ann", 4)
+    lane = worker.lane(partition)
+    assert lane is not None
+    held = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def work(connection: Connection, out: Outputs) -> None:
+        held.set()
+        await go_on.wait()
+
+    stuck = asyncio.create_task(lane.transact(work))
+    await held.wait()
+    async with house.database.connect() as connection:
+        async with asyncio.timeout(10):
+            claiming = asyncio.create_task(store.claim(connection, "tally", partition, worker.id, 0.0))
+            async with house.database.connect() as other:
+                while not await store.end_blockers(other, connection.get_server_pid()):
+                    await asyncio.sleep(0.01)
+            assert await claiming is not None
+    go_on.set()
+    with pytest.raises(Exception, match=r"connection|another worker|closed"):
+        await stuck
