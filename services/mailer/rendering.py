@@ -1,0 +1,256 @@
+"""From a request and a playbook to what a person reads: subject, HTML and text. Pure.
+
+Everything that takes time (MJML, CSS, compiling) happens once for each message and language of a playbook.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from html import escape, unescape
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from jinja2 import Template
+
+from services.mailer.links import MAX_LINKS, Links
+from shared.contracts.messages import MessageRequested
+from shared.errors import RapportError
+from shared.language.bodies import BodyKind, Source, compile_body
+from shared.language.locales import fallbacks, tidy
+from shared.language.playbook import Message, Playbook
+from shared.language.templating import Rendition, TemplateInvalid, compile_template, render
+
+_MAX_SUBJECT = 500
+_MAX_TARGET = 4_000
+
+
+class RenderingFailed(RapportError):
+    """A mail that cannot be made of this request and this playbook, now or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a person reads. `links` are the targets of the tracked links in `html` and `text`, by number."""
+
+    subject: str
+    html: str
+    text: str
+    links: tuple[str, ...]
+    locale: str
+    """The language it is written in, as BCP 47 has it."""
+    unsubscribe_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One template of a message, with the file that errors name. `lines` lead from its lines to the file's."""
+
+    path: str
+    template: Template
+    lines: Source | None = None
+
+    def failed(self, error: TemplateInvalid) -> RenderingFailed:
+        line = self.lines.line(error.line) if self.lines else error.line
+        return RenderingFailed(f"{self.path}:{line}: {error.message}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A message in one language: `language` is the folder that its body comes from, "" for the message's own."""
+
+    subject: _Part
+    html: _Part
+    text: _Part
+    language: str
+
+
+class Renderer:
+    """Renders the messages of one playbook. Make one for each playbook, since it keeps what it compiled."""
+
+    def __init__(self, playbook: Playbook, links: Links) -> None:
+        self.playbook = playbook
+        self.links = links
+        brand = playbook.brand
+        self._brand = {
+            "name": brand.name,
+            "sender": brand.sender,
+            "reply_to": brand.reply_to,
+            "postal_address": brand.postal_address,
+            "timezone": brand.timezone,
+            "locale": brand.locale,
+            "currency": brand.currency,
+            "urls": dict(brand.urls),
+        }
+        self._home = tuple(fallbacks(brand.locale))
+        self._compiled: dict[tuple[str, tuple[str, ...]], _Compiled | RenderingFailed] = {}
+
+    def render(self, request: MessageRequested) -> Rendered:
+        """Raises RenderingFailed with file and line."""
+        compiled = self._get(request.message, request.locale)
+        data = request.data
+        topic = self.playbook.topics.get(request.topic)
+        unsubscribe_url = self.links.unsubscribe(request.id)
+        variables: dict[str, Any] = {
+            **(data.get("with") or {}),
+            "customer": data.get("customer") or {},
+            "traits": data.get("traits") or {},
+            "trigger": data.get("trigger") or {},
+            "key": data.get("key"),
+            "brand": self._brand,
+            "urls": self._brand["urls"],
+            "message": {"id": request.id, "name": request.message, "topic": topic.title if topic else request.topic},
+            "unsubscribe_url": unsubscribe_url,
+        }
+        locale = self._voice(compiled.language, request.locale)
+        targets = _Targets(lambda number: self.links.click(request.id, number), unsubscribe_url)
+        rendition = Rendition(
+            locale, _zone(request.timezone, self.playbook.brand.timezone), self.playbook.brand.currency, targets.in_html
+        )
+        subject = " ".join(_rendered(compiled.subject, variables, rendition).split())[:_MAX_SUBJECT]
+        if not subject:
+            raise RenderingFailed(f"{compiled.subject.path}:1: the subject is empty for this customer. Give it words.")
+        html = _rendered(compiled.html, variables, rendition)
+        text = _rendered(compiled.text, variables, rendition)
+        text = targets.in_text(_BLANK_LINES.sub("\n\n", text).strip("\n") + "\n")
+        return Rendered(subject, html, text, tuple(targets.found), locale, unsubscribe_url)
+
+    def _get(self, name: str, locale: str | None) -> _Compiled:
+        message = self.playbook.messages.get(name)
+        if message is None:
+            raise RenderingFailed(f"messages/{name}: this message is not in the playbook any more. Bring it back.")
+        folders = {tidy(folder): folder for folder in message.files if folder}
+        wanted = dict.fromkeys([*fallbacks(locale), *self._home])
+        levels = (*(folders[level] for level in wanted if level in folders), "")
+        found = self._compiled.get((name, levels))
+        if found is None:
+            try:
+                found = _compile(message, levels)
+            except RenderingFailed as error:
+                found = error
+            self._compiled[name, levels] = found
+        if isinstance(found, RenderingFailed):
+            raise RenderingFailed(str(found))
+        return found
+
+    def _voice(self, language: str, asked: str | None) -> str:
+        """How numbers and dates are written: the way of the text they stand in, in the customer's own variety of it."""
+        written = tidy(language or self.playbook.brand.locale)
+        if asked and written in fallbacks(asked):
+            return tidy(asked)
+        return written
+
+
+def _rendered(part: _Part, variables: Mapping[str, Any], rendition: Rendition) -> str:
+    try:
+        return render(part.template, variables, rendition)
+    except TemplateInvalid as error:
+        raise part.failed(error) from None
+
+
+def _compile(message: Message, levels: tuple[str, ...]) -> _Compiled:
+    """Each file from the first level that has it; a text part only from where the body is, or a closer level."""
+
+    def find(*names: str) -> tuple[int, str] | None:
+        for level, folder in enumerate(levels):
+            for name in names:
+                if name in message.files.get(folder, {}):
+                    return level, name
+        return None
+
+    def path(level: int, name: str) -> str:
+        return "/".join(part for part in ("messages", message.name, levels[level], name) if part)
+
+    subject_at, body_at = find("subject.txt"), find("body.mjml", "body.html")
+    if subject_at is None or body_at is None:
+        missing = "subject.txt" if subject_at is None else "body.mjml or body.html"
+        raise RenderingFailed(f"messages/{message.name}: there is no {missing}. Write one.")
+    subject = _plain(path(*subject_at), message.files[levels[subject_at[0]]][subject_at[1]])
+    level, name = body_at
+    kind: BodyKind = "mjml" if name == "body.mjml" else "html"
+    try:
+        body = compile_body(message.files[levels[level]][name], kind, message.preheader)
+    except TemplateInvalid as error:
+        raise RenderingFailed(f"{path(level, name)}:{error.line}: {error.message}") from None
+    html = _derived(path(level, name), body.html, html=True)
+    text_at = find("body.txt")
+    # Another language's text part would say the same thing in words that this reader did not choose.
+    if text_at is not None and text_at[0] <= level:
+        text = _plain(path(*text_at), message.files[levels[text_at[0]]]["body.txt"])
+    else:
+        text = _derived(path(level, name), body.text, html=False)
+    return _Compiled(subject, html, text, levels[level])
+
+
+def _plain(path: str, source: str) -> _Part:
+    try:
+        return _Part(path, compile_template(source, html=False, name=path))
+    except TemplateInvalid as error:
+        raise RenderingFailed(f"{path}:{error.line}: {error.message}") from None
+
+
+def _derived(path: str, source: Source, *, html: bool) -> _Part:
+    try:
+        return _Part(path, compile_template(source.text, html=html, name=path), source)
+    except TemplateInvalid as error:
+        raise RenderingFailed(f"{path}:{source.line(error.line)}: {error.message}") from None
+
+
+def _zone(name: str | None, home: str) -> tzinfo:
+    try:
+        return ZoneInfo(name or home)
+    except (ValueError, OSError, KeyError):
+        return ZoneInfo(home)
+
+
+_BLANK_LINES = re.compile(r"[ \t]*\n(?:[ \t]*\n){2,}")
+_URL_IN_TEXT = re.compile(r"https?://[^\s<>\"]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]+")
+
+
+class _Targets:
+    """The targets of one mail's links, each once, in the order in which they are met."""
+
+    def __init__(self, link: Callable[[int], str], unsubscribe_url: str) -> None:
+        self._link = link
+        self._unsubscribe_url = unsubscribe_url
+        self._tracked: dict[str, str] = {}
+
+    @property
+    def found(self) -> list[str]:
+        return list(self._tracked)
+
+    def in_html(self, attribute: str) -> str:
+        """The value of an `href` for another, both escaped."""
+        target = unescape(attribute).strip()
+        return escape(self._for(target))
+
+    def in_text(self, text: str) -> str:
+        return _URL_IN_TEXT.sub(self._in_text, text)
+
+    def _in_text(self, found: re.Match[str]) -> str:
+        url = found[0]
+        end = len(url.rstrip(".,;:!?'*"))
+        if url[:end].endswith(")") and "(" not in url:
+            end -= 1
+        return self._for(url[:end]) + url[end:]
+
+    def _for(self, target: str) -> str:
+        if target == self._unsubscribe_url:
+            return target
+        scheme = target[:8].lower()
+        if target.startswith("//"):
+            target = "https:" + target
+        elif not scheme.startswith(("http://", "https://")):
+            # Events bring addresses, too: one that would run something leads nowhere.
+            return target if scheme.startswith(("mailto:", "tel:", "sms:", "#")) else "#"
+        target = _UNPRINTABLE.sub(lambda found: "%20" if found[0].strip(" ") == "" else "", target)
+        known = self._tracked.get(target)
+        if known is not None:
+            return known
+        if len(target) > _MAX_TARGET or len(self._tracked) >= MAX_LINKS:
+            return target
+        self._tracked[target] = made = self._link(len(self._tracked))
+        return made

@@ -1,0 +1,322 @@
+"""The body of a mail on its way to being a template: MJML becomes HTML, CSS goes inline, a text part is derived.
+
+All of it happens once, when a playbook is loaded. Jinja's tags are set aside first, so that neither MJML's parser nor
+HTML's sees a `<` of a condition or moves a loop out of its table, and are put back into the finished HTML. Each of them
+is put back on a line of its own, so the lines of errors lead to the marketer's file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from html import escape, unescape
+from typing import Literal, NamedTuple
+
+import css_inline
+import mrml
+from inscriptis import get_text
+from inscriptis.css_profiles import STRICT_CSS_PROFILE
+from inscriptis.model.config import ParserConfig
+
+from shared.language.templating import LINK, TemplateInvalid
+
+BodyKind = Literal["mjml", "html"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A template's source, and for each of its lines (from 1) the line of the marketer's file that it comes from."""
+
+    text: str
+    lines: tuple[int, ...]
+
+    def line(self, number: int) -> int:
+        return self.lines[min(max(number, 1), len(self.lines)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a body became: an HTML template, and the text template that stands in where a marketer wrote none."""
+
+    html: Source
+    text: Source
+
+
+class _Tag(NamedTuple):
+    text: str
+    line: int
+
+    @property
+    def steers(self) -> bool:
+        """It prints nothing itself: `{% … %}`."""
+        return self.text.startswith("{%")
+
+
+# Texts within a tag may hold its end. A raw block is one tag, since nothing in it is Jinja's.
+_JINJA = re.compile(
+    r"\{#.*?#\}"
+    r"|\{%[-+]?\s*raw\s*-?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}"
+    r"|\{%(?:'[^']*'|\"[^\"]*\"|[^'\"])*?%\}"
+    r"|\{\{(?:'[^']*'|\"[^\"]*\"|[^'\"])*?\}\}",
+    re.DOTALL,
+)
+_MARKUP = re.compile(
+    r"<!--.*?-->|<(?P<close>/?)(?P<name>[a-zA-Z][\w:-]*)(?:\"[^\"]*\"|'[^']*'|[^\"'>])*?(?P<empty>/?)>", re.DOTALL
+)
+_RAW_TEXT = frozenset({"style", "title", "script", "textarea", "mj-style", "mj-title", "mj-preview"})
+"""Elements in whose text a comment is no comment."""
+
+_MJML = frozenset(
+    "mjml mj-accordion mj-accordion-element mj-accordion-text mj-accordion-title mj-all mj-attributes mj-body "
+    "mj-breakpoint mj-button mj-carousel mj-carousel-image mj-class mj-column mj-divider mj-font mj-group mj-head "
+    "mj-hero mj-image mj-navbar mj-navbar-link mj-preview mj-raw mj-section mj-social mj-social-element mj-spacer "
+    "mj-style mj-table mj-text mj-title mj-wrapper".split()
+)
+
+# MJML's usual fonts would be fetched from elsewhere on every opening; a marketer who wants one says mj-font.
+_MJML_OPTIONS = mrml.RenderOptions(fonts={})
+_INLINER = css_inline.CSSInliner(keep_at_rules=True, keep_link_tags=True, load_remote_stylesheets=False)
+_TEXT_CONFIG = ParserConfig(css=STRICT_CSS_PROFILE)
+
+
+def compile_body(source: str, kind: BodyKind, preheader: str = "") -> Body:
+    """The templates of a mail's body. Raises TemplateInvalid with the line of `source`."""
+    aside = _Aside(source)
+    _check_markup(aside, kind)
+    protected = aside.as_comments()
+    if kind == "mjml":
+        html = _from_mjml(protected)
+    else:
+        html = protected if re.search(r"<html[\s>]", protected, re.I) else _page(protected)
+    if preheader and "<mj-preview" not in source:
+        html = _with_preheader(html, aside.add_text(preheader))
+    text = aside.put_back(_to_text(html, aside), whole=False)
+    try:
+        html = _INLINER.inline(html)
+    except css_inline.InlineError as error:
+        raise TemplateInvalid(1, f"the CSS cannot be put inline: {error}. Correct the styles.") from None
+    # The parser puts a row's <tbody> after the loop that stands before the row; it belongs around the loop.
+    html = re.sub(rf"((?:{aside.comment}\s*)+)<tbody>", r"<tbody>\1", html)
+    return Body(html=aside.put_back(_with_tracked_links(html, aside), whole=True), text=text)
+
+
+class _Aside:
+    """A source whose Jinja tags are replaced by words that no parser minds."""
+
+    def __init__(self, source: str) -> None:
+        self._mark = "zj"
+        while self._mark in source.lower():
+            self._mark += "j"
+        self.tags: list[_Tag] = []
+        self._required = 0
+
+        def replace(found: re.Match[str]) -> str:
+            if found[0].startswith("{#"):
+                return "\n" * found[0].count("\n")
+            return self._word(_Tag(found[0], source.count("\n", 0, found.start()) + 1))
+
+        self.text = _JINJA.sub(replace, source)
+        self._required = len(self.tags)
+        self.word = re.compile(rf"{self._mark}(\d+)z")
+        self.comment = rf"<!--{self._mark}\d+z-->"
+
+    def _word(self, tag: _Tag) -> str:
+        self.tags.append(tag)
+        return f"{self._mark}{len(self.tags) - 1}z"
+
+    def add(self, tag: str) -> str:
+        """A tag that is not in the source."""
+        return self._word(_Tag(tag, 1))
+
+    def add_text(self, text: str) -> str:
+        """A line of text with tags in it that is not in the source, ready to stand between elements."""
+        out, at = "", 0
+        for found in _JINJA.finditer(text):
+            out += escape(text[at : found.start()]) + ("" if found[0].startswith("{#") else self.add(found[0]))
+            at = found.end()
+        return out + escape(text[at:])
+
+    def line_of(self, position: int) -> int:
+        """The source's line of a place in `text` (tags may span lines)."""
+        before = self.text[:position]
+        hidden = sum(self.tags[int(found[1])].text.count("\n") for found in self.word.finditer(before))
+        return before.count("\n") + hidden + 1
+
+    def as_comments(self) -> str:
+        """`text`, where what steers and stands between elements is a comment: those may stand in any table."""
+        out: list[str] = []
+        at = 0
+        raw: str | None = None
+        for found in _MARKUP.finditer(self.text):
+            name = (found["name"] or "").lower()
+            if raw is not None and not (found["close"] and name == raw):
+                continue
+            out.append(self.text[at : found.start()] if raw else self._commented(self.text[at : found.start()]))
+            out.append(found[0])
+            at = found.end()
+            raw = None
+            if name in _RAW_TEXT and not found["close"] and not found["empty"]:
+                raw = name
+        out.append(self._commented(self.text[at:]))
+        return "".join(out)
+
+    def _commented(self, text: str) -> str:
+        return self.word.sub(lambda found: f"<!--{found[0]}-->" if self.tags[int(found[1])].steers else found[0], text)
+
+    def put_back(self, text: str, *, whole: bool) -> Source:
+        """The template's source. `whole`: every tag must have survived, since a lost `{% if %}` changes the meaning."""
+        text = re.sub(rf"<!--({self._mark}\d+z)-->", r"\1", text)
+        lines = [1]
+        seen: set[int] = set()
+        out: list[str] = []
+        at = 0
+        for found in self.word.finditer(text):
+            number = int(found[1])
+            seen.add(number)
+            tag = self.tags[number]
+            before = text[at : found.start()]
+            lines.extend([lines[-1]] * before.count("\n"))
+            # A line break within the tag changes nothing that is printed.
+            cut = 3 if tag.text[2:3] in ("-", "+") else 2
+            if tag.text.startswith("{") and not re.match(r"\{%[-+]?\s*raw\b", tag.text):
+                written = tag.text[:cut] + "\n" + tag.text[cut:]
+                lines.extend(range(tag.line, tag.line + tag.text.count("\n") + 1))
+            else:
+                written = tag.text
+                lines.extend([tag.line] * tag.text.count("\n"))
+            out += (before, written)
+            at = found.end()
+        lines.extend([lines[-1]] * text.count("\n", at))
+        out.append(text[at:])
+        if whole:
+            for number, tag in enumerate(self.tags[: self._required]):
+                if number not in seen:
+                    raise TemplateInvalid(
+                        tag.line,
+                        f"{_short(tag.text)} stands where nothing is kept of it (between styles, or directly in an "
+                        f"element that holds only others). Put it around whole elements, or into their text.",
+                    )
+        return Source("".join(out), tuple(lines))
+
+
+def _short(tag: str) -> str:
+    tag = " ".join(tag.split())
+    return tag if len(tag) <= 40 else tag[:38] + "…"
+
+
+def _check_markup(aside: _Aside, kind: BodyKind) -> None:
+    """MJML's parser lets unknown elements vanish in silence and gives no places; this finds both."""
+    if kind != "mjml":
+        return
+    open_: list[tuple[str, int]] = []
+    for found in _MARKUP.finditer(aside.text):
+        name = (found["name"] or "").lower()
+        if not name.startswith("mj"):
+            continue
+        line = aside.line_of(found.start())
+        if name == "mj-include":
+            raise TemplateInvalid(line, "mj-include is not known here: a template stands alone.")
+        if name not in _MJML:
+            near = difflib.get_close_matches(name, _MJML, 1)
+            hint = f" Did you mean <{near[0]}>?" if near else " Use an element of MJML 4."
+            raise TemplateInvalid(line, f"<{name}> is no element of MJML.{hint}")
+        if found["empty"]:
+            continue
+        if not found["close"]:
+            open_.append((name, line))
+        elif not open_:
+            raise TemplateInvalid(line, f"</{name}> closes nothing. Remove it.")
+        else:
+            expected, opened = open_.pop()
+            if expected != name:
+                raise TemplateInvalid(
+                    line, f"</{name}> comes before </{expected}>, which line {opened} opened. Close that first."
+                )
+    if open_:
+        name, line = open_[-1]
+        raise TemplateInvalid(line, f"<{name}> is never closed. Add </{name}>.")
+
+
+def _from_mjml(protected: str) -> str:
+    """HTML of MJML. What stands before and after `<mjml>` (macros, say) stays around it."""
+    found = re.search(r"<mjml\b.*</mjml\s*>", protected, re.DOTALL)
+    if found is None:
+        raise TemplateInvalid(1, "there is no <mjml> in it. Wrap the body in <mjml><mj-body>…</mj-body></mjml>.")
+    try:
+        html: str = mrml.to_html(found[0], None, _MJML_OPTIONS).content
+    except (OSError, ValueError) as error:
+        raise TemplateInvalid(1, f"this MJML cannot be read: {error}. Check its quotes and its nesting.") from None
+    before, after = protected[: found.start()].strip(), protected[found.end() :].strip()
+    html = re.sub(r"(<body\b[^>]*>)", lambda body: body[0] + before, html, count=1) if before else html
+    return html.replace("</body>", after + "</body>", 1) if after else html
+
+
+def _page(fragment: str) -> str:
+    return (
+        '<!doctype html><html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
+        f'initial-scale=1"></head><body>{fragment}</body></html>'
+    )
+
+
+def _with_preheader(html: str, line: str) -> str:
+    """The line that mail programs show beside the subject, unless the body has its own."""
+    hidden = (
+        '<div style="display:none;font-size:1px;line-height:1px;max-height:0;max-width:0;opacity:0;overflow:hidden">'
+        f"{line}</div>"
+    )
+    return re.sub(r"(<body\b[^>]*>)", lambda body: body[0] + hidden, html, count=1, flags=re.I)
+
+
+_ANCHOR = re.compile(r"<a(?=\s)((?:\s+[^\s=\"'<>/]+(?:=\"[^\"]*\")?)*)\s*>")
+_HREF = re.compile(r"(\shref=\")([^\"]*)(\")")
+
+
+def _with_tracked_links(html: str, aside: _Aside) -> str:
+    """Every `<a href>` that may lead to the web passes through the filter that makes it a tracked link."""
+
+    def anchor(found: re.Match[str]) -> str:
+        return "<a" + _HREF.sub(href, found[1], count=1) + ">"
+
+    def href(found: re.Match[str]) -> str:
+        target = found[2].strip()
+        if not (aside.word.search(target) or target.lower().startswith(("http://", "https://", "//"))):
+            return found[0]
+        begin, end = aside.add(f"{{% filter {LINK} %}}"), aside.add("{% endfilter %}")
+        return f"{found[1]}{begin}{target}{end}{found[3]}"
+
+    return _ANCHOR.sub(anchor, html)
+
+
+_CONDITIONAL = re.compile(r"<!--\[if\b.*?<!\[endif\]-->", re.DOTALL)
+_ANY_ANCHOR = re.compile(r"<a\s((?:\"[^\"]*\"|'[^']*'|[^\"'>])*)>(.*?)</a\s*>", re.DOTALL | re.I)
+_ANY_HREF = re.compile(r"\bhref\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.I)
+_ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*\"([^\"]*)\"[^>]*>", re.I)
+
+
+def _to_text(html: str, aside: _Aside) -> str:
+    """A text part worth reading, from HTML with words for its Jinja tags: layout tables are blocks, links name their
+    targets (RFC 3986, appendix C: `<https://…>`)."""
+    html = _CONDITIONAL.sub("", html)
+    html = re.sub(r"<head\b.*?</head\s*>", "", html, flags=re.DOTALL | re.I)
+    html = re.sub(rf"<!--({aside._mark}\d+z)-->", r"<div>\1</div>", html)
+
+    def anchor(found: re.Match[str]) -> str:
+        address = _ANY_HREF.search(found[1])
+        target = unescape((address[1] or address[2] or "").strip()) if address else ""
+        shown = re.sub(r"<[^>]*>", "", _ALT.sub(r"\1", found[2])).strip()
+        if not target or target.startswith(("#", "javascript:")):
+            return found[2]
+        bare = target.removeprefix("mailto:").removeprefix("tel:")
+        if not shown:
+            return ""
+        return shown if unescape(shown) in (target, bare) else f"{shown} {escape(f'<{bare}>')}"
+
+    html = _ANY_ANCHOR.sub(anchor, html)
+    html = re.sub(r"<(/?)(?:table|thead|tbody|tfoot|tr)\b[^>]*>", r"<\1div>", html, flags=re.I)
+    html = re.sub(r"</t[dh]\s*>\s*<t[dh]\b[^>]*>", " &#160; ", html, flags=re.I)
+    html = re.sub(r"<(/?)t[dh]\b[^>]*>", r"<\1div>", html, flags=re.I)
+    text = get_text(html, _TEXT_CONFIG).replace("\u00a0", " ")
+    lines = [line.strip() if aside.word.fullmatch(line.strip()) else line.rstrip() for line in text.splitlines()]
+    lines = [line[1:] if line.startswith(" ") and not line.startswith("  ") else line for line in lines]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
