@@ -110,6 +110,10 @@ _PASSED_BEFORE = """
  RETURNING before
 """
 
+_KEEP_NOTE = """
+    INSERT INTO log.passed (stream, partition, noted_at, before) VALUES ($1, $2, now() - $3::interval, $4)
+"""
+
 _DELETE_ROWS = """
     DELETE FROM log.rows
      WHERE stream = $1 AND partition = $2
@@ -414,13 +418,7 @@ class PostgresLog:
                     return 0
                 before = max(row["before"] for row in old)
                 # The newest of the old marks stays, so that a call that is ended here is made good by the next one.
-                await connection.execute(
-                    "INSERT INTO log.passed (stream, partition, noted_at, before) VALUES ($1, $2, now() - $3::interval, $4)",
-                    stream,
-                    partition,
-                    older_than,
-                    before,
-                )
+                await connection.execute(_KEEP_NOTE, stream, partition, older_than, before)
             while True:
                 async with self._database.transaction() as connection:
                     # Never past where a reader is now: one may have been set back on purpose.
