@@ -33,12 +33,22 @@ OUTBOX = Gauge("rapport_processing_outbox_batches", "Committed batches that are 
 FENCED = Counter("rapport_processing_fenced_total", "Partitions lost to another worker", ["service"])
 
 # Ingest.
+INGEST_REQUESTS = Counter("rapport_ingest_requests_total", "Calls answered, by `ok` or the code of refusal", ["code"])
+INGEST_EVENTS = Counter("rapport_ingest_events_total", "Events that the log has", ["source"])
+INGEST_REFUSED = Counter("rapport_ingest_refused_total", "Events refused and kept with their bytes", ["source", "code"])
+INGEST_APPEND_SECONDS = Histogram("rapport_ingest_append_seconds", "From handing a batch to the log to its answer")
+INGEST_BYTES_IN_FLIGHT = Gauge("rapport_ingest_in_flight_bytes", "Bodies being read and entries that wait for the log")
+INGEST_SOURCES_INVALID = Gauge("rapport_ingest_sources_invalid", "1 while the file of write keys cannot be used")
 
 # Segmenter.
 
 # Journeys.
 
 # Mailer.
+MAILER_OUTCOMES = Counter("rapport_mailer_outcomes_total", "How messages ended", ["status", "reason"])
+MAILER_HELD = Counter("rapport_mailer_held_total", "Messages held, or to be tried again", ["reason"])
+MAILER_IN_HAND = Gauge("rapport_mailer_in_hand_messages", "Messages whose hand-over has begun")
+MAILER_DELIVERY_SECONDS = Histogram("rapport_mailer_delivery_seconds", "From the start of a hand-over to its receipt")
 
 
 def configure_logging(level: str = "info", form: str = "auto") -> None:

@@ -276,15 +276,14 @@ class InHand(NamedTuple):
     request: MessageRequested
 
 
-async def to_decide(connection: Connection, partition: int, as_of: datetime, limit: int) -> list[Candidate]:
-    """Messages whose decision the road has reached: by the instant they stand for, the more important first."""
+async def to_decide(connection: Connection, partition: int, limit: int) -> list[Candidate]:
+    """Messages whose decision is due: by the instant that it stands for, then the more important ones first."""
     rows = await connection.fetch(
         "SELECT m.id, m.due, m.attempts, c.address, m.request FROM mailer.messages m"
         " LEFT JOIN mailer.customers c ON c.partition = m.partition AND c.customer = m.customer"
-        " WHERE m.partition = $1 AND m.status = 'requested' AND m.due <= $2"
-        " ORDER BY m.due, m.priority DESC, m.id LIMIT $3",
+        " WHERE m.partition = $1 AND m.status = 'requested'"
+        " ORDER BY m.due, m.priority DESC, m.id LIMIT $2",
         partition,
-        as_of,
         limit,
     )
     return [
@@ -300,7 +299,18 @@ async def in_hand(connection: Connection, partition: int) -> list[InHand]:
         " WHERE partition = $1 AND status = 'sending' ORDER BY due, id",
         partition,
     )
-    return [InHand(*tuple(row)[:-1], _unpack_request(row["request"])) for row in rows]
+    return [
+        InHand(
+            row["id"],
+            row["due"],
+            row["attempts"],
+            row["taken"],
+            row["address"],
+            row["counted_at"],
+            _unpack_request(row["request"]),
+        )
+        for row in rows
+    ]
 
 
 async def cancelled_of(connection: Connection, ids: Collection[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the mailer asks of a way to hand mail over. `smtp.py` speaks to a mail server, `inbox.py` keeps mails to be read.
+"""What the mailer asks of a way to hand mail over. `smtp.py` speaks to a mail server, `inbox.py` keeps what it gets.
 
 The four receipts are all that can become of a hand-over, and the worker acts on nothing else. A transport may answer
 Deferred only where no server can have accepted the mail; where that is in doubt, the answer is Unknown.

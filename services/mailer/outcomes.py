@@ -1,0 +1,99 @@
+"""What a receipt makes of a message, and the event that tells the other services how a message ended. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+from uuid import UUID, uuid5
+
+import msgspec
+
+from services.mailer import policy
+from services.mailer.policy import Fail
+from services.mailer.transport import Accepted, Deferred, Receipt, Rejected
+from shared.contracts import events
+from shared.contracts.events import Event
+from shared.contracts.messages import MessageRequested
+
+NO_SUCH_ADDRESS = "no_such_address"
+"""Why an address is suppressed of which a server has said that there is none."""
+
+_CAUSES = UUID("7c0f7f2e-5a0d-5d86-9f0c-6f2f6f0f4a31")
+_NAMES = {
+    "sent": events.EMAIL_SENT,
+    "skipped": events.EMAIL_SKIPPED,
+    "failed": events.EMAIL_FAILED,
+    "unknown": events.EMAIL_UNKNOWN,
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class Ended(NamedTuple):
+    """The message is done with. `reason` is a stable word, `detail` what the server said, which stays with us."""
+
+    status: Literal["sent", "skipped", "failed", "unknown"]
+    reason: str = ""
+    detail: str = ""
+
+
+class Again(NamedTuple):
+    """Nothing was accepted; the message is held and decided anew then."""
+
+    at: datetime
+    reason: str
+    detail: str
+
+
+def after(
+    receipt: Receipt, request: MessageRequested, attempts: int, cancelled: str, base: timedelta, now: datetime
+) -> Ended | Again:
+    """What becomes of a message whose hand-over number `attempts` gave this receipt.
+
+    `cancelled` is why it was cancelled while it was in hand: too late for one that was accepted, and reason enough not
+    to try once more. `base` is the shortest time between two attempts.
+    """
+    if isinstance(receipt, Accepted):
+        return Ended("sent", detail=receipt.reply)
+    if isinstance(receipt, Rejected):
+        return Ended("failed", NO_SUCH_ADDRESS if receipt.suppress else "rejected", receipt.reply)
+    if isinstance(receipt, Deferred):
+        if cancelled:
+            return Ended("skipped", cancelled)
+        decision = policy.retry(request, attempts, base, now)
+        if isinstance(decision, Fail):
+            return Ended("failed", decision.reason, receipt.reply)
+        return Again(decision.until, receipt.reason, receipt.reply)
+    return Ended("unknown", receipt.reason)
+
+
+def event(request: MessageRequested, ended: Ended, decided_for: datetime, now: datetime) -> bytes:
+    """The event that reports an outcome, encoded for the stream. One message and outcome is one event, whenever made.
+
+    `decided_for` is the instant that the last decision stood for (due, release or retry): what follows in a journey
+    counts from there. No address and no server's words leave the mailer.
+    """
+    return _encode(
+        Event(
+            id=str(uuid5(_CAUSES, f"{request.id}\n{ended.status}")),
+            source=events.MAILER_SOURCE,
+            key=request.customer,
+            name=_NAMES[ended.status],
+            occurred_at=now,
+            received_at=now,
+            properties=msgspec.Raw(
+                _encode(
+                    {
+                        "message_id": request.id,
+                        "message": request.message,
+                        "journey": request.journey,
+                        "enrollment": request.enrollment,
+                        "step": request.step,
+                        "topic": request.topic,
+                        "reason": ended.reason,
+                        "decided_for": decided_for,
+                    }
+                )
+            ),
+            hops=request.hops + 1,
+        )
+    )

@@ -1,0 +1,144 @@
+"""Whether a message may go now, later, or not at all. One pure decision, taken anew each time that its moment has come.
+
+The order of the checks is part of the language: consent, suppression, quiet hours, caps, expiry. (A customer's pause of
+promotional topics has its place between suppression and quiet hours.) Each rule says how long it stands, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import NamedTuple
+
+from services.mailer.consent import Decision as ConsentDecision
+from services.mailer.consent import refusal
+from shared.contracts.messages import MessageRequested
+from shared.language.playbook import Brand, Cap, QuietHours, Topic
+from shared.walltime import instant, zone_of
+
+_DAY = timedelta(days=1)
+_RETRY_DOUBLINGS = 6
+
+
+class Deliver(NamedTuple):
+    """Hand it over. `counts`: it is one of those that caps count."""
+
+    counts: bool
+
+
+class Defer(NamedTuple):
+    """Hold it until then and decide anew; always later than now, never later than the message expires."""
+
+    until: datetime
+    reason: str
+
+
+class Skip(NamedTuple):
+    """It does not go, and this is why."""
+
+    reason: str
+
+
+class Fail(NamedTuple):
+    """It could not be handed over, and there is no time left to try again."""
+
+    reason: str
+
+
+Decision = Deliver | Defer | Skip
+
+
+class Recipient(NamedTuple):
+    """What is known of the person at this moment. `address` is normalised; None where there is none to write to.
+
+    `given` tells an address that cannot be one from none at all. `suppressed` is why nothing goes there any more, or
+    empty. `counted` are the moments, in order, at which messages that caps count went to this customer.
+    """
+
+    address: str | None
+    given: bool
+    suppressed: str
+    consent: Mapping[str, ConsentDecision]
+    counted: Sequence[datetime]
+
+
+def decide(
+    request: MessageRequested, topic: Topic | None, brand: Brand, recipient: Recipient, now: datetime
+) -> Decision:
+    """What becomes of a message at `now`. `topic` is None where the playbook in force has it no more.
+
+    A draft is decided like any other, so that it shows what would happen, and is skipped where it would go out.
+    """
+    if recipient.address is None:
+        return Skip("invalid_address" if recipient.given else "no_address")
+    if topic is None:
+        return Skip("topic_removed")
+    refused = refusal(topic, recipient.consent)
+    if refused is not None:
+        return Skip(refused)
+    if recipient.suppressed:
+        return Skip("suppressed")
+    if topic.kind != "transactional":
+        if brand.quiet_hours is not None:
+            quiet = quiet_until(brand.quiet_hours, request.timezone, brand.timezone, now)
+            if quiet is not None:
+                return held(request, quiet, "quiet_hours", now)
+        room = room_at(brand.caps, recipient.counted, now)
+        if room > now:
+            return held(request, room, "cap", now)
+    if now > request.expires:
+        return Skip("expired")
+    if request.draft:
+        return Skip("draft")
+    return Deliver(counts=topic.kind != "transactional")
+
+
+def held(request: MessageRequested, until: datetime, reason: str, now: datetime) -> Decision:
+    """A hold for `reason`. It lasts at most until the message expires; then the message is skipped for what held it."""
+    return Skip(reason) if now >= request.expires else Defer(min(until, request.expires), reason)
+
+
+def quiet_until(hours: QuietHours, timezone: str | None, brand_timezone: str, now: datetime) -> datetime | None:
+    """When the quiet hours that `now` lies in are over; None outside of them.
+
+    They last from the instant at which the customer's clock shows `start` to the one at which it shows `end`, so the
+    doubled hour of autumn does not bring them back.
+    """
+    zone = zone_of(timezone, brand_timezone)
+    overnight = _DAY if hours.end <= hours.start else timedelta(0)
+    if hours.start == hours.end:
+        return None
+    today = now.astimezone(zone).date()
+    for day in (today - _DAY, today, today + _DAY):
+        end = instant(day + overnight, hours.end, zone)
+        if instant(day, hours.start, zone) <= now < end:
+            return end
+    return None
+
+
+def room_at(caps: Sequence[Cap], counted: Sequence[datetime], now: datetime) -> datetime:
+    """The first moment from `now` on at which every cap has room, if nothing else goes out meanwhile.
+
+    A message counts from its moment on for the length of the window, and no more at its exact end.
+    """
+    room = now
+    for cap in caps:
+        within = [at for at in counted if at > now - cap.window]
+        if len(within) >= cap.limit:
+            room = max(room, within[-cap.limit] + cap.window)
+    return room
+
+
+def retry(request: MessageRequested, attempts: int, base: timedelta, now: datetime) -> Defer | Fail:
+    """After `attempts` that a server deferred: when to try again, with exponential back-off, up to 64 times `base`.
+
+    The jitter of a quarter either way derives from the message, so that a replay decides the same. The last attempt
+    stands at the message's expiry.
+    """
+    if now >= request.expires:
+        return Fail("retries_ran_out")
+    digest = blake2b(f"{request.id}\n{attempts}".encode(), digest_size=4).digest()
+    jitter = 0.75 + 0.5 * int.from_bytes(digest) / 0xFFFF_FFFF
+    delay = base * 2 ** min(max(attempts, 1) - 1, _RETRY_DOUBLINGS) * jitter
+    return Defer(min(now + delay, request.expires), "retry")

@@ -1,0 +1,469 @@
+"""Handing over what is due: decide under the addresses' locks, commit `sending`, deliver, record what became of it.
+
+One turn is one fenced transaction for many messages: it records the receipts that have come in and takes as many due
+messages as connections are free. A hand-over begins when that has committed. Receipts stay in memory until they are
+recorded, so trouble with the database makes no outcome unknown; only the end of this process can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from services.mailer import outcomes, policy, store
+from services.mailer.consent import normalise
+from services.mailer.outcomes import NO_SUCH_ADDRESS, Again, Ended
+from services.mailer.policy import Defer, Deliver, Fail, Recipient, Skip
+from services.mailer.rendering import RenderingFailed
+from services.mailer.store import Candidate, Change, InHand
+from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Rejected, Transport, Unknown
+from shared.clock import Clock
+from shared.contracts import streams
+from shared.contracts.messages import MessageRequested
+from shared.database.engine import is_transient
+from shared.language.playbook import Playbook
+from shared.processing.faults import reached
+from shared.processing.playbooks import PlaybookShelf
+from shared.processing.port import Connection, Fenced, Lane, Outputs
+from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_HELD, MAILER_IN_HAND, MAILER_OUTCOMES
+
+RELEASE = "release"
+"""The kind of the timers at which held messages are decided anew."""
+NO_PLAYBOOK = "no_playbook"
+
+_LATENESS = timedelta(minutes=1)
+_MOST_LOOKED_AT = 512
+_LONGEST_DETAIL = 500
+_GATHERING_SECONDS = 0.005
+_PATIENCE_SECONDS = 20.0
+
+
+class Compose(Protocol):
+    """Makes the mail of a message with the playbook in force. Raises RenderingFailed."""
+
+    def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail: ...
+
+
+class Slots:
+    """The transport's connections, which the partitions of a process share: whoever has waited longest takes them.
+
+    Taking a few at a time would cost a transaction for each few, so a slot that comes free waits a moment for others.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._worthwhile = (count + 1) // 2
+        self._waiting: dict[Desk, None] = {}
+        self._gathering: asyncio.TimerHandle | None = None
+        self._gathered = False
+
+    def take(self, desk: Desk) -> int:
+        """Every free slot, or 0: then `desk` is stirred when its turn has come."""
+        self._waiting.setdefault(desk)
+        if next(iter(self._waiting)) is not desk or not self._free:
+            return 0
+        if self._free < self._worthwhile and not self._gathered:
+            self._offer()
+            return 0
+        del self._waiting[desk]
+        self._gathered = False
+        taken, self._free = self._free, 0
+        return taken
+
+    def give_back(self, count: int) -> None:
+        self._free += count
+        self._offer()
+
+    def withdraw(self, desk: Desk) -> None:
+        """This desk waits no more."""
+        if desk in self._waiting:
+            del self._waiting[desk]
+            self._offer()
+
+    def _offer(self) -> None:
+        if not self._waiting or not self._free:
+            return
+        if self._free >= self._worthwhile:
+            next(iter(self._waiting)).stir.set()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._gathering_over)
+
+    def _gathering_over(self) -> None:
+        self._gathering = None
+        if self._waiting and self._free:
+            self._gathered = True
+            next(iter(self._waiting)).stir.set()
+
+
+@dataclass(eq=False, slots=True)
+class Desk:
+    """What is in hand for one partition. It outlives a lane: a receipt is worth recording when we own it again."""
+
+    stir: asyncio.Event = field(default_factory=asyncio.Event)
+    due: bool = True
+    """Something may be due; a look will tell."""
+    doubtful: bool = True
+    """What stands in `sending` has to be looked up: a predecessor may have died, or a COMMIT of ours be unknown."""
+    look_at: int = 0
+    """How many due messages the next look takes: more where the last one had nothing to hand over."""
+    flying: dict[str, InHand] = field(default_factory=dict)
+    """Hand-overs that have begun and have no receipt yet, by `taken`."""
+    done: dict[str, tuple[InHand, Receipt | None]] = field(default_factory=dict)
+    """Receipts that are not recorded yet, by `taken`. None: the hand-over was prepared and never begun."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one transaction decides. It is dropped where the transaction fails."""
+
+    now: datetime
+    out: Outputs
+    changes: list[Change] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
+    """Keys of `Desk.done` that this turn deals with."""
+    begun: list[tuple[InHand, Mail]] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    ended: list[tuple[str, str]] = field(default_factory=list)
+
+    def end(self, request: MessageRequested, ended: Ended, change: Change) -> None:
+        self.changes.append(change)
+        self.ended.append((ended.status, ended.reason))
+        self.out.emit(streams.EVENTS, request.customer, outcomes.event(request, ended, change.due, self.now))
+
+    def hold(self, change: Change) -> None:
+        self.changes.append(change)
+        self.held.append(change.reason)
+        self.out.set_timer(RELEASE, change.id, change.due)
+
+    def end_undelivered(self, candidate: Candidate, ended: Ended) -> None:
+        detail = _storable(ended.detail)
+        change = Change(candidate.id, ended.status, candidate.due, ended.reason, detail, attempts=candidate.attempts)
+        self.end(candidate.request, ended, change._replace(ended_at=self.now))
+
+    def hold_undelivered(self, candidate: Candidate, defer: Defer, attempts: int) -> None:
+        held = _held_line(self.now, defer.reason, defer.until)
+        self.hold(Change(candidate.id, "held", defer.until, defer.reason, held=held, attempts=attempts))
+
+
+class Sending:
+    """The work beside the records (`Processor.attend`), for all partitions of a process.
+
+    `retry_base` is the shortest time between two attempts, in the clock's time.
+    """
+
+    def __init__(
+        self, transport: Transport, compose: Compose, shelf: PlaybookShelf, clock: Clock, retry_base: timedelta
+    ) -> None:
+        self._transport = transport
+        self._compose = compose
+        self._shelf = shelf
+        self._clock = clock
+        self._retry_base = retry_base
+        # A release that is this late is our own delay, and counts as on time; beyond it, people's clocks count.
+        self._lateness = _LATENESS * clock.speed
+        self._slots = Slots(transport.connections)
+        self._desks: dict[int, Desk] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._process = uuid4().hex
+        self._taken = 0
+        self._logger = structlog.get_logger(service="mailer")
+
+    def look(self, partition: int) -> None:
+        """Something of this partition may be due."""
+        desk = self._desk(partition)
+        desk.due = True
+        desk.stir.set()
+
+    async def attend(self, lane: Lane) -> None:
+        desk = self._desk(lane.partition)
+        desk.due = desk.doubtful = True
+        leaving = asyncio.create_task(_stir_when(lane.leaving, desk))
+        failures, left_at = 0, 0.0
+        try:
+            while True:
+                desk.stir.clear()
+                if lane.leaving.is_set():
+                    self._slots.withdraw(desk)
+                    left_at = left_at or time.monotonic()
+                    given_up = failures and time.monotonic() - left_at > _PATIENCE_SECONDS
+                    if given_up or not (desk.flying or desk.done):
+                        return
+                slots = self._slots.take(desk) if desk.due and not lane.leaving.is_set() else 0
+                if not (slots or desk.done or (desk.doubtful and not lane.leaving.is_set())):
+                    await desk.stir.wait()
+                    continue
+                try:
+                    await self._turn(lane, desk, slots)
+                    failures = 0
+                except Exception as error:
+                    if isinstance(error, Fenced) or not is_transient(error):
+                        raise
+                    failures += 1
+                    if failures == 1:
+                        self._logger.warning("sending waits", partition=lane.partition, error=str(error))
+                    await asyncio.sleep(min(2.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+        finally:
+            leaving.cancel()
+            self._slots.withdraw(desk)
+
+    async def finish(self) -> None:
+        """Wait for every hand-over that has begun; call it before the transport is closed."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _desk(self, partition: int) -> Desk:
+        return self._desks.setdefault(partition, Desk())
+
+    async def _turn(self, lane: Lane, desk: Desk, slots: int) -> None:
+        turn: Turn | None = None
+
+        async def work(connection: Connection, out: Outputs) -> None:
+            nonlocal turn
+            turn = Turn(max(self._clock.now(), out.as_of), out)
+            suppressed = await self._record(connection, desk, turn)
+            if slots or suppressed:
+                await self._take(connection, lane, desk, turn, slots, suppressed)
+
+        try:
+            await lane.transact(work)
+        except BaseException:
+            # What was prepared may stand in `sending`, or may not; in neither case has its hand-over begun.
+            desk.done.update({hand.taken: (hand, None) for hand, _ in turn.begun} if turn else {})
+            desk.due = desk.doubtful = True
+            self._slots.give_back(slots)
+            raise
+        assert turn is not None
+        desk.doubtful = False
+        for taken in turn.recorded:
+            del desk.done[taken]
+        if turn.begun:
+            reached("mailer.sending")
+        self._slots.give_back(slots - len(turn.begun))
+        data_by = asyncio.get_running_loop().time() + DATA_WITHIN
+        for hand, mail in turn.begun:
+            desk.flying[hand.taken] = hand
+            task = asyncio.create_task(self._hand_over(desk, hand, mail, data_by))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        MAILER_IN_HAND.inc(len(turn.begun))
+        for reason in turn.held:
+            MAILER_HELD.labels(reason).inc()
+        for status, reason in turn.ended:
+            MAILER_OUTCOMES.labels(status, reason).inc()
+
+    async def _hand_over(self, desk: Desk, hand: InHand, mail: Mail, data_by: float) -> None:
+        started = time.perf_counter()
+        receipt: Receipt
+        try:
+            receipt = await self._transport.deliver(mail, data_by)
+        except Exception as error:
+            # A defect of the transport: whether the mail went out is not to be known from here.
+            self._logger.error("transport failed", message=hand.id, exc_info=error)
+            receipt = Unknown(f"transport_failed: {type(error).__name__}")
+        finally:
+            del desk.flying[hand.taken]
+            MAILER_IN_HAND.dec()
+            self._slots.give_back(1)
+        MAILER_DELIVERY_SECONDS.observe(time.perf_counter() - started)
+        desk.done[hand.taken] = (hand, receipt)
+        desk.stir.set()
+
+    async def _record(self, connection: Connection, desk: Desk, turn: Turn) -> dict[str, str]:
+        """Turn receipts into outcomes, holds and retries. Gives the addresses to be suppressed, and why."""
+        results = dict(desk.done)
+        turn.recorded = list(results)
+        if desk.doubtful:
+            # What is ours and still stands there is told by `taken`; all else in hand belongs to an owner that died.
+            results.clear()
+            for hand in await store.in_hand(connection, turn.out.partition):
+                if hand.taken in desk.done:
+                    results[hand.taken] = desk.done[hand.taken]
+                elif hand.taken not in desk.flying:
+                    results[hand.taken] = (hand, Unknown("interrupted"))
+            turn.recorded += [taken for taken in results if taken in desk.done and taken not in turn.recorded]
+        again = [hand.id for hand, receipt in results.values() if receipt is None or isinstance(receipt, Deferred)]
+        cancelled = await store.cancelled_of(connection, again) if again else {}
+        for hand, receipt in results.values():
+            self._conclude(hand, receipt, cancelled.get(hand.id, ""), turn)
+        if any(receipt is None for _, receipt in results.values()):
+            desk.due = True
+        if turn.changes:
+            await store.change_messages(connection, turn.changes)
+        return {
+            hand.address: NO_SUCH_ADDRESS
+            for hand, receipt in results.values()
+            if isinstance(receipt, Rejected) and receipt.suppress
+        }
+
+    def _conclude(self, hand: InHand, receipt: Receipt | None, cancelled: str, turn: Turn) -> None:
+        request, now = hand.request, turn.now
+        if receipt is None and not cancelled:
+            turn.changes.append(Change(hand.id, "requested", hand.due, attempts=hand.attempts - 1))
+            return
+        result = outcomes.after(
+            receipt or Deferred("", "not_begun"), request, hand.attempts, cancelled, self._retry_base, now
+        )
+        detail = _storable(result.detail)
+        if isinstance(result, Again):
+            held = _held_line(now, result.reason, result.at)
+            turn.hold(Change(hand.id, "held", result.at, result.reason, detail, held, hand.attempts))
+            return
+        counted_at = hand.counted_at if result.status in ("sent", "unknown") else None
+        turn.end(
+            request,
+            result,
+            Change(
+                hand.id,
+                result.status,
+                hand.due,
+                result.reason,
+                detail,
+                attempts=hand.attempts,
+                taken=hand.taken,
+                counted_at=counted_at,
+                ended_at=now,
+            ),
+        )
+
+    async def _take(
+        self, connection: Connection, lane: Lane, desk: Desk, turn: Turn, slots: int, suppressed: dict[str, str]
+    ) -> None:
+        """Decide what is due, and bring as much of it to `sending` as there are slots."""
+        limit = max(slots, desk.look_at)
+        candidates = await store.to_decide(connection, lane.partition, limit) if slots else []
+        addresses = {candidate.id: normalise(candidate.address) for candidate in candidates}
+        known = {address for address in addresses.values() if address is not None}
+        locked = await store.lock_addresses(connection, known | suppressed.keys())
+        if suppressed:
+            await store.suppress(connection, suppressed, turn.now)
+            locked.update(suppressed)
+        if not slots:
+            return
+        # In turn with the batches, which say when there is more: nothing that they bring meanwhile is overlooked.
+        desk.due = len(candidates) == limit
+        if not candidates:
+            return
+        playbook = await self._shelf.get(connection, lane.memo.decode()) if lane.memo else None
+        consent = await store.consent_of(connection, known)
+        moments = {candidate.id: self._moment(candidate.due, turn.now) for candidate in candidates}
+        counted = await self._counted(connection, playbook, candidates, min(moments.values()))
+        changes = len(turn.changes)
+        for candidate in candidates:
+            request, now = candidate.request, moments[candidate.id]
+            if playbook is None:
+                self._settle(candidate, policy.held(request, request.expires, NO_PLAYBOOK, now), turn)
+                continue
+            address = addresses[candidate.id]
+            history = counted.get(request.customer, [])
+            decision = policy.decide(
+                request,
+                playbook.topics.get(request.topic),
+                playbook.brand,
+                Recipient(
+                    address,
+                    bool(candidate.address),
+                    locked[address] if address else "",
+                    consent[address] if address else {},
+                    history,
+                ),
+                now,
+            )
+            if not isinstance(decision, Deliver):
+                self._settle(candidate, decision, turn)
+                continue
+            if len(turn.begun) == slots:
+                desk.due = True
+                break
+            assert address is not None
+            counted_at = now if decision.counts else None
+            if self._prepare(candidate, playbook, address, counted_at, now, turn) and counted_at:
+                insort(history, counted_at)
+        # Where nothing was to be handed over, many are settled at once; otherwise as many as there are slots.
+        desk.look_at = min(2 * limit, _MOST_LOOKED_AT) if desk.due and not turn.begun else 0
+        await store.change_messages(connection, turn.changes[changes:])
+
+    def _moment(self, due: datetime, now: datetime) -> datetime:
+        """What a decision takes for now: the instant that it stands for, unless it comes much later."""
+        return due if now - due <= self._lateness else now
+
+    async def _counted(
+        self, connection: Connection, playbook: Playbook | None, candidates: Sequence[Candidate], earliest: datetime
+    ) -> dict[str, list[datetime]]:
+        if playbook is None or not playbook.brand.caps:
+            return {}
+        window = max(cap.window for cap in playbook.brand.caps)
+        return await store.counted(connection, {c.request.customer for c in candidates}, earliest - window)
+
+    def _settle(self, candidate: Candidate, decision: Defer | Skip, turn: Turn) -> None:
+        if isinstance(decision, Skip):
+            turn.end_undelivered(candidate, Ended("skipped", decision.reason))
+        else:
+            turn.hold_undelivered(candidate, decision, candidate.attempts)
+
+    def _prepare(
+        self,
+        candidate: Candidate,
+        playbook: Playbook,
+        address: str,
+        counted_at: datetime | None,
+        now: datetime,
+        turn: Turn,
+    ) -> bool:
+        """Make the mail and bring the message to `sending`; False where there is no mail to be had of it."""
+        request = msgspec.structs.replace(candidate.request, address=candidate.address)
+        attempts = candidate.attempts + 1
+        try:
+            mail = self._compose(playbook, request, now)
+        except RenderingFailed as error:
+            turn.end_undelivered(candidate, Ended("failed", "rendering", str(error)))
+            return False
+        except Exception as error:
+            # A defect of ours, which a release may mend before the message expires.
+            self._logger.error("mail not made", message=candidate.id, exc_info=error)
+            retry = policy.retry(request, attempts, self._retry_base, turn.now)
+            if isinstance(retry, Fail):
+                turn.end_undelivered(candidate, Ended("failed", retry.reason, type(error).__name__))
+            else:
+                turn.hold_undelivered(candidate, Defer(retry.until, "rendering"), attempts)
+            return False
+        taken = f"{self._process}-{self._taken}"
+        self._taken += 1
+        hand = InHand(candidate.id, candidate.due, attempts, taken, address, counted_at, candidate.request)
+        turn.begun.append((hand, mail))
+        turn.changes.append(
+            Change(
+                candidate.id,
+                "sending",
+                candidate.due,
+                attempts=attempts,
+                taken=taken,
+                counted_at=counted_at,
+                address=address,
+                links=mail.links,
+            )
+        )
+        return True
+
+
+async def _stir_when(event: asyncio.Event, desk: Desk) -> None:
+    await event.wait()
+    desk.stir.set()
+
+
+def _held_line(now: datetime, reason: str, until: datetime) -> str:
+    """One line of a message's story."""
+    return f"{now:%Y-%m-%dT%H:%M:%SZ} {reason} until {until:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _storable(detail: str) -> str:
+    return detail.replace("\0", "\ufffd")[:_LONGEST_DETAIL]
