@@ -68,10 +68,41 @@ _RAW_TEXT = frozenset({"style", "title", "script", "textarea", "mj-style", "mj-t
 """Elements in whose text a comment is no comment."""
 
 _MJML = frozenset(
-    "mjml mj-accordion mj-accordion-element mj-accordion-text mj-accordion-title mj-all mj-attributes mj-body "
-    "mj-breakpoint mj-button mj-carousel mj-carousel-image mj-class mj-column mj-divider mj-font mj-group mj-head "
-    "mj-hero mj-image mj-navbar mj-navbar-link mj-preview mj-raw mj-section mj-social mj-social-element mj-spacer "
-    "mj-style mj-table mj-text mj-title mj-wrapper".split()
+    {
+        "mjml",
+        "mj-accordion",
+        "mj-accordion-element",
+        "mj-accordion-text",
+        "mj-accordion-title",
+        "mj-all",
+        "mj-attributes",
+        "mj-body",
+        "mj-breakpoint",
+        "mj-button",
+        "mj-carousel",
+        "mj-carousel-image",
+        "mj-class",
+        "mj-column",
+        "mj-divider",
+        "mj-font",
+        "mj-group",
+        "mj-head",
+        "mj-hero",
+        "mj-image",
+        "mj-navbar",
+        "mj-navbar-link",
+        "mj-preview",
+        "mj-raw",
+        "mj-section",
+        "mj-social",
+        "mj-social-element",
+        "mj-spacer",
+        "mj-style",
+        "mj-table",
+        "mj-text",
+        "mj-title",
+        "mj-wrapper",
+    }
 )
 
 # MJML's usual fonts would be fetched from elsewhere on every opening; a marketer who wants one says mj-font.

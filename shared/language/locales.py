@@ -29,7 +29,7 @@ class _Language(NamedTuple):
     months: tuple[str, ...]
     weekdays: tuple[str, ...]
     group_from: int = 4
-    """How many digits a number has before its thousands are set apart, minus the group itself (CLDR: minimumGroupingDigits)."""
+    """How many digits a whole number has at least where its thousands are set apart."""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -43,30 +43,59 @@ _EN_DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 _NB_MONTHS = _words("januar februar mars april mai juni juli august september oktober november desember")
 
 _LANGUAGES: dict[str, _Language] = {
-    "en": _Language(".", ",", _BEFORE, "{dd}/{mm}/{y}", "{d} {month} {y}", "{weekday} {d} {month} {y}", _EN_MONTHS, _EN_DAYS),
+    "en": _Language(
+        ".", ",", _BEFORE, "{dd}/{mm}/{y}", "{d} {month} {y}", "{weekday} {d} {month} {y}", _EN_MONTHS, _EN_DAYS
+    ),
     "en-US": _Language(
         ".", ",", _BEFORE, "{m}/{d}/{y}", "{month} {d}, {y}", "{weekday}, {month} {d}, {y}", _EN_MONTHS, _EN_DAYS
     ),
     "nb": _Language(
-        ",", _NBSP, _AFTER, "{dd}.{mm}.{y}", "{d}. {month} {y}", "{weekday} {d}. {month} {y}", _NB_MONTHS,
+        ",",
+        _NBSP,
+        _AFTER,
+        "{dd}.{mm}.{y}",
+        "{d}. {month} {y}",
+        "{weekday} {d}. {month} {y}",
+        _NB_MONTHS,
         _words("mandag tirsdag onsdag torsdag fredag lørdag søndag"),
     ),
     "nn": _Language(
-        ",", _NBSP, _AFTER, "{dd}.{mm}.{y}", "{d}. {month} {y}", "{weekday} {d}. {month} {y}", _NB_MONTHS,
+        ",",
+        _NBSP,
+        _AFTER,
+        "{dd}.{mm}.{y}",
+        "{d}. {month} {y}",
+        "{weekday} {d}. {month} {y}",
+        _NB_MONTHS,
         _words("måndag tysdag onsdag torsdag fredag laurdag søndag"),
     ),
     "sv": _Language(
-        ",", _NBSP, _AFTER, "{y}-{mm}-{dd}", "{d} {month} {y}", "{weekday} {d} {month} {y}",
+        ",",
+        _NBSP,
+        _AFTER,
+        "{y}-{mm}-{dd}",
+        "{d} {month} {y}",
+        "{weekday} {d} {month} {y}",
         _words("januari februari mars april maj juni juli augusti september oktober november december"),
         _words("måndag tisdag onsdag torsdag fredag lördag söndag"),
     ),
     "da": _Language(
-        ",", ".", _AFTER, "{dd}.{mm}.{y}", "{d}. {month} {y}", "{weekday} den {d}. {month} {y}",
+        ",",
+        ".",
+        _AFTER,
+        "{dd}.{mm}.{y}",
+        "{d}. {month} {y}",
+        "{weekday} den {d}. {month} {y}",
         _words("januar februar marts april maj juni juli august september oktober november december"),
         _words("mandag tirsdag onsdag torsdag fredag lørdag søndag"),
     ),
     "fi": _Language(
-        ",", _NBSP, _AFTER, "{d}.{m}.{y}", "{d}. {month} {y}", "{weekday} {d}. {month} {y}",
+        ",",
+        _NBSP,
+        _AFTER,
+        "{d}.{m}.{y}",
+        "{d}. {month} {y}",
+        "{weekday} {d}. {month} {y}",
         _words(
             "tammikuuta helmikuuta maaliskuuta huhtikuuta toukokuuta kesäkuuta heinäkuuta elokuuta syyskuuta lokakuuta "
             "marraskuuta joulukuuta"
@@ -74,41 +103,77 @@ _LANGUAGES: dict[str, _Language] = {
         _words("maanantaina tiistaina keskiviikkona torstaina perjantaina lauantaina sunnuntaina"),
     ),
     "de": _Language(
-        ",", ".", _AFTER, "{dd}.{mm}.{y}", "{d}. {month} {y}", "{weekday}, {d}. {month} {y}",
+        ",",
+        ".",
+        _AFTER,
+        "{dd}.{mm}.{y}",
+        "{d}. {month} {y}",
+        "{weekday}, {d}. {month} {y}",
         _words("Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
         _words("Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag"),
     ),
     "nl": _Language(
-        ",", ".", "{symbol}" + _NBSP + "{amount}", "{dd}-{mm}-{y}", "{d} {month} {y}", "{weekday} {d} {month} {y}",
+        ",",
+        ".",
+        "{symbol}" + _NBSP + "{amount}",
+        "{dd}-{mm}-{y}",
+        "{d} {month} {y}",
+        "{weekday} {d} {month} {y}",
         _words("januari februari maart april mei juni juli augustus september oktober november december"),
         _words("maandag dinsdag woensdag donderdag vrijdag zaterdag zondag"),
     ),
     "fr": _Language(
-        ",", _NARROW, _AFTER, "{dd}/{mm}/{y}", "{d} {month} {y}", "{weekday} {d} {month} {y}",
+        ",",
+        _NARROW,
+        _AFTER,
+        "{dd}/{mm}/{y}",
+        "{d} {month} {y}",
+        "{weekday} {d} {month} {y}",
         _words("janvier février mars avril mai juin juillet août septembre octobre novembre décembre"),
         _words("lundi mardi mercredi jeudi vendredi samedi dimanche"),
     ),
     "es": _Language(
-        ",", ".", _AFTER, "{d}/{m}/{y}", "{d} de {month} de {y}", "{weekday}, {d} de {month} de {y}",
+        ",",
+        ".",
+        _AFTER,
+        "{d}/{m}/{y}",
+        "{d} de {month} de {y}",
+        "{weekday}, {d} de {month} de {y}",
         _words("enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre"),
-        _words("lunes martes miércoles jueves viernes sábado domingo"), group_from=5,
+        _words("lunes martes miércoles jueves viernes sábado domingo"),
+        group_from=5,
     ),
     "it": _Language(
-        ",", ".", _AFTER, "{dd}/{mm}/{y}", "{d} {month} {y}", "{weekday} {d} {month} {y}",
+        ",",
+        ".",
+        _AFTER,
+        "{dd}/{mm}/{y}",
+        "{d} {month} {y}",
+        "{weekday} {d} {month} {y}",
         _words("gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre"),
         _words("lunedì martedì mercoledì giovedì venerdì sabato domenica"),
     ),
     "pt": _Language(
-        ",", ".", _AFTER, "{dd}/{mm}/{y}", "{d} de {month} de {y}", "{weekday}, {d} de {month} de {y}",
+        ",",
+        ".",
+        _AFTER,
+        "{dd}/{mm}/{y}",
+        "{d} de {month} de {y}",
+        "{weekday}, {d} de {month} de {y}",
         _words("janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro"),
-        _words("segunda-feira terça-feira quarta-feira quinta-feira sexta-feira sábado domingo"), group_from=5,
+        _words("segunda-feira terça-feira quarta-feira quinta-feira sexta-feira sábado domingo"),
+        group_from=5,
     ),
     "pl": _Language(
-        ",", _NBSP, _AFTER, "{d}.{mm}.{y}", "{d} {month} {y}", "{weekday}, {d} {month} {y}",
-        _words(
-            "stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia"
-        ),
-        _words("poniedziałek wtorek środa czwartek piątek sobota niedziela"), group_from=5,
+        ",",
+        _NBSP,
+        _AFTER,
+        "{d}.{mm}.{y}",
+        "{d} {month} {y}",
+        "{weekday}, {d} {month} {y}",
+        _words("stycznia lutego marca kwietnia maja czerwca lipca sierpnia września października listopada grudnia"),
+        _words("poniedziałek wtorek środa czwartek piątek sobota niedziela"),
+        group_from=5,
     ),
 }
 _LANGUAGES["no"] = _LANGUAGES["nb"]

@@ -36,7 +36,7 @@ from shared.language import locales
 MAX_SOURCE = 200_000
 """Characters of one template's source."""
 MAX_WORK = 500_000
-"""What one rendering may spend: a unit for each character printed in loops or from data, and for each node evaluated."""
+"""What one rendering may spend: a unit for each character printed from data or in loops, and each node evaluated."""
 
 _MAX_RANGE = 1_000
 _MAX_BITS = 256
@@ -64,8 +64,8 @@ class Rendition:
         self.left -= units
         if self.left < 0:
             raise TemplateRuntimeError(
-                f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer things (| first, "
-                f"[:10]), or print less."
+                f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer, or "
+                "print less."
             )
 
 
@@ -153,7 +153,9 @@ def _text(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, (list, tuple, range)):
         if any(isinstance(each, (list, tuple, Mapping)) for each in value):
-            raise TemplateRuntimeError("a list of objects cannot be printed. Loop over it, or pick a field with map(attribute=…)")
+            raise TemplateRuntimeError(
+                "a list of objects cannot be printed. Loop over it, or pick a field with map(attribute=…)"
+            )
         parts = []
         for each in value:
             _spend(2)
@@ -217,10 +219,8 @@ def _compare(context: Context, left: Any, comparison: str, right: Any) -> bool:
     _measure(left)
     _measure(right)
     if comparison in ("eq", "ne"):
-        if _is_null(left) or _is_null(right):
-            equal = _is_null(left) and _is_null(right)
-        else:
-            equal = bool(left == right)
+        null = _is_null(left), _is_null(right)
+        equal = all(null) if any(null) else bool(left == right)
         return equal is (comparison == "eq")
     if comparison in ("in", "notin"):
         if isinstance(right, str):
@@ -427,12 +427,12 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 }
 """Every filter that a template may use."""
 
-TESTS: Mapping[str, Callable[..., Any]] = {
-    **{
-        name: jinja2.tests.TESTS[name]
-        for name in "boolean defined divisibleby even false float integer iterable mapping number odd sequence string "
-        "true undefined".split()
-    },
+_TESTS_TAKEN = (
+    "boolean defined divisibleby even false float integer iterable mapping number odd sequence string true undefined"
+)
+
+TESTS: Mapping[str, Any] = {
+    **{name: jinja2.tests.TESTS[name] for name in _TESTS_TAKEN.split()},
     "none": _is_null,
 }
 """Every test (`is …`) that a template may use."""
@@ -449,7 +449,8 @@ GLOBALS: Mapping[str, Any] = {"range": _range, "namespace": Namespace}
 """Names that every template knows beside its variables."""
 
 _TEXT_METHODS = frozenset(
-    "capitalize endswith isalpha isdigit lower lstrip removeprefix removesuffix rstrip split startswith strip title upper".split()
+    {"capitalize", "endswith", "isalpha", "isdigit", "lower", "lstrip", "removeprefix", "removesuffix", "rstrip"}
+    | {"split", "startswith", "strip", "title", "upper"}
 )
 _MAPPING_METHODS = frozenset({"get", "items", "keys", "values"})
 _LOOP_METHODS = frozenset({"cycle", "changed"})
@@ -501,16 +502,15 @@ class _Environment(ImmutableSandboxedEnvironment):
                 return self.undefined(obj=obj, name=argument)
         return self.undefined(obj=obj, name=argument)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Macros, the globals, and a few methods that cannot grow their input; nothing else."""
         _spend(1)
         for argument in args:
             _measure(argument)
         owner = getattr(__obj, "__self__", None)
         name = getattr(__obj, "__name__", "")
-        if isinstance(owner, str) and name in _TEXT_METHODS:
-            _spend(len(owner))
-        elif isinstance(owner, Mapping) and name in _MAPPING_METHODS:
+        methods = _TEXT_METHODS if isinstance(owner, str) else _MAPPING_METHODS
+        if isinstance(owner, (str, Mapping)) and name in methods:
             _spend(len(owner))
         elif not (
             isinstance(__obj, Macro)
@@ -551,7 +551,7 @@ class _Meter(NodeTransformer):
     def __init__(self, environment: _Environment) -> None:
         self._environment = environment
 
-    def _filter(self, node: nodes.Expr, name: str, *args: nodes.Expr, lineno: int) -> nodes.Filter:
+    def _filter(self, node: nodes.Node, name: str, *args: nodes.Expr, lineno: int) -> nodes.Filter:
         made = nodes.Filter(node, name, list(args), [], None, None, lineno=lineno)
         return made.set_environment(self._environment)  # type: ignore[return-value]
 
@@ -569,9 +569,7 @@ class _Meter(NodeTransformer):
     def _called(self, node: nodes.Macro | nodes.CallBlock) -> nodes.Node:
         weight = _weight(node.body)
         self.generic_visit(node)
-        toll = self._filter(
-            self._const(None, node.lineno), _PAY, self._const(weight, node.lineno), lineno=node.lineno
-        )
+        toll = self._filter(self._const(None, node.lineno), _PAY, self._const(weight, node.lineno), lineno=node.lineno)
         node.body = [nodes.ExprStmt(toll, lineno=node.lineno).set_environment(self._environment), *node.body]
         return node
 
@@ -581,7 +579,7 @@ class _Meter(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         parts = nodes.List(node.nodes, lineno=node.lineno).set_environment(self._environment)
-        return self._filter(parts, _CONCAT, lineno=node.lineno)  # type: ignore[arg-type]
+        return self._filter(parts, _CONCAT, lineno=node.lineno)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
