@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request, Response
@@ -9,6 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+
+from shared.security import hash_key, same
 
 
 def error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -55,3 +59,34 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
         return error(400, "invalid", f"{place}: {first['msg']}.")
 
     return app
+
+
+def may_read(read_keys: str) -> Callable[[Request], None]:
+    """A dependency that lets in who shows a read key, as a bearer token or as the user of Basic authentication.
+
+    `read_keys` are their SHA-256 hashes, separated by commas. 401 without a key, 403 with another one: a write key,
+    which lies in every shop's configuration, reads nothing.
+    """
+    hashes = [one.strip() for one in read_keys.split(",") if one.strip()]
+
+    def check(request: Request) -> None:
+        key = _shown_key(request.headers.get("authorization", ""))
+        if not key:
+            raise HTTPException(401, "Show a read key: Authorization: Bearer KEY.", {"WWW-Authenticate": "Bearer"})
+        shown = hash_key(key)
+        if not sum(same(shown, one) for one in hashes):
+            raise HTTPException(403, "This key may not read. Use one whose hash is in RAPPORT_READ_KEYS.")
+
+    return check
+
+
+def _shown_key(authorization: str) -> str:
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(value, validate=True).decode().partition(":")[0]
+        except (Base64Error, UnicodeDecodeError):
+            return ""
+    return ""

@@ -249,6 +249,16 @@ class EmbeddedPostgres:
             return "no log was written"
 
 
+def url_of_running(folder: Path) -> str | None:
+    """The address of the server that runs over `folder`, for other processes of the same account; None: none does."""
+    try:
+        password = (folder / "password").read_text().strip()
+        port = (folder / "cluster" / "postmaster.pid").read_text().splitlines()[3]
+    except (FileNotFoundError, IndexError):
+        return None
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"
+
+
 def _others_may_enter(folder: Path) -> bool:
     return all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
 

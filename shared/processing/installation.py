@@ -24,8 +24,8 @@ class Installation:
     clock: Clock
 
 
-async def open_installation(connection: Connection, partitions: int, clock_speed: float) -> Installation:
-    """Read the installation's row, or make it at the first start.
+async def open_installation(connection: Connection, partitions: int, clock_speed: float | None) -> Installation:
+    """Read the installation's row, or make it at the first start. `clock_speed` None leaves its clock as it is.
 
     Raises RapportError where the partition count differs from the one that it was made with."""
     now = datetime.now(UTC)
@@ -35,7 +35,7 @@ async def open_installation(connection: Connection, partitions: int, clock_speed
         uuid4(),
         partitions,
         secrets.token_bytes(32),
-        clock_speed,
+        clock_speed or 1.0,
         now,
     )
     row = await connection.fetchrow("SELECT * FROM processing.installation")
@@ -46,7 +46,7 @@ async def open_installation(connection: Connection, partitions: int, clock_speed
             f"fixed at installation: set RAPPORT_PARTITIONS={row['partitions']}."
         )
     clock: Clock = ScaledClock(row["clock_speed"], row["clock_real"], row["clock_shown"])
-    if row["clock_speed"] != clock_speed:
+    if clock_speed is not None and row["clock_speed"] != clock_speed:
         # Another speed from here on: the clock goes on from what it shows now.
         shown = clock.now()
         await connection.execute(

@@ -1,0 +1,61 @@
+# Rapport's commands. `make` alone prints them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: help
+help: ## print this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
+
+.PHONY: setup
+setup: $(STAMP) ## make .venv with everything that the project needs
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.12, say"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.PHONY: demo
+demo: setup ## a fictional shop with a fast clock: about a minute, then the mails to read
+	@$(BIN)/rapport demo
+
+.PHONY: up
+up: setup ## everything in one process, kept in .rapport
+	@$(BIN)/rapport up
+
+.PHONY: test
+test: setup lint ## lint, types and every test
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.PHONY: format
+format: setup ## rewrite the sources as ruff would have them
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+.PHONY: cluster
+cluster: setup ## Kafka, PostgreSQL and two workers of each service on this machine, without Docker
+	@$(BIN)/python -m deploy.dev.cluster
+
+.PHONY: requirements
+requirements: setup ## pin the newest versions again
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --upgrade --no-emit-index-url --no-header --universal --python-version 3.11 --extra demo pyproject.toml -o requirements/run.txt
+	@$(BIN)/uv pip compile --quiet --upgrade --no-emit-index-url --no-header --universal --python-version 3.11 --extra demo --extra dev pyproject.toml -o requirements/dev.txt
+	@sed -i '/^--/d' requirements/*.txt
+
+.PHONY: clean
+clean: ## remove what was built, but not what was recorded in .rapport
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,360 @@
+"""The `rapport` command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.errors import RapportError
+from shared.processing.port import Connection
+
+app = typer.Typer(
+    name="rapport",
+    help="Relationship marketing: customer events in, the right mail out, once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+playbook_app = typer.Typer(
+    help="The folder that marketers edit: make one, check it, put it in force.", no_args_is_help=True
+)
+letters_app = typer.Typer(help="Records that could not be processed: list, read, try again.", no_args_is_help=True)
+keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
+app.add_typer(playbook_app, name="playbook")
+app.add_typer(letters_app, name="dead-letters")
+app.add_typer(keys_app, name="keys")
+
+_out = Console()
+
+DEFAULT_DATA = Path(".rapport")
+
+Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
+Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
+
+
+@app.command()
+def up(
+    data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
+    port: Annotated[int, typer.Option(help="One port for all services.")] = 8080,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    playbook: Annotated[Path | None, typer.Option(help="The playbook's folder; the shipped one if not given.")] = None,
+    smtp: Annotated[
+        str, typer.Option(help="smtp://user:password@host:587, smtps://…, or inbox:// to keep mails here.")
+    ] = "inbox://",
+    write_key: Annotated[
+        str | None, typer.Option(help="What shops post with; made and kept in --data if not given.")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="How the outer world reaches this port; links in mails begin with it.")
+    ] = None,
+) -> None:
+    """Run everything in one process, with a PostgreSQL of its own."""
+    from services import embedded
+    from shared.language import SHIPPED
+
+    options = embedded.Options(
+        data=data,
+        playbook=playbook or SHIPPED,
+        host=host,
+        port=port,
+        smtp=smtp,
+        write_key=write_key,
+        public_url=public_url,
+    )
+
+    async def run() -> None:
+        from services.serving import stop_requested
+
+        async with embedded.running(options) as running:
+            _out.print(f"Rapport is up at {running.address}", highlight=False)
+            _out.print(f"  post events to  {running.address}/v1/batch   write key {running.write_key}", highlight=False)
+            _out.print(
+                f"  customers       {running.address}/segmenter/v1/customers/KEY   read key {running.read_key}",
+                highlight=False,
+            )
+            if smtp == embedded.INBOX:
+                _out.print(f"  read the mails  {running.address}/mailer/inbox", highlight=False)
+            _out.print(f"  API reference   {running.address}/docs", highlight=False)
+            await stop_requested(running.server)
+
+    _run(run())
+
+
+@app.command()
+def serve(
+    service: Annotated[str, typer.Argument(help="ingest, segmenter, journeys or mailer.")],
+    port: Annotated[int, typer.Option(help="The port of its HTTP face.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",
+) -> None:
+    """Run one service on the servers that DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name."""
+    from services import serving
+
+    if service not in serving.SERVICES:
+        raise typer.BadParameter(f"there is no service {service!r}. There are {', '.join(serving.SERVICES)}.")
+    _run(serving.serve(service, host, port))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's tables, and Kafka's topics, to what this release needs."""
+
+    async def run() -> None:
+        from services import serving
+        from shared.database.engine import Database
+        from shared.database.migrations import migrate as bring_up
+        from shared.log.kafka import KafkaLog
+
+        settings = serving.read_settings()
+        if settings.database_url is None:
+            raise RapportError(serving.NO_DATABASE)
+        database = Database(settings.database_url)
+        try:
+            for line in await bring_up(database, serving.MIGRATIONS):
+                _out.print(line, highlight=False)
+        finally:
+            await database.close()
+        if settings.kafka_bootstrap_servers:
+            log = KafkaLog(settings.kafka_bootstrap_servers, settings.partitions)
+            await log.ensure_streams(settings.kafka_replication_factor)
+        _out.print("up to date")
+
+    _run(run())
+
+
+@app.command()
+def demo(
+    seconds: Annotated[
+        float | None,
+        typer.Option("--for", help="End by itself after so long, such as 40s.", parser=lambda text: _seconds(text)),
+    ] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="Print no live picture.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write what happened as JSON.")] = None,
+    port: Annotated[int, typer.Option(help="The port to read the mails on; 0 takes any.")] = 8080,
+    data: Annotated[
+        Path | None, typer.Option(help="Where everything is kept; a temporary folder if not given.")
+    ] = None,
+) -> None:
+    """A fictional shop, a fast clock, and the mails that its customers get."""
+    from services.demo import run_demo
+
+    _run(run_demo(seconds=seconds, headless=headless, report=report, port=port, data=data))
+
+
+@playbook_app.command("init")
+def playbook_init(folder: Folder) -> None:
+    """Copy the shipped playbook into a new folder, with schemas for the editor."""
+    from shared.language import SHIPPED, read_folder, write_schemas
+
+    if folder.exists() and any(folder.iterdir()):
+        _fail(f"{folder} is not empty. Choose a new folder.")
+    for name, content in read_folder(SHIPPED).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    write_schemas(folder / ".schema")
+    _out.print(f"{folder} is ready. Edit it, then: rapport playbook check {folder}", highlight=False)
+
+
+@playbook_app.command("check")
+def playbook_check(
+    folder: Folder,
+    form: Annotated[str, typer.Option("--format", help="text, json or github.")] = "text",
+) -> None:
+    """Say every problem, as file:line:column; exit 1 where there is an error."""
+    from shared.language import check, read_folder
+
+    problems = check(read_folder(folder))
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if form == "json":
+        fields = ("file", "line", "column", "severity", "message", "remedy")
+        found = [{name: getattr(problem, name) for name in fields} for problem in problems]
+        typer.echo(json.dumps(found, indent=2))
+    elif form == "github":
+        for problem in problems:
+            place = f"file={folder / problem.file},line={problem.line},col={problem.column}"
+            typer.echo(f"::{problem.severity} {place}::{problem.message} {problem.remedy}")
+    else:
+        for problem in problems:
+            _out.print(str(problem), highlight=False, markup=False, soft_wrap=True)
+        if not problems:
+            _out.print("no problems")
+    if errors:
+        raise typer.Exit(1)
+
+
+@playbook_app.command("apply")
+def playbook_apply(folder: Folder, data: Data = DEFAULT_DATA) -> None:
+    """Check, store and put in force, at the same place of the road for all services."""
+
+    async def run() -> None:
+        from services import serving
+        from shared.language import load, read_folder
+        from shared.processing import playbooks
+
+        playbook = load(read_folder(folder))
+        async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
+            assert runtime.database is not None
+            async with runtime.database.connect() as connection:
+                if await playbooks.in_force(connection) == playbook.hash:
+                    _out.print(f"{playbook.hash[:12]} is in force already")
+                    return
+                await playbooks.activate(runtime.log, connection, playbook, runtime.clock.now())
+        _out.print(f"{playbook.hash[:12]} is in force", highlight=False)
+
+    _run(run())
+
+
+@playbook_app.command("schema")
+def playbook_schema(folder: Folder) -> None:
+    """Write the JSON Schemas for editors into FOLDER/.schema."""
+    from shared.language import write_schemas
+
+    write_schemas(folder / ".schema")
+    _out.print(f"written to {folder / '.schema'}", highlight=False)
+
+
+@letters_app.command("list")
+def letters_list(
+    service: Annotated[str | None, typer.Option(help="Only those of one service.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """The newest dead letters."""
+
+    async def run() -> None:
+        from shared.processing import dead_letters
+
+        async with _database(data) as connection:
+            letters = await dead_letters.newest(connection, service, limit)
+        table = Table("id", "filed", "service", "key", "code", "reason", box=None)
+        for letter in letters:
+            filed = letter.filed_at.strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(str(letter.id), filed, letter.service, letter.key, letter.code, letter.message)
+        _out.print(table if letters else "there are none")
+
+    _run(run())
+
+
+@letters_app.command("show")
+def letters_show(
+    letter: Annotated[int, typer.Argument(help="Its id.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """One dead letter with its bytes."""
+
+    async def run() -> None:
+        from shared.processing import dead_letters
+
+        async with _database(data) as connection:
+            found = await dead_letters.read(connection, letter)
+        for name, value in found._asdict().items():
+            shown = value.decode(errors="replace") if isinstance(value, bytes) else value
+            _out.print(f"{name + ':':<14}{shown}", highlight=False, markup=False, soft_wrap=True)
+
+    _run(run())
+
+
+@letters_app.command("retry")
+def letters_retry(
+    letters: Annotated[list[int], typer.Argument(help="Their ids.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Have the owner of the partition process them again."""
+
+    async def run() -> None:
+        from shared.processing import dead_letters
+
+        async with _database(data) as connection:
+            asked = await dead_letters.ask_retry(connection, letters)
+        _out.print(
+            f"{asked} will be tried again within a second or two; see `rapport dead-letters list`", highlight=False
+        )
+
+    _run(run())
+
+
+@keys_app.command("new")
+def keys_new() -> None:
+    """Make a key, and the hash that goes into the file of sources or into RAPPORT_READ_KEYS."""
+    from shared.security import hash_key
+
+    key = secrets.token_urlsafe(24)
+    _out.print(f"key   {key}\nhash  {hash_key(key)}", highlight=False)
+
+
+@keys_app.command("hash")
+def keys_hash(key: Annotated[str, typer.Argument(help="A key.")]) -> None:
+    """The hash of a key."""
+    from shared.security import hash_key
+
+    _out.print(hash_key(key), highlight=False)
+
+
+@contextlib.asynccontextmanager
+async def _database(data: Path) -> AsyncIterator[Connection]:
+    from services import serving
+    from shared.database.engine import Database
+
+    settings = serving.visited(data)
+    assert settings.database_url is not None
+    database = Database(settings.database_url)
+    try:
+        async with database.connect() as connection:
+            yield connection
+    finally:
+        await database.close()
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no duration. Write 40s or 2m.") from None
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    from shared.settings import Settings
+    from shared.telemetry import configure_logging
+
+    try:
+        settings = Settings.read()
+        configure_logging(settings.log_level, settings.log_format)
+        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(work)
+    except RapportError as error:
+        work.close()
+        _fail(str(error))
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _fail(text: str) -> None:
+    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """The console script's entry."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
