@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+import idna
+
 from shared.language.playbook import Topic
 
 EVERY_TOPIC = "*"
 """Stands for every promotional topic, those that do not exist yet among them."""
 
-_ADDRESS = re.compile(
-    r"[^\s@<>,;:\"()\[\]\\\x00-\x1f\x7f]{1,64}@(?=.{3,252}$)[^\W_](?:[\w.-]*[^\W_])?\.[^\W\d_]\w*[\w-]*"
-)
+_LOCAL = re.compile(r"[^\s@<>,;:\"()\[\]\\\x00-\x1f\x7f]{1,64}")
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Decision(NamedTuple):
@@ -30,12 +31,21 @@ class Decision(NamedTuple):
 def normalise(address: str | None) -> str | None:
     """The form in which an address is compared and kept: composed Unicode, lower case. None for what is no address.
 
-    Two spellings that differ in case only are one mailbox to every provider there is, and one person to us.
+    Spellings that differ in case only are one mailbox to every provider there is, and one person to us; a domain is
+    compared in its ASCII form (RFC 5891).
     """
     if address is None:
         return None
-    text = unicodedata.normalize("NFC", address.strip()).lower()
-    return text if len(text) <= 254 and _ADDRESS.fullmatch(text) and ".." not in text else None
+    local, _, domain = unicodedata.normalize("NFC", address.strip()).lower().rpartition("@")
+    if not domain.isascii():
+        try:
+            domain = idna.encode(domain, uts46=True).decode()
+        except idna.IDNAError:
+            return None
+    if not _LOCAL.fullmatch(local) or not _DOMAIN.fullmatch(domain) or ".." in f".{local}.":
+        return None
+    text = f"{local}@{domain}"
+    return text if len(text) <= 254 else None
 
 
 def later(one: Decision, other: Decision) -> Decision:

@@ -94,7 +94,7 @@ def decide(
     return Deliver(counts=topic.kind != "transactional")
 
 
-def held(request: MessageRequested, until: datetime, reason: str, now: datetime) -> Decision:
+def held(request: MessageRequested, until: datetime, reason: str, now: datetime) -> Defer | Skip:
     """A hold for `reason`. It lasts at most until the message expires; then the message is skipped for what held it."""
     return Skip(reason) if now >= request.expires else Defer(min(until, request.expires), reason)
 

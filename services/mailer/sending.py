@@ -23,7 +23,7 @@ import structlog
 from services.mailer import outcomes, policy, store
 from services.mailer.consent import normalise
 from services.mailer.outcomes import NO_SUCH_ADDRESS, Again, Ended
-from services.mailer.policy import Defer, Deliver, Fail, Recipient, Skip
+from services.mailer.policy import Defer, Fail, Recipient, Skip
 from services.mailer.rendering import RenderingFailed
 from services.mailer.store import Candidate, Change, InHand
 from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Rejected, Transport, Unknown
@@ -378,7 +378,7 @@ class Sending:
                 ),
                 now,
             )
-            if not isinstance(decision, Deliver):
+            if isinstance(decision, (Defer, Skip)):
                 self._settle(candidate, decision, turn)
                 continue
             if len(turn.begun) == slots:
