@@ -43,6 +43,9 @@ INGEST_SOURCES_INVALID = Gauge("rapport_ingest_sources_invalid", "1 while the fi
 # Segmenter.
 
 # Journeys.
+ENROLLMENTS_BEGUN = Counter("rapport_journeys_begun_total", "Enrollments begun", ["journey"])
+ENROLLMENTS_ENDED = Counter("rapport_journeys_ended_total", "Enrollments ended", ["journey", "reason"])
+ENTRIES_DECLINED = Counter("rapport_journeys_declined_total", "Triggers that let nobody in", ["journey", "reason"])
 
 # Mailer.
 MAILER_OUTCOMES = Counter("rapport_mailer_outcomes_total", "How messages ended", ["status", "reason"])

@@ -1,0 +1,353 @@
+"""How an enrollment moves. Pure: a journey, an enrollment, a signal and the time in; the enrollment and wishes out.
+
+Nothing here reads a clock or draws lots, so the same signals give the same enrollment and the same wishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from services.journeys import local_time
+from services.journeys.commands import BeginAgain, CancelMessage, Command, SendMessage
+from services.journeys.enrollment import Enrollment, Entry, Happening, Pending, enrollment_id, message_id
+from services.journeys.scopes import about, scope
+from shared.contracts import events
+from shared.contracts.customers import Customer
+from shared.language.expressions import plain
+from shared.language.playbook import Email, EventMatch, Exit, If, Journey, Playbook, Step, Wait, WaitFor
+
+# Reasons for which an enrollment ends, beside those that a marketer gives an `exit` step.
+COMPLETED = "completed"
+GOAL = "goal"
+EXIT_ON = "exit_on"
+UNSUBSCRIBED = "unsubscribed"
+RESTARTED = "restarted"
+REMOVED = "removed"
+
+_OUTCOMES = frozenset({events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN})
+_GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN})
+_UNWATCHED = frozenset({GOAL, RESTARTED, REMOVED})
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One version of a journey as it runs now.
+
+    Steps, goal and exits are the version's own; `status` and `playbook` (topics, brand) are those in force.
+    """
+
+    journey: Journey
+    status: Literal["live", "draft", "paused"]
+    playbook: Playbook
+
+
+class Updated(NamedTuple):
+    """The customer did something, or is not what they were. `lost` are the topics that they declined just now."""
+
+    customer: Customer
+    happening: Happening | None
+    lost: frozenset[str]
+
+
+class Woken(NamedTuple):
+    """Time has passed, or a journey that was paused goes on; the customer is as last seen."""
+
+    customer: Customer
+
+
+Signal = Updated | Woken
+Moved = tuple[Enrollment, list[Command]]
+
+
+def begin(course: Course, customer: Customer, entry: Entry) -> Moved:
+    """A new enrollment, taken to the first step that waits."""
+    enrollment = Enrollment(
+        id=enrollment_id(customer.key, course.journey.name, entry),
+        journey=course.journey.name,
+        version=course.journey.version,
+        playbook=course.playbook.hash,
+        entry=entry,
+        status="waiting",
+    )
+    return _run(course, enrollment, customer, course.journey.first, entry.at, [])
+
+
+def advance(course: Course, enrollment: Enrollment, signal: Signal, now: datetime) -> Moved:
+    """What a signal makes of an enrollment. The same enrollment comes back where it means nothing to it."""
+    if isinstance(signal, Woken):
+        return _woken(course, enrollment, signal.customer, now)
+    return _updated(course, enrollment, signal, now)
+
+
+def restart(course: Course, enrollment: Enrollment, customer: Customer, entry: Entry, again: bool) -> Moved:
+    """Begin the steps anew; the caller has seen that no message has gone out.
+
+    Where one is on its way, it is cancelled and its outcome awaited, since it may have gone out meanwhile. `again` says
+    whether the entry may then begin a new enrollment.
+    """
+    if enrollment.status == "sending":
+        cancel: list[Command] = [] if enrollment.pending else [CancelMessage(enrollment.message, RESTARTED)]
+        return _with(enrollment, pending=Pending(entry, again)), cancel
+    return _anew(course, enrollment, customer, entry, [])
+
+
+def leave(enrollment: Enrollment, reason: str, now: datetime) -> Moved:
+    """End at once, whatever it waits for; a message that is held is cancelled and the goal not watched any more."""
+    cancelled: list[Command] = [CancelMessage(enrollment.message, reason)] if enrollment.message else []
+    if not enrollment.inside:
+        return _with(enrollment, status="ended", due=None), cancelled
+    ended = _with(
+        enrollment, status="ended", due=None, since=None, zone="", message="", pending=None, ended_at=now, reason=reason
+    )
+    return ended, cancelled
+
+
+def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
+    """The topics of all mails that may still follow after a step."""
+    topics: set[str] = set()
+    seen: set[str] = set()
+    coming = [*_successors(journey.steps[step])]
+    while coming:
+        name = coming.pop()
+        if name is None or name in seen:
+            continue
+        seen.add(name)
+        following = journey.steps[name]
+        if isinstance(following, Email):
+            topics.add(following.topic)
+        coming += _successors(following)
+    return frozenset(topics)
+
+
+def _successors(step: Step) -> tuple[str | None, ...]:
+    match step:
+        case Wait() | Email():
+            return (step.next,)
+        case WaitFor():
+            return (step.matched, step.timed_out)
+        case If():
+            return (step.then, step.otherwise)
+        case Exit():
+            return ()
+
+
+def _with(enrollment: Enrollment, **changes: Any) -> Enrollment:
+    return msgspec.structs.replace(enrollment, **changes)
+
+
+def _woken(course: Course, enrollment: Enrollment, customer: Customer, now: datetime) -> Moved:
+    due = enrollment.due
+    if enrollment.status == "parked":
+        return _run(course, enrollment, customer, enrollment.step, now, [])
+    if due is None or due > now:
+        return enrollment, []
+    step = course.journey.steps.get(enrollment.step)
+    match enrollment.status, step:
+        case "watching", _:
+            return _with(enrollment, status="ended", due=None), []
+        case "waiting", Wait():
+            return _run(course, enrollment, customer, step.next, due, [])
+        case "listening", WaitFor():
+            return _run(course, enrollment, customer, step.timed_out, due, [])
+    return enrollment, []
+
+
+def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datetime) -> Moved:
+    customer, happening, lost = signal
+    journey = course.journey
+    if happening is not None and _is_news(happening, enrollment):
+        goal = journey.goal
+        armed = goal is not None and (goal.within is None or now < enrollment.entry.at + goal.within)
+        if goal is not None and armed and _matches(course, enrollment, customer, happening, goal.match, now):
+            if not enrollment.inside:
+                return _with(enrollment, status="ended", due=None, goal_at=now), []
+            left, commands = leave(enrollment, GOAL, now)
+            return _with(left, goal_at=now), commands
+        if enrollment.inside:
+            for match in journey.exit_on:
+                if _matches(course, enrollment, customer, happening, match, now):
+                    return _end(course, enrollment, EXIT_ON, now, [])
+    if not enrollment.inside:
+        return enrollment, []
+    if journey.topic in lost and not _still_to_send(journey, enrollment) - lost:
+        return _end(course, enrollment, UNSUBSCRIBED, now, [])
+    if happening is not None:
+        if happening.event.source == events.MAILER_SOURCE and happening.event.name in _OUTCOMES:
+            return _outcome(course, enrollment, customer, happening, now)
+        if happening.event.source == events.MAILER_SOURCE and happening.event.name == events.EMAIL_LINK_CLICKED:
+            enrollment = _clicked(enrollment, happening)
+        if enrollment.status == "listening" and _is_news(happening, enrollment):
+            step = journey.steps[enrollment.step]
+            assert isinstance(step, WaitFor)
+            if step.clicked is not None and step.clicked in enrollment.clicked:
+                return _run(course, enrollment, customer, step.matched, now, [])
+            if step.match is not None and _matches(course, enrollment, customer, happening, step.match, now):
+                enrollment = _with(enrollment, steps={**enrollment.steps, step.id: bytes(happening.event.properties)})
+                return _run(course, enrollment, customer, step.matched, now, [])
+    return _moved_clock(course, enrollment, customer, now)
+
+
+def _is_news(happening: Happening, enrollment: Enrollment) -> bool:
+    """Imported history from before the entry is no answer to the journey."""
+    return not happening.event.historical or happening.event.occurred_at >= enrollment.entry.at
+
+
+def _matches(
+    course: Course, enrollment: Enrollment, customer: Customer, happening: Happening, match: EventMatch, now: datetime
+) -> bool:
+    if not happening.named(match.event):
+        return False
+    if match.where is None:
+        return True
+    seen = scope(course.playbook, customer, now, event=happening.properties, enrollment=enrollment)
+    return match.where.truth(seen)
+
+
+def _still_to_send(journey: Journey, enrollment: Enrollment) -> frozenset[str]:
+    """The topics of the mail in hand and of all that may follow."""
+    step = journey.steps[enrollment.step]
+    in_hand = isinstance(step, Email) and enrollment.status in ("sending", "parked")
+    return topics_ahead(journey, step.id) | ({step.topic} if in_hand and isinstance(step, Email) else set())
+
+
+def _outcome(course: Course, enrollment: Enrollment, customer: Customer, happening: Happening, now: datetime) -> Moved:
+    """A message has ended. The step ends at the time that the outcome was decided for."""
+    if enrollment.status != "sending" or happening.properties.get("message_id") != enrollment.message:
+        return enrollment, []
+    step = course.journey.steps[enrollment.step]
+    assert isinstance(step, Email)
+    decided = _moment(happening.properties.get("decided_for")) or now
+    at = max(enrollment.since or decided, min(decided, now))
+    gone_out = enrollment.gone_out or happening.event.name in _GONE_OUT
+    pending = enrollment.pending
+    enrollment = _with(enrollment, message="", pending=None, gone_out=gone_out)
+    if pending is not None and not gone_out:
+        return _anew(course, enrollment, customer, pending.entry, [])
+    if pending is not None and pending.again:
+        left, commands = leave(enrollment, RESTARTED, now)
+        return left, [*commands, BeginAgain(pending.entry)]
+    return _run(course, enrollment, customer, step.next, at, [])
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        return msgspec.convert(text, datetime) if isinstance(text, str) else None
+    except msgspec.ValidationError:
+        return None
+
+
+def _clicked(enrollment: Enrollment, happening: Happening) -> Enrollment:
+    """A link in one of its messages was clicked: remembered, since a later step may wait for it."""
+    if happening.properties.get("enrollment") != enrollment.id:
+        return enrollment
+    message = happening.properties.get("message_id")
+    for step, visit in enrollment.visits.items():
+        if step not in enrollment.clicked and message_id(enrollment.id, step, visit) == message:
+            # Who clicks has the mail, even where its outcome is not known yet.
+            return _with(enrollment, clicked=(*enrollment.clicked, step), gone_out=True)
+    return enrollment
+
+
+def _moved_clock(course: Course, enrollment: Enrollment, customer: Customer, now: datetime) -> Moved:
+    """A wait until a time of day is worked out anew when the customer's timezone has changed."""
+    if enrollment.status != "waiting" or not enrollment.zone:
+        return enrollment, []
+    name = local_time.zone_name(customer.timezone, course.playbook.brand.timezone)
+    if name == enrollment.zone:
+        return enrollment, []
+    step = course.journey.steps[enrollment.step]
+    assert isinstance(step, Wait)
+    assert enrollment.since is not None
+    after = max(enrollment.since, now)
+    due = local_time.next_instant(after, step.until, step.weekdays, local_time.zone(name))
+    if due <= now:
+        return _run(course, enrollment, customer, step.next, now, [])
+    return _with(enrollment, zone=name, due=due), []
+
+
+def _anew(course: Course, enrollment: Enrollment, customer: Customer, entry: Entry, commands: list[Command]) -> Moved:
+    enrollment = _with(enrollment, entry=entry, clicked=(), steps={})
+    return _run(course, enrollment, customer, course.journey.first, entry.at, commands)
+
+
+def _run(
+    course: Course,
+    enrollment: Enrollment,
+    customer: Customer,
+    step_id: str | None,
+    now: datetime,
+    commands: list[Command],
+) -> Moved:
+    """Run steps from `step_id` on until one waits for something, or the journey ends."""
+    journey = course.journey
+    while step_id is not None:
+        step = journey.steps[step_id]
+        enrollment = _with(enrollment, step=step_id, since=now, due=None, zone="")
+        if course.status == "paused":
+            return _with(enrollment, status="parked"), commands
+        match step:
+            case Wait():
+                after = now + step.duration if step.duration else now
+                due, zone = after, ""
+                if step.until is not None or step.weekdays:
+                    zone = local_time.zone_name(customer.timezone, course.playbook.brand.timezone)
+                    due = local_time.next_instant(after, step.until, step.weekdays, local_time.zone(zone))
+                if due > now:
+                    return _with(enrollment, status="waiting", since=after, due=due, zone=zone), commands
+                step_id = step.next
+            case WaitFor():
+                if step.clicked is None or step.clicked not in enrollment.clicked:
+                    return _with(enrollment, status="listening", due=now + step.timeout), commands
+                step_id = step.matched
+            case Email():
+                send = _send(course, enrollment, customer, step, now)
+                visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
+                sending = _with(enrollment, status="sending", message=send.id, visits=visits)
+                return sending, [*commands, send]
+            case If():
+                seen = scope(course.playbook, customer, now, enrollment=enrollment)
+                step_id = step.then if step.condition.truth(seen) else step.otherwise
+            case Exit():
+                return _end(course, enrollment, step.reason, now, commands)
+    return _end(course, enrollment, COMPLETED, now, commands)
+
+
+def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Email, now: datetime) -> SendMessage:
+    entry = enrollment.entry
+    seen = scope(course.playbook, customer, now, enrollment=enrollment)
+    data: Mapping[str, Any] = {
+        "customer": about(customer),
+        "traits": customer.traits,
+        "trigger": seen.trigger,
+        "key": entry.key,
+        "with": {name: plain(expression.evaluate(seen)) for name, expression in step.with_.items()},
+    }
+    return SendMessage(
+        id=message_id(enrollment.id, step.id, enrollment.visits.get(step.id, 0) + 1),
+        step=step.id,
+        message=step.message,
+        topic=step.topic,
+        priority=step.priority,
+        due=now,
+        expires=now + step.expires,
+        draft=course.status == "draft",
+        # The entry's own, not the last outcome's: a journey of nine mails is no loop.
+        hops=entry.hops,
+        data=data,
+    )
+
+
+def _end(course: Course, enrollment: Enrollment, reason: str, now: datetime, commands: list[Command]) -> Moved:
+    """Leave the journey; the goal is watched on where it counts from entry for longer than that."""
+    left, cancelled = leave(enrollment, reason, now)
+    goal = course.journey.goal
+    if goal is not None and goal.within is not None and reason not in _UNWATCHED:
+        until = enrollment.entry.at + goal.within
+        if now < until:
+            left = _with(left, status="watching", due=until, steps={}, clicked=(), visits={})
+    return left, [*commands, *cancelled]

@@ -1,0 +1,147 @@
+"""One customer in one journey: what is remembered between two signals. Data, and the ids that derive from it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal
+from uuid import UUID, uuid5
+
+import msgspec
+
+from shared.contracts.events import Event
+
+Key = str | int | float | None
+"""The enrollment key (a cart's id, say) as expressions see it; None where there is one enrollment per customer."""
+
+Status = Literal["waiting", "listening", "sending", "parked", "watching", "ended"]
+"""Where an enrollment is.
+
+- `waiting`: for time to pass
+- `listening`: for an event or a click, or the step's timeout
+- `sending`: for the outcome of its message
+- `parked`: the next step is due, and the journey is paused
+- `watching`: it has left the journey, and its goal may still be reached in time
+- `ended`: nothing follows
+"""
+
+_NAMESPACE = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3")
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What let a customer in: when, by which cause, for which key, and the properties of the event that did.
+
+    `trigger` is JSON as it came. `hops` counts how many consequences of consequences the event was.
+    """
+
+    at: datetime
+    cause: str
+    key: Key = None
+    trigger: bytes = b"{}"
+    hops: int = 0
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """An entry that restarts the steps as soon as it is known that the cancelled message has not gone out.
+
+    `again` says whether it may begin a new enrollment where the message has gone out after all.
+    """
+
+    entry: Entry
+    again: bool
+
+
+class Enrollment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One customer in one version of one journey, for one key.
+
+    `step` is where it stands: when parked the step to run next, at the end the last one. `since` is when that step
+    began; for a wait, when its duration is over. `due` is when time is the next to move it. `zone` is the timezone in
+    which a time of day was worked out. `visits` counts the runs of each email step, `clicked` names those whose
+    message was clicked, and `steps` holds what steps left behind for expressions (JSON).
+    """
+
+    id: str
+    journey: str
+    version: str
+    playbook: str
+    """The content hash of a playbook that has this version."""
+    entry: Entry
+    status: Status
+    step: str = ""
+    since: datetime | None = None
+    due: datetime | None = None
+    zone: str = ""
+    message: str = ""
+    pending: Pending | None = None
+    gone_out: bool = False
+    """Whether a message of this enrollment has, or may have, reached the customer."""
+    visits: dict[str, int] = {}
+    clicked: tuple[str, ...] = ()
+    steps: dict[str, bytes] = {}
+    ended_at: datetime | None = None
+    reason: str = ""
+    goal_at: datetime | None = None
+
+    @property
+    def inside(self) -> bool:
+        return self.ended_at is None
+
+
+class Left(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last entry of an enrollment that has left, for as long as it decides about the next one.
+
+    `until` is how long that was when it left (None: for ever); it counts where the journey itself is gone."""
+
+    journey: str
+    key: str
+    at: datetime
+    until: datetime | None = None
+
+
+class Story(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that one customer is in, and what is remembered of what they left."""
+
+    enrollments: tuple[Enrollment, ...] = ()
+    left: tuple[Left, ...] = ()
+
+
+class Happening:
+    """An event whose properties are decoded when somebody first asks for them."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    @cached_property
+    def properties(self) -> dict[str, Any]:
+        found = msgspec.json.decode(self.event.properties)
+        return found if isinstance(found, dict) else {}
+
+    def named(self, name: str) -> bool:
+        """Whether the customer did what `name` says: what a page or screen is called is no fact of that name."""
+        return self.event.name == name and self.event.type == "track"
+
+
+def key_of(value: Any) -> Key:
+    """The value of a trigger's `key` as it is kept. None where it is no text and no number."""
+    if isinstance(value, Decimal):
+        value = int(value) if value == value.to_integral_value() else str(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        return None
+    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+
+
+def key_text(key: Key) -> str:
+    """The key as tables and ids have it; NUL cannot be stored."""
+    return "" if key is None else str(key).replace("\0", "\ufffd")
+
+
+def enrollment_id(customer: str, journey: str, entry: Entry) -> str:
+    return str(
+        uuid5(_NAMESPACE, "\n".join((customer, journey, key_text(entry.key), entry.cause, entry.at.isoformat())))
+    )
+
+
+def message_id(enrollment: str, step: str, visit: int) -> str:
+    """One cause, one message: the cause is the step's run in this enrollment."""
+    return str(uuid5(_NAMESPACE, f"{enrollment}\n{step}\n{visit}"))

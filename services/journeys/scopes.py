@@ -1,0 +1,59 @@
+"""What an expression in a journey sees of a customer. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from services.journeys.consent import consents
+from services.journeys.enrollment import Enrollment, Entry
+from shared.contracts.customers import Customer
+from shared.language.expressions import Scope
+from shared.language.playbook import Playbook
+
+
+def about(customer: Customer) -> dict[str, Any]:
+    """What expressions and templates know as `customer`."""
+    return {
+        "key": customer.key,
+        "stage": customer.stage,
+        "segments": customer.segments,
+        "first_seen": customer.first_seen,
+        "last_seen": customer.last_seen,
+        "locale": customer.locale,
+        "timezone": customer.timezone,
+    }
+
+
+def scope(
+    playbook: Playbook,
+    customer: Customer,
+    now: datetime,
+    *,
+    event: Mapping[str, Any] | None = None,
+    entry: Entry | None = None,
+    enrollment: Enrollment | None = None,
+) -> Scope:
+    """The scope of one evaluation. `entry` stands for an enrollment that is yet to begin."""
+    entry = enrollment.entry if enrollment is not None else entry
+    return Scope(
+        now=now,
+        traits=customer.traits,
+        customer=about(customer),
+        event=event,
+        trigger=msgspec.json.decode(entry.trigger) if entry is not None else None,
+        key=entry.key if entry is not None else None,
+        steps={} if enrollment is None else _left_behind(enrollment),
+        aggregates=customer.aggregates,
+        consented=lambda topic: consents(customer, topic, playbook),
+        segments=customer.segments,
+        currency=playbook.brand.currency,
+        rates=playbook.brand.rates,
+    )
+
+
+def _left_behind(enrollment: Enrollment) -> dict[str, Any]:
+    return {step: {"event": msgspec.json.decode(properties)} for step, properties in enrollment.steps.items()}

@@ -1,0 +1,165 @@
+"""The SQL of journeys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from services.journeys.enrollment import Enrollment, key_text
+from shared.processing.port import Connection
+
+
+class StoredCustomer(NamedTuple):
+    """A customer's row: see the migration. `snapshot` is empty where nothing is open."""
+
+    customer: str
+    open: bool
+    story: bytes
+    snapshot: bytes
+
+
+class Tally(NamedTuple):
+    """A kind of enrollment to be counted."""
+
+    journey: str
+    version: str
+    playbook: str
+    status: str
+    reason: str
+    goal: bool
+
+
+class Told(NamedTuple):
+    """An enrollment as it is shown."""
+
+    id: UUID
+    journey: str
+    version: str
+    key: str
+    status: str
+    step: str
+    due: datetime | None
+    entered_at: datetime
+    ended_at: datetime | None
+    reason: str
+    goal_at: datetime | None
+
+
+async def customers(connection: Connection, partition: int, keys: Collection[str]) -> dict[str, StoredCustomer]:
+    """Those of these customers who are in a journey or remembered by one."""
+    rows = await connection.fetch(
+        "SELECT customer, open, story, snapshot FROM journeys.customers"
+        " WHERE partition = $1 AND customer = ANY($2::text[])",
+        partition,
+        list(keys),
+    )
+    return {row["customer"]: StoredCustomer(*row) for row in rows}
+
+
+async def write_customers(connection: Connection, partition: int, rows: Sequence[StoredCustomer]) -> None:
+    await connection.execute(
+        "INSERT INTO journeys.customers (partition, customer, open, story, snapshot)"
+        " SELECT $1, c.* FROM unnest($2::text[], $3::boolean[], $4::bytea[], $5::bytea[]) AS c"
+        " ON CONFLICT (partition, customer)"
+        " DO UPDATE SET open = excluded.open, story = excluded.story, snapshot = excluded.snapshot",
+        partition,
+        *zip(*rows, strict=True),
+    )
+
+
+async def forget_customers(connection: Connection, partition: int, keys: Collection[str]) -> None:
+    await connection.execute(
+        "DELETE FROM journeys.customers WHERE partition = $1 AND customer = ANY($2::text[])", partition, list(keys)
+    )
+
+
+async def write_enrollments(
+    connection: Connection, partition: int, enrollments: Sequence[tuple[str, Enrollment]]
+) -> None:
+    """Each with the customer whose it is."""
+    await connection.execute(
+        "INSERT INTO journeys.enrollments (partition, id, customer, journey, version, key, status, step, due,"
+        " entered_at, ended_at, reason, goal_at)"
+        " SELECT $1, e.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],"
+        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[]) AS e"
+        " ON CONFLICT (partition, id) DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,"
+        " entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,"
+        " goal_at = excluded.goal_at",
+        partition,
+        *zip(*(_columns(customer, enrollment) for customer, enrollment in enrollments), strict=True),
+    )
+
+
+def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:
+    key = key_text(e.entry.key)
+    return (
+        *(UUID(e.id), customer, e.journey, e.version, key, e.status, e.step),
+        *(e.due, e.entry.at, e.ended_at, e.reason, e.goal_at),
+    )
+
+
+async def add_to_tallies(connection: Connection, partition: int, changes: Mapping[Tally, int]) -> None:
+    await connection.execute(
+        "INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)"
+        " SELECT $1, t.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::boolean[],"
+        " $8::bigint[]) AS t"
+        " ON CONFLICT (partition, journey, version, playbook, status, reason, goal)"
+        " DO UPDATE SET count = tallies.count + excluded.count",
+        partition,
+        *zip(*((*tally, change) for tally, change in changes.items()), strict=True),
+    )
+
+
+async def clear_tallies(connection: Connection, partition: int) -> None:
+    """Drop what counts nothing any more, such as what was inside under an old playbook."""
+    await connection.execute("DELETE FROM journeys.tallies WHERE partition = $1 AND count = 0", partition)
+
+
+async def parked_customers(
+    connection: Connection, partition: int, paused: Collection[str], after: str, limit: int
+) -> list[str]:
+    """Customers beyond `after` with an enrollment that a pause holds, in a journey that is not paused (any more)."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT customer FROM journeys.enrollments WHERE partition = $1 AND status = 'parked'"
+        " AND customer > $2 AND NOT journey = ANY($3::text[]) ORDER BY customer LIMIT $4",
+        partition,
+        after,
+        list(paused),
+        limit,
+    )
+    return [row["customer"] for row in rows]
+
+
+async def counts(connection: Connection) -> list[tuple[Tally, int]]:
+    """How many enrollments there are of each kind, over all partitions and playbooks."""
+    rows = await connection.fetch(
+        "SELECT journey, version, '' AS playbook, status, reason, goal, sum(count)::bigint AS count"
+        " FROM journeys.tallies GROUP BY 1, 2, 4, 5, 6 HAVING sum(count) <> 0 ORDER BY 1, 2, 4, 5, 6"
+    )
+    return [(Tally(*tuple(row)[:-1]), row["count"]) for row in rows]
+
+
+async def enrollments_of(connection: Connection, partition: int, customer: str, limit: int) -> list[Told]:
+    """A customer's enrollments, the latest first."""
+    rows = await connection.fetch(
+        "SELECT id, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at"
+        " FROM journeys.enrollments WHERE partition = $1 AND customer = $2 ORDER BY entered_at DESC, id LIMIT $3",
+        partition,
+        customer,
+        limit,
+    )
+    return [Told(*row) for row in rows]
+
+
+async def versions_in_use(connection: Connection) -> dict[tuple[str, str], set[str]]:
+    """The versions of journeys that somebody is in (or whose goal is watched): (journey, version) to the content
+    hashes of the playbooks that they began under. One of each must be kept."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT journey, version, playbook FROM journeys.tallies WHERE playbook <> '' AND count > 0"
+    )
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        found.setdefault((row["journey"], row["version"]), set()).add(row["playbook"])
+    return found

@@ -1,0 +1,159 @@
+"""Who enters a journey, and when again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, TypeVar
+
+from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_of, key_text
+from services.journeys.scopes import scope
+from shared.contracts.customers import CustomerUpdated, DateReached
+from shared.contracts.events import MAX_HOPS
+from shared.language.playbook import (
+    DateTrigger,
+    EventTrigger,
+    Journey,
+    Playbook,
+    SegmentTrigger,
+    StageTrigger,
+)
+
+T = TypeVar("T")
+
+
+class Declined(NamedTuple):
+    """Why a record whose trigger fits does not enter: `historical`, `too_old`, `loop`, `paused`, `filtered`, `no_key`,
+    `inside`, `again`."""
+
+    reason: str
+
+
+Admission = Literal["enter", "restart", "replace"]
+"""Begin a new enrollment; begin the steps of the one inside anew; or end that one and begin a new one."""
+
+_NO_MATCH = Declined("filtered")
+
+
+class Triggers:
+    """The journeys of a playbook by what lets customers in, so that a record for none of them costs next to nothing."""
+
+    def __init__(self, journeys: Mapping[str, Journey]) -> None:
+        events: dict[str, list[Journey]] = {}
+        stages: dict[str, list[Journey]] = {}
+        segments: dict[tuple[str, str], list[Journey]] = {}
+        self._dates: dict[str, Journey] = {}
+        for journey in journeys.values():
+            match journey.trigger:
+                case EventTrigger(event=event):
+                    events.setdefault(event, []).append(journey)
+                case StageTrigger(stage=stage):
+                    stages.setdefault(stage, []).append(journey)
+                case SegmentTrigger(segment=segment, change=change):
+                    segments.setdefault((segment, change), []).append(journey)
+                case DateTrigger():
+                    self._dates[journey.name] = journey
+        self._events, self._stages, self._segments = _frozen(events), _frozen(stages), _frozen(segments)
+
+    def touched_by(self, record: CustomerUpdated) -> tuple[Journey, ...]:
+        """The journeys whose trigger this record may be."""
+        if record.cause == "definition":
+            # An edited threshold must not mail 400,000 people.
+            return ()
+        event = record.event
+        found = self._events.get(event.name, ()) if event is not None and event.type == "track" else ()
+        if record.stage_before is not None and record.stage_before != record.customer.stage:
+            found += self._stages.get(record.customer.stage, ())
+        if self._segments:
+            for segment in record.entered:
+                found += self._segments.get((segment, "entered"), ())
+            for segment in record.left:
+                found += self._segments.get((segment, "left"), ())
+        return found
+
+    def of_date(self, record: DateReached) -> Journey | None:
+        """The journey that waits for this date, unless an edit has taken its trigger away meanwhile."""
+        return self._dates.get(record.journey)
+
+
+def entry(
+    journey: Journey,
+    record: CustomerUpdated | DateReached,
+    happening: Happening | None,
+    playbook: Playbook,
+    now: datetime,
+) -> Entry | Declined:
+    """Whether a record that touches the trigger is an entry. Where time alone was the cause there is no event."""
+    if journey.status == "paused":
+        return Declined("paused")
+    customer = record.customer
+    if isinstance(record, DateReached):
+        found = Entry(at=now, cause=f"date\n{record.occasion}")
+    elif happening is None:
+        found = Entry(at=now, cause="time")
+    else:
+        event = happening.event
+        if event.historical:
+            return Declined("historical")
+        if now - event.occurred_at > journey.max_age:
+            return Declined("too_old")
+        if event.hops >= MAX_HOPS:
+            # What became of its message would be one more, and nobody would hear of it.
+            return Declined("loop")
+        key = None
+        if isinstance(journey.trigger, EventTrigger):
+            where, of = journey.trigger.where, journey.trigger.key
+            seen = scope(playbook, customer, now, event=happening.properties)
+            if where is not None and not where.truth(seen):
+                return _NO_MATCH
+            if of is not None:
+                key = key_of(of.evaluate(seen))
+                if key is None:
+                    return Declined("no_key")
+        cause = f"event\n{event.source}\n{event.id}"
+        found = Entry(at=now, cause=cause, key=key, trigger=bytes(event.properties), hops=event.hops)
+    if journey.condition is not None:
+        properties = happening.properties if happening is not None else None
+        if not journey.condition.truth(scope(playbook, customer, now, event=properties, entry=found)):
+            return _NO_MATCH
+    return found
+
+
+def admit(journey: Journey, entry: Entry, inside: Enrollment | None, left: Left | None) -> Admission | Declined:
+    """What an entry may do. `inside` is the customer's enrollment for the same key, `left` their last one before."""
+    if inside is not None:
+        if journey.mode == "single":
+            return Declined("inside")
+        if not inside.gone_out:
+            return "restart"
+        return "replace" if enters_again(journey, inside.entry.at, entry.at) else Declined("again")
+    if left is not None and not enters_again(journey, left.at, entry.at):
+        return Declined("again")
+    return "enter"
+
+
+def enters_again(journey: Journey, last: datetime, now: datetime) -> bool:
+    """Whether the journey takes a customer in at `now` whose last entry was at `last`."""
+    if isinstance(journey.again, timedelta):
+        return now - last >= journey.again
+    return journey.again == "always"
+
+
+def left_of(journey: Journey | None, enrollment: Enrollment) -> Left:
+    """What is remembered of an enrollment that has left. A journey that is gone may come back, so it is for ever."""
+    last = enrollment.entry.at
+    until = last + journey.again if journey is not None and isinstance(journey.again, timedelta) else None
+    return Left(enrollment.journey, key_text(enrollment.entry.key), last, until)
+
+
+def forgotten_at(journey: Journey | None, left: Left) -> datetime | None:
+    """When a last entry stops to matter, by the rule in force; None where it always will."""
+    if journey is None:
+        return left.until
+    if journey.again == "always":
+        return left.at
+    return left.at + journey.again if isinstance(journey.again, timedelta) else None
+
+
+def _frozen(index: Mapping[T, Iterable[Journey]]) -> dict[T, tuple[Journey, ...]]:
+    return {name: tuple(journeys) for name, journeys in index.items()}
