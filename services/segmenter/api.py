@@ -1,0 +1,231 @@
+"""The segmenter's HTTP face: what is remembered of a customer, and the story of how it came to be."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import FastAPI, Header, Query, Response
+from pydantic import BaseModel
+
+from services.segmenter import consent, history, store
+from services.segmenter.history import Kind
+from services.segmenter.profile import Profile
+from services.segmenter.store import Told
+from shared.contracts.streams import partition_of
+from shared.database.engine import Database, is_transient
+from shared.http import error, face
+from shared.security import hash_key, same
+
+MOST_ROWS = 200
+
+Place = tuple[datetime, int, str, str]
+"""Where a page of a timeline ends: time, kind, id and source of its last row."""
+
+_encode_json = msgspec.json.Encoder().encode
+_encode_place = msgspec.msgpack.Encoder().encode
+_decode_place = msgspec.msgpack.Decoder(Place).decode
+
+
+class Cart(BaseModel):
+    """The open cart, where carts are derived."""
+
+    id: str
+    products: list[dict[str, Any]]
+    currency: str | None
+    changed_at: datetime
+
+
+class Changed(BaseModel):
+    """What a row did to the customer; `stage_before` is absent where the stage stayed."""
+
+    stage: str | None = None
+    stage_before: str | None = None
+    entered: list[str] = []
+    left: list[str] = []
+    consent: dict[str, bool] = {}
+    address_before: str | None = None
+
+
+class TimelineRow(BaseModel):
+    """Something that happened. `kind` is `event`, `derived` (an event of our own making), `time` (a window ran out),
+    `definition` (the playbook changed) or `date` (a date that the journey `name` waits for came)."""
+
+    kind: str
+    occurred_at: datetime
+    id: str | None = None
+    source: str | None = None
+    type: str | None = None
+    name: str | None = None
+    received_at: datetime | None = None
+    historical: bool | None = None
+    properties: dict[str, Any] | None = None
+    traits: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    changed: Changed | None = None
+
+
+class Timeline(BaseModel):
+    """Newest first. `next` is what to give as `before` for the rows before these; null where there are none."""
+
+    rows: list[TimelineRow]
+    next: str | None
+
+
+class CustomerPage(BaseModel):
+    """What is remembered of a customer."""
+
+    key: str
+    stage: str | None
+    segments: list[str]
+    address: str | None
+    traits: dict[str, Any]
+    consent: dict[str, bool]
+    locale: str | None
+    timezone: str | None
+    first_seen: datetime | None
+    last_seen: datetime | None
+    cart: Cart | None
+    timeline: Timeline
+
+
+def create(
+    database: Database, partitions: int, read_keys: Collection[str], ready: Callable[[], Awaitable[list[str]]]
+) -> FastAPI:
+    """`read_keys` are hashes (`shared.security.hash_key`)."""
+    app = face("Rapport segmenter", "Profiles, stages and segments of customers.", ready)
+
+    @app.get(
+        "/v1/customers/{key:path}",
+        tags=["customers"],
+        response_model=CustomerPage,
+        responses={400: {}, 401: {}, 403: {}, 404: {}, 503: {}},
+    )
+    async def customer(
+        key: str,
+        limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="How many rows of the timeline.")] = 50,
+        before: Annotated[str | None, Query(description="`next` of the page after this one.")] = None,
+        authorization: Annotated[
+            str | None, Header(description="`Bearer <read key>`, or Basic with it as user.")
+        ] = None,
+    ) -> Response:
+        """Profile, stage, segments and timeline of the customer with this key (user id, else anonymous id)."""
+        given = _given_key(authorization)
+        if given is None:
+            message = "this needs a read key. Send it as Authorization: Bearer <key>, or as the user of Basic."
+            return error(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+        hashed = hash_key(given)
+        if not any([same(hashed, allowed) for allowed in read_keys]):
+            return error(403, "forbidden", "this key may not read customers. Use a read key (write keys only write).")
+        place = None
+        if before is not None:
+            place = _read_place(before)
+            if place is None:
+                return error(400, "invalid", "query.before: this is no `next` of a timeline. Send one as it came.")
+        if "\0" in key:
+            return error(404, "not_found", "no customer has a NUL character in the key.")
+        partition = partition_of(key, partitions)
+        try:
+            async with database.connect() as connection:
+                profile = await store.profile(connection, partition, key)
+                rows = await store.timeline(connection, partition, key, place, limit + 1) if profile else []
+        except Exception as failure:
+            if not is_transient(failure):
+                raise
+            return error(503, "unavailable", "the database is away. Try again.", {"Retry-After": "1"})
+        if profile is None:
+            return error(404, "not_found", f"no customer has the key {key!r}.")
+        body = _encode_json(_page(key, profile, rows, limit))
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+    return app
+
+
+def _page(key: str, profile: Profile, rows: list[Told], limit: int) -> dict[str, Any]:
+    cart = profile.cart
+    shown = rows[:limit]
+    return {
+        "key": key,
+        "stage": profile.stage or None,
+        "segments": profile.segments,
+        "address": profile.address,
+        "traits": profile.traits,
+        "consent": consent.resolved(profile.consent, {}),
+        "locale": profile.locale,
+        "timezone": profile.timezone,
+        "first_seen": profile.first_seen,
+        "last_seen": profile.last_seen,
+        "cart": {
+            "id": cart.id,
+            "products": [{**line.product, "quantity": line.quantity} for line in cart.lines],
+            "currency": cart.currency,
+            "changed_at": cart.changed_at,
+        }
+        if cart is not None and cart.id is not None
+        else None,
+        "timeline": {
+            "rows": [_row(row) for row in shown],
+            "next": _written_place(shown[-1]) if len(rows) > limit else None,
+        },
+    }
+
+
+def _row(row: Told) -> dict[str, Any]:
+    told: dict[str, Any] = {"kind": Kind(row.kind).name.lower(), "occurred_at": row.occurred_at.astimezone(UTC)}
+    if row.id:
+        told["id"] = row.id
+    if row.name:
+        told["name"] = row.name
+    if row.body:
+        body = history.unpack_body(row.body)
+        told |= {"source": row.source, "type": body.type, "received_at": body.received_at}
+        if body.historical:
+            told["historical"] = True
+        for name, raw in (("properties", body.properties), ("traits", body.traits), ("context", body.context)):
+            if raw:
+                told[name] = msgspec.Raw(raw)
+    if row.changes is not None:
+        changes = history.unpack_changes(row.changes)
+        changed: dict[str, Any] = {}
+        if changes.stage_before is not None:
+            changed |= {"stage": changes.stage or None, "stage_before": changes.stage_before or None}
+        for name, value in (("entered", changes.entered), ("left", changes.left), ("consent", changes.consent)):
+            if value:
+                changed[name] = value
+        if changes.address_before is not None:
+            changed["address_before"] = changes.address_before or None
+        told["changed"] = changed
+    return told
+
+
+def _given_key(authorization: str | None) -> str | None:
+    scheme, _, value = (authorization or "").partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer":
+        return value or None
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[0] or None
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+def _written_place(row: Told) -> str:
+    place = (row.occurred_at, row.kind, row.id, row.source)
+    return base64.urlsafe_b64encode(_encode_place(place)).rstrip(b"=").decode()
+
+
+def _read_place(text: str) -> Place | None:
+    try:
+        place: Place = _decode_place(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError):  # msgspec's errors are ValueErrors
+        return None
+    at, kind, id_, source = place
+    if at.tzinfo is None or kind not in Kind._value2member_map_ or "\0" in id_ + source:
+        return None
+    return place

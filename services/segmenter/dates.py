@@ -1,0 +1,83 @@
+"""When a date that a journey waits for comes next: birthdays, anniversaries, renewals. Pure.
+
+Wall clock is the customer's timezone, else the brand's. An hour that does not exist is the first instant after the
+gap; one that exists twice is the first of the two. 29 February is 28 February in common years.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import isleap
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from shared.language.playbook import DateTrigger
+from shared.walltime import instant
+
+_DAY = re.compile(r"(?:(?P<year>\d{4})-|--)?(?P<month>\d{2})-(?P<day>\d{2})(?:$|[T ])")
+
+
+class Day(NamedTuple):
+    """A day of the year, and the year where it is known."""
+
+    month: int
+    day: int
+    year: int | None
+
+
+class Occasion(NamedTuple):
+    """The next time that a date trigger fires: when, and which one it is (the year; the date of a single one)."""
+
+    due: datetime
+    name: str
+
+
+def read_day(value: Any) -> Day | None:
+    """A trait as a day: `1990-02-28`, `1990-02-28T00:00:00Z` (its day as written), `--02-28` or `02-28`.
+
+    None for anything else: a trait is what a shop sent, so it may be any value.
+    """
+    found = _DAY.match(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return None
+    year = int(found["year"]) if found["year"] else None
+    month, day = int(found["month"]), int(found["day"])
+    try:
+        date(2000 if year is None else year, month, day)
+    except ValueError:
+        return None
+    return Day(month, day, year)
+
+
+def in_year(day: Day, year: int) -> date:
+    """The anniversary of `day` in `year`."""
+    if (day.month, day.day) == (2, 29) and not isleap(year):
+        return date(year, 2, 28)
+    return date(year, day.month, day.day)
+
+
+def next_occasion(
+    trigger: DateTrigger, value: Any, zone: ZoneInfo, after: datetime, fired: str | None
+) -> Occasion | None:
+    """The first occasion due at or after `after` that comes later than the one that `fired` last.
+
+    Yearly ones count by the year of the anniversary, so whatever is edited there is one for each calendar year.
+    """
+    day = read_day(value)
+    if day is None:
+        return None
+    lead = timedelta(days=trigger.before)
+    if trigger.every is None:
+        if day.year is None:
+            return None
+        once = date(day.year, day.month, day.day)
+        due = instant(once - lead, trigger.at, zone)
+        return Occasion(due, once.isoformat()) if due >= after and once.isoformat() != fired else None
+    year = max(after.year - 1, day.year or 1, int(fired) + 1 if fired else 1)
+    while year < 9999:
+        due = instant(in_year(day, year) - lead, trigger.at, zone)
+        if due >= after:
+            return Occasion(due, str(year))
+        year += 1
+    return None

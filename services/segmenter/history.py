@@ -1,0 +1,154 @@
+"""One customer's past, as it is kept: every event, and what events, time and playbooks changed. Pure.
+
+A row has typed columns for what is asked for, and the rest packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from shared.contracts.customers import CustomerUpdated, DateReached
+from shared.contracts.events import EMPTY, CallType
+from shared.language.aggregates import Aggregate, observe
+
+
+class Kind(IntEnum):
+    """What a row tells. Of rows of the same instant, the smaller kind came first."""
+
+    DEFINITION = 0
+    """The playbook changed, and with it stage or segments."""
+    TIME = 1
+    """A window ran out."""
+    DATE = 2
+    """A date that a journey waits for has come; the name is the journey's, the id the occasion."""
+    EVENT = 3
+    DERIVED = 4
+    """An event that segmenter made itself."""
+
+
+class Row(NamedTuple):
+    customer: str
+    occurred_at: datetime
+    kind: int
+    id: str
+    source: str
+    name: str
+    body: bytes
+    changes: bytes | None = None
+
+
+class Body(msgspec.Struct, array_like=True, frozen=True):
+    """What an event says beside its row's columns; b"" stands for an empty object."""
+
+    type: CallType
+    received_at: datetime
+    user_id: str | None
+    anonymous_id: str | None
+    historical: bool
+    hops: int
+    properties: bytes
+    traits: bytes
+    context: bytes
+    extra: bytes
+
+
+class Changes(msgspec.Struct, array_like=True, frozen=True):
+    """What a row's event did to its customer."""
+
+    stage_before: str | None
+    stage: str
+    entered: tuple[str, ...]
+    left: tuple[str, ...]
+    consent: dict[str, bool]
+    address_before: str | None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decode_body = msgspec.msgpack.Decoder(Body).decode
+_decode_changes = msgspec.msgpack.Decoder(Changes).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+_KINDS = {"time": Kind.TIME, "definition": Kind.DEFINITION}
+
+
+def row_of(record: CustomerUpdated) -> Row:
+    """The row that a record leaves behind."""
+    event = record.event
+    changed = record.stage_before is not None or record.entered or record.left or record.consent
+    changes = (
+        _encoder.encode(
+            Changes(
+                record.stage_before,
+                record.customer.stage,
+                record.entered,
+                record.left,
+                {decision.topic: decision.subscribed for decision in record.consent},
+                record.address_before,
+            )
+        )
+        if changed or record.address_before is not None
+        else None
+    )
+    if event is None:
+        return Row(record.customer.key, record.as_of, _KINDS[record.cause], "", "", "", b"", changes)
+    body = Body(
+        event.type,
+        event.received_at,
+        event.user_id,
+        event.anonymous_id,
+        event.historical,
+        event.hops,
+        _packed(event.properties),
+        _packed(event.traits),
+        _packed(event.context),
+        _packed(event.extra),
+    )
+    kind = Kind.DERIVED if record.derived else Kind.EVENT
+    return Row(event.key, event.occurred_at, kind, event.id, event.source, event.name, _encoder.encode(body), changes)
+
+
+def row_of_date(record: DateReached) -> Row:
+    return Row(record.customer.key, record.as_of, Kind.DATE, record.occasion, "", record.journey, b"", None)
+
+
+def unpack_body(body: bytes) -> Body:
+    return _decode_body(body)
+
+
+def unpack_changes(changes: bytes) -> Changes:
+    return _decode_changes(changes)
+
+
+def rebuild(
+    states: Mapping[str, Any], aggregates: Mapping[str, Sequence[Aggregate]], rows: Iterable[Row]
+) -> dict[str, Any]:
+    """Aggregate states (by id) after the events among a customer's rows; `aggregates` are by event name."""
+    after = dict(states)
+    for row in rows:
+        if row.kind < Kind.EVENT:
+            continue
+        fed = aggregates.get(row.name)
+        if fed is None:
+            continue
+        body = _decode_body(row.body)
+        if body.type != "track":
+            continue
+        properties = _decode_object(body.properties) if body.properties else {}
+        for aggregate in fed:
+            state = observe(aggregate, after.get(aggregate.id), row.id, row.occurred_at, properties, body.received_at)
+            if state is not None:
+                after[aggregate.id] = state
+    return after
+
+
+def _packed(raw: msgspec.Raw) -> bytes:
+    data = bytes(raw)
+    return b"" if data == _NOTHING else data
+
+
+_NOTHING = bytes(EMPTY)

@@ -1,0 +1,61 @@
+"""How the segmenter is put together: the same alone and embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from services.segmenter.api import create
+from services.segmenter.settings import SegmenterSettings
+from services.segmenter.store import (
+    Counted,
+    customers_by_stage,
+    events_counted,
+    not_in_history,
+    sweeps_unfinished,
+)
+from services.segmenter.worker import SegmenterProcessor
+from shared.database.migrations import Migrations
+from shared.errors import RapportError
+from shared.processing.playbooks import PlaybookShelf
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+
+MIGRATIONS = Migrations("segmenter", Path(__file__).parent / "migrations")
+
+__all__ = [
+    "MIGRATIONS",
+    "Counted",
+    "Segmenter",
+    "build",
+    "customers_by_stage",
+    "events_counted",
+    "not_in_history",
+    "sweeps_unfinished",
+]
+
+
+class Segmenter:
+    """The built service."""
+
+    name = "segmenter"
+
+    def __init__(self, runtime: Runtime, settings: SegmenterSettings) -> None:
+        if runtime.database is None:
+            raise RapportError("segmenter needs a database. Set DATABASE_URL.")
+        self._worker = Worker(runtime, SegmenterProcessor(PlaybookShelf()), settings)
+        self.app: FastAPI = create(runtime.database, runtime.log.partitions, settings.hashed_read_keys, self.ready)
+
+    async def start(self) -> None:
+        await self._worker.start()
+
+    async def stop(self) -> None:
+        await self._worker.stop()
+
+    async def ready(self) -> list[str]:
+        return await self._worker.ready()
+
+
+def build(runtime: Runtime, settings: SegmenterSettings) -> Segmenter:
+    return Segmenter(runtime, settings)

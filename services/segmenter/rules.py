@@ -1,0 +1,189 @@
+"""What a playbook means to this service: which events feed which aggregates, and which conditions they can change.
+
+Compiled once for each playbook. A condition is asked again only where something that it reads has changed, or where
+time alone may have flipped it; that must give what asking all of them would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from graphlib import TopologicalSorter
+from hashlib import blake2b
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from shared.language.aggregates import Aggregate
+from shared.language.expressions import Expression
+from shared.language.playbook import DateTrigger, Playbook, Stage, Topic
+
+STAGE = ""
+"""The name of the one condition whose value is not yes or no but the first stage that holds."""
+
+
+READS_CONSENT = "consent"
+
+
+class Definition(msgspec.Struct, array_like=True, frozen=True):
+    """What was defined when a profile was last brought up to date, so that a change is noticed piece by piece.
+
+    `conditions` maps the stage condition and each segment to a hash of its text, `dates` each journey with a date.
+    """
+
+    hash: bytes
+    aggregates: frozenset[str] = frozenset()
+    conditions: dict[str, bytes] = {}
+    dates: dict[str, bytes] = {}
+    surroundings: bytes = b""
+    """The brand's timezone, currency and rates and the topics' defaults, which any condition may depend on."""
+
+
+NOTHING_DEFINED = Definition(hash=b"")
+"""No playbook was in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A segment, or (`STAGE`) all stages in their order. `bit` is its place in masks; later ones may read earlier."""
+
+    name: str
+    bit: int
+    segment: Expression | None
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`readers` maps what can change about a profile (an aggregate's id, `traits.country`, `customer.last_seen`,
+    `segment.vip`, `consent`) to the mask of conditions that read it."""
+
+    definition: Definition
+    aggregates: Mapping[str, Aggregate]
+    fed_by: Mapping[str, tuple[Aggregate, ...]]
+    """Event name to the aggregates over it."""
+    conditions: tuple[Condition, ...]
+    by_name: Mapping[str, Condition]
+    readers: Mapping[str, int]
+    dates: Mapping[str, DateTrigger]
+    """Journeys that begin on a date."""
+    travelling: frozenset[str]
+    """Aggregates whose state goes along on the stream."""
+    topics: Mapping[str, Topic]
+    zone: ZoneInfo
+    currency: str
+    rates: Mapping[str, Decimal]
+    derives_carts: bool
+    condition_bytes: int
+    """A bound on what conditions and dates take in a packed profile."""
+
+    @property
+    def every_condition(self) -> int:
+        return (1 << len(self.conditions)) - 1
+
+
+NO_RULES = Rules(
+    definition=NOTHING_DEFINED,
+    aggregates={},
+    fed_by={},
+    conditions=(),
+    by_name={},
+    readers={},
+    dates={},
+    travelling=frozenset(),
+    topics={},
+    zone=ZoneInfo("UTC"),
+    currency="",
+    rates={},
+    derives_carts=False,
+    condition_bytes=0,
+)
+"""Before any playbook is in force, profiles and history are kept all the same."""
+
+
+def compile_rules(playbook: Playbook) -> Rules:
+    fed_by: dict[str, list[Aggregate]] = {}
+    for aggregate in playbook.aggregates.values():
+        fed_by.setdefault(aggregate.event, []).append(aggregate)
+    dates = {name: j.trigger for name, j in playbook.journeys.items() if isinstance(j.trigger, DateTrigger)}
+    conditions = tuple(
+        Condition(name, bit, None, playbook.stages)
+        if name == STAGE
+        else Condition(name, bit, playbook.segments[name].when, ())
+        for bit, name in enumerate(_in_order_of_reading(playbook))
+    )
+    readers: dict[str, int] = {}
+    for condition in conditions:
+        for expression in _expressions(condition):
+            for read in reads(expression):
+                readers[read] = readers.get(read, 0) | 1 << condition.bit
+    return Rules(
+        definition=_definition(playbook, dates),
+        aggregates=playbook.aggregates,
+        fed_by={event: tuple(aggregates) for event, aggregates in fed_by.items()},
+        conditions=conditions,
+        by_name={condition.name: condition for condition in conditions},
+        readers=readers,
+        dates=dates,
+        travelling=playbook.journey_aggregates,
+        topics=playbook.topics,
+        zone=ZoneInfo(playbook.brand.timezone),
+        currency=playbook.brand.currency,
+        rates=playbook.brand.rates,
+        derives_carts=playbook.brand.carts == "derived",
+        condition_bytes=sum(2 * len(c.name.encode()) + 60 for c in conditions) + sum(len(j) * 4 + 100 for j in dates),
+    )
+
+
+def reads(expression: Expression) -> set[str]:
+    """What about a profile an expression depends on, apart from the time, in the words of `Rules.readers`."""
+    found = set(expression.aggregates)
+    for root, *path in expression.names:
+        if root in ("traits", "customer"):
+            found.add(f"{root}.{path[0]}" if path else root)
+    return found
+
+
+def _expressions(condition: Condition) -> Iterable[Expression]:
+    return [condition.segment] if condition.segment is not None else [stage.when for stage in condition.stages]
+
+
+def _in_order_of_reading(playbook: Playbook) -> Iterable[str]:
+    """Names of conditions, each after those that it reads."""
+    names = {STAGE: [stage.when for stage in playbook.stages]}
+    names |= {name: [segment.when] for name, segment in playbook.segments.items()}
+    order: TopologicalSorter[str] = TopologicalSorter()
+    for name, expressions in names.items():
+        read = set().union(*map(reads, expressions))
+        order.add(name, *(other for other in names if other != name and change_of(other) in read))
+    return order.static_order()
+
+
+def change_of(condition: str) -> str:
+    """The word in `Rules.readers` for a condition whose outcome changed."""
+    return "customer.stage" if condition == STAGE else f"segment.{condition}"
+
+
+def _definition(playbook: Playbook, dates: Mapping[str, DateTrigger]) -> Definition:
+    brand = playbook.brand
+    conditions = {name: _hash(segment.when.canonical) for name, segment in playbook.segments.items()}
+    conditions[STAGE] = _hash(*(f"{stage.name}={stage.when.canonical}" for stage in playbook.stages))
+    of_dates = {name: _hash(repr((t.trait, t.every, t.at, t.before)), brand.timezone) for name, t in dates.items()}
+    surroundings = _hash(
+        brand.timezone,
+        brand.currency,
+        *(f"{currency}={rate}" for currency, rate in sorted(brand.rates.items())),
+        *(f"{topic.name}={topic.kind}/{topic.default}" for _, topic in sorted(playbook.topics.items())),
+    )
+    aggregates = frozenset(playbook.aggregates)
+    whole = _hash(
+        *sorted(aggregates),
+        *(f"{name}={text.hex()}" for part in (conditions, of_dates) for name, text in sorted(part.items())),
+        surroundings.hex(),
+    )
+    return Definition(whole, aggregates, conditions, of_dates, surroundings)
+
+
+def _hash(*texts: str) -> bytes:
+    return blake2b("\0".join(texts).encode(), digest_size=8).digest()

@@ -1,0 +1,343 @@
+"""The SQL of the segmenter. Every row is written by its partition's owner, inside its fenced transactions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+
+from services.segmenter.history import Kind, Row
+from services.segmenter.profile import Profile
+from services.segmenter.rules import Definition
+from services.segmenter.spans import Span
+from shared.processing.port import Connection
+
+_LOCK = 0x7365_676D  # one process at a time makes or drops days and months
+_CUSTOMERS_AT_ONCE = 200
+
+_encode_definition = msgspec.msgpack.Encoder().encode
+_decode_definition = msgspec.msgpack.Decoder(Definition).decode
+
+pack_profile = msgspec.msgpack.Encoder().encode
+unpack_profile = msgspec.msgpack.Decoder(Profile).decode
+
+
+class Seen(NamedTuple):
+    content: int
+    seen_at: datetime
+
+
+class Sweep(NamedTuple):
+    """How far a partition's profiles have been brought up to `definition`; all up to `after_key` have."""
+
+    definition: bytes
+    after_key: str
+    swept: int
+    finished: bool
+
+
+class Told(NamedTuple):
+    """A row of a customer's timeline."""
+
+    occurred_at: datetime
+    kind: int
+    id: str
+    source: str
+    name: str
+    body: bytes
+    changes: bytes | None
+
+
+# What a batch reads.
+
+
+async def packed_profiles(connection: Connection, partition: int, keys: Collection[str]) -> dict[str, bytes]:
+    rows = await connection.fetch(
+        "SELECT key, state FROM segmenter.profiles WHERE partition = $1 AND key = ANY($2::text[])", partition, keys
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def seen_events(
+    connection: Connection, partition: int, ids: Sequence[bytes], since: datetime
+) -> dict[bytes, Seen]:
+    """Which of these events were taken after `since`, and when last."""
+    rows = await connection.fetch(
+        "SELECT id, content, seen_at FROM segmenter.seen"
+        " WHERE id = ANY($1::bytea[]) AND partition = $2 AND seen_at > $3 ORDER BY seen_at",
+        ids,
+        partition,
+        since,
+    )
+    return {row[0]: Seen(row[1], row[2]) for row in rows}
+
+
+async def definitions(connection: Connection, hashes: Collection[bytes]) -> dict[bytes, Definition]:
+    rows = await connection.fetch(
+        "SELECT hash, body FROM segmenter.definitions WHERE hash = ANY($1::bytea[])", list(hashes)
+    )
+    return {row[0]: _decode_definition(row[1]) for row in rows}
+
+
+async def past(
+    connection: Connection, partition: int, customers: Sequence[str], names: Collection[str]
+) -> AsyncIterator[tuple[str, list[Row]]]:
+    """The events with these names, oldest first, customer by customer; held in memory for a few customers at a time."""
+    for start in range(0, len(customers), _CUSTOMERS_AT_ONCE):
+        rows = await connection.fetch(
+            "SELECT customer, occurred_at, kind, id, source, name, body FROM segmenter.history"
+            " WHERE partition = $1 AND customer = ANY($2::text[]) AND name = ANY($3::text[]) AND kind >= $4"
+            " ORDER BY customer, occurred_at, kind, id",
+            partition,
+            customers[start : start + _CUSTOMERS_AT_ONCE],
+            list(names),
+            int(Kind.EVENT),
+        )
+        by_customer: dict[str, list[Row]] = {}
+        for row in rows:
+            by_customer.setdefault(row[0], []).append(Row(*row))
+        for customer, of_customer in by_customer.items():
+            yield customer, of_customer
+
+
+# What a batch writes.
+
+
+async def save_profiles(connection: Connection, partition: int, profiles: Sequence[tuple[str, str, bytes]]) -> None:
+    """Each as key, stage and packed state."""
+    await connection.execute(
+        "INSERT INTO segmenter.profiles (partition, key, stage, state)"
+        " SELECT $1, p.* FROM unnest($2::text[], $3::text[], $4::bytea[]) AS p"
+        " ON CONFLICT (partition, key) DO UPDATE SET stage = EXCLUDED.stage, state = EXCLUDED.state",
+        partition,
+        *zip(*profiles, strict=True),
+    )
+
+
+async def save_seen(connection: Connection, partition: int, events: Mapping[bytes, Seen]) -> None:
+    await connection.execute(
+        "INSERT INTO segmenter.seen (partition, id, content, seen_at)"
+        " SELECT $1, s.* FROM unnest($2::bytea[], $3::bigint[], $4::timestamptz[]) AS s",
+        partition,
+        list(events),
+        [seen.content for seen in events.values()],
+        [seen.seen_at for seen in events.values()],
+    )
+
+
+async def save_history(connection: Connection, partition: int, rows: Sequence[Row]) -> None:
+    await connection.execute(
+        "INSERT INTO segmenter.history (partition, customer, occurred_at, kind, id, source, name, body, changes)"
+        " SELECT $1, h.* FROM unnest($2::text[], $3::timestamptz[], $4::smallint[], $5::text[], $6::text[],"
+        " $7::text[], $8::bytea[], $9::bytea[]) AS h",
+        partition,
+        *zip(*rows, strict=True),
+    )
+
+
+async def count(connection: Connection, partition: int, processed: int, deduplicated: int, as_of: datetime) -> None:
+    await connection.execute(
+        "INSERT INTO segmenter.counters AS c (partition, processed, deduplicated, as_of) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (partition) DO UPDATE SET processed = c.processed + EXCLUDED.processed,"
+        " deduplicated = c.deduplicated + EXCLUDED.deduplicated, as_of = greatest(c.as_of, EXCLUDED.as_of)",
+        partition,
+        processed,
+        deduplicated,
+        as_of,
+    )
+
+
+async def save_definition(connection: Connection, definition: Definition) -> None:
+    await connection.execute(
+        "INSERT INTO segmenter.definitions (hash, body) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        definition.hash,
+        _encode_definition(definition),
+    )
+
+
+async def begin_sweep(connection: Connection, partition: int, definition: bytes, since: datetime) -> None:
+    await connection.execute(
+        "INSERT INTO segmenter.sweeps (partition, definition, since) VALUES ($1, $2, $3)"
+        " ON CONFLICT (partition) DO UPDATE SET definition = EXCLUDED.definition, since = EXCLUDED.since,"
+        " after_key = '', swept = 0, finished = false",
+        partition,
+        definition,
+        since,
+    )
+
+
+# Sweeping and keeping house.
+
+
+async def sweep_of(connection: Connection, partition: int) -> Sweep | None:
+    row = await connection.fetchrow(
+        "SELECT definition, after_key, swept, finished FROM segmenter.sweeps WHERE partition = $1", partition
+    )
+    return None if row is None else Sweep(*row)
+
+
+async def profiles_after(connection: Connection, partition: int, key: str, limit: int) -> dict[str, bytes]:
+    """The next profiles in the order of their keys."""
+    rows = await connection.fetch(
+        "SELECT key, state FROM segmenter.profiles WHERE partition = $1 AND key > $2 ORDER BY key LIMIT $3",
+        partition,
+        key,
+        limit,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def note_sweep(connection: Connection, partition: int, after_key: str, swept: int, finished: bool) -> None:
+    await connection.execute(
+        "UPDATE segmenter.sweeps SET after_key = $2, swept = swept + $3, finished = $4 WHERE partition = $1",
+        partition,
+        after_key,
+        swept,
+        finished,
+    )
+
+
+async def make_room(connection: Connection, spans: Iterable[Span]) -> None:
+    """Make the days and months that are not there yet; takes over what the default partition holds of them.
+
+    Attaching locks the parent less than creating in place does: others go on writing.
+    """
+    for table, name, begin, end in sorted(spans):
+        column = _COLUMN[table]
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            if await connection.fetchval("SELECT to_regclass($1)", f"segmenter.{name}") is not None:
+                continue
+            bounds = f"'{begin.isoformat()}', '{end.isoformat()}'".split(", ")
+            await connection.execute(f"CREATE TABLE segmenter.{name} (LIKE segmenter.{table} INCLUDING ALL)")
+            await connection.execute(f"LOCK TABLE segmenter.{table}_default IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(
+                f"WITH moved AS (DELETE FROM segmenter.{table}_default"
+                f"  WHERE {column} >= {bounds[0]} AND {column} < {bounds[1]} RETURNING *)"
+                f" INSERT INTO segmenter.{name} SELECT * FROM moved"
+            )
+            await connection.execute(
+                f"ALTER TABLE segmenter.{table} ATTACH PARTITION segmenter.{name}"
+                f" FOR VALUES FROM ({bounds[0]}) TO ({bounds[1]})"
+            )
+
+
+async def slowest_as_of(connection: Connection) -> datetime | None:
+    """How far the partition that is furthest behind has come."""
+    found: datetime | None = await connection.fetchval("SELECT min(as_of) FROM segmenter.counters")
+    return found
+
+
+async def drop_before(connection: Connection, table: str, cutoff: datetime, chunk: int = 10_000) -> int:
+    """Drop the days or months of `table` that end by `cutoff`, and a chunk of what the default partition has from
+    before it. Returns how many partitions and rows went; zero when there is nothing left to do.
+
+    Does nothing where others hold the table just now.
+    """
+    rows = await connection.fetch(
+        "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bound FROM pg_inherits i"
+        " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1) AND c.relname <> $2",
+        f"segmenter.{table}",
+        f"{table}_default",
+    )
+    gone = 0
+    for name, bound in rows:
+        if _end_of(bound) <= cutoff:
+            try:
+                async with connection.transaction():
+                    await connection.execute("SET LOCAL lock_timeout = '500ms'")
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                    await connection.execute(f"DROP TABLE IF EXISTS segmenter.{name}")
+            except asyncpg.LockNotAvailableError:
+                return 0
+            gone += 1
+    column = _COLUMN[table]
+    result = await connection.execute(
+        f"DELETE FROM segmenter.{table}_default WHERE ctid = ANY(ARRAY("
+        f"SELECT ctid FROM segmenter.{table}_default WHERE {column} < $1 LIMIT $2))",
+        cutoff,
+        chunk,
+    )
+    return gone + int(result.split()[-1])
+
+
+_COLUMN = {"seen": "seen_at", "history": "occurred_at"}
+
+
+def _end_of(bound: str) -> datetime:
+    """`FOR VALUES FROM ('2026-03-01 00:00:00+00') TO ('2026-04-01 00:00:00+00')`"""
+    return datetime.fromisoformat(bound.rsplit("'", 2)[1])
+
+
+# What people and programs ask.
+
+
+async def profile(connection: Connection, partition: int, key: str) -> Profile | None:
+    state = await connection.fetchval(
+        "SELECT state FROM segmenter.profiles WHERE partition = $1 AND key = $2", partition, key
+    )
+    return None if state is None else unpack_profile(state)
+
+
+async def timeline(
+    connection: Connection,
+    partition: int,
+    customer: str,
+    before: tuple[datetime, int, str, str] | None,
+    limit: int,
+) -> list[Told]:
+    """A customer's rows, newest first; `before` is the place (time, kind, id, source) of the last one that is known."""
+    condition = ""
+    place: tuple[object, ...] = ()
+    if before is not None:
+        condition, place = " AND occurred_at <= $4 AND (occurred_at, kind, id, source) < ($4, $5, $6, $7)", before
+    rows = await connection.fetch(
+        "SELECT occurred_at, kind, id, source, name, body, changes FROM segmenter.history"
+        f" WHERE partition = $1 AND customer = $2{condition}"
+        " ORDER BY occurred_at DESC, kind DESC, id DESC, source DESC LIMIT $3",
+        partition,
+        customer,
+        limit,
+        *place,
+    )
+    return [Told(*row) for row in rows]
+
+
+async def customers_by_stage(connection: Connection) -> dict[str, int]:
+    rows = await connection.fetch("SELECT stage, count(*) FROM segmenter.profiles GROUP BY stage")
+    return {row[0]: row[1] for row in rows}
+
+
+class Counted(NamedTuple):
+    """Events taken into history, and events dropped as already taken."""
+
+    processed: int
+    deduplicated: int
+
+
+async def events_counted(connection: Connection) -> Counted:
+    row = await connection.fetchrow(
+        "SELECT coalesce(sum(processed), 0)::bigint, coalesce(sum(deduplicated), 0)::bigint FROM segmenter.counters"
+    )
+    assert row is not None
+    return Counted(*row)
+
+
+async def not_in_history(connection: Connection, event_ids: Collection[str]) -> list[str]:
+    """Which of these event ids (of any source) no customer's history has. Reads all of it: for audits."""
+    rows = await connection.fetch(
+        "SELECT a.id FROM unnest($1::text[]) AS a (id)"
+        " WHERE NOT EXISTS (SELECT FROM segmenter.history h WHERE h.id = a.id AND h.kind = $2)",
+        list(event_ids),
+        int(Kind.EVENT),
+    )
+    return [row[0] for row in rows]
+
+
+async def sweeps_unfinished(connection: Connection) -> dict[int, int]:
+    """Partitions that are still being brought up to the definition in force, and how many profiles each has done."""
+    rows = await connection.fetch("SELECT partition, swept FROM segmenter.sweeps WHERE NOT finished")
+    return {row[0]: row[1] for row in rows}

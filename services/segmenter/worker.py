@@ -1,0 +1,482 @@
+"""The shell around the profile: load what a batch needs, ask the heart, save what it said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from services.segmenter import fingerprints, history, spans, store
+from services.segmenter.history import Row
+from services.segmenter.profile import Profile, Unreadable, adopt, apply, missing, pass_time, reach_date
+from services.segmenter.rules import NO_RULES, NOTHING_DEFINED, Definition, Rules, compile_rules
+from services.segmenter.store import Seen, pack_profile, unpack_profile
+from shared.contracts import customers
+from shared.contracts.customers import CustomerUpdated, DateReached
+from shared.contracts.events import MAX_HOPS, VERSION, Activation, Event, EventRecord, Refused
+from shared.contracts.streams import CUSTOMERS, EVENTS
+from shared.language.playbook import Playbook
+from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
+
+FLIP = "flip"
+"""Kind of the timer at a customer's earliest flip; the subject is the customer key."""
+DATE = "date"
+"""Kind of the timer of a journey's date; the subject is `<journey>\\n<customer key>`."""
+
+MOST_PROFILE_BYTES = 256_000
+"""Packed. An event that would make a profile larger goes to dead letters."""
+
+_RETENTION = timedelta(days=731)
+_SWEEP_PROFILES = 200
+_HOUSEKEEPING_SECONDS = 20.0
+_SEEN_MARGIN = timedelta(hours=2)
+"""How far ahead of ours the clock of whoever received an event may be."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(EventRecord).decode
+
+
+class _Versioned(msgspec.Struct):
+    v: int = 1
+
+
+_decode_version = msgspec.json.Decoder(_Versioned).decode
+
+
+class Memo(msgspec.Struct, array_like=True, frozen=True):
+    """What a partition remembers from batch to batch: the playbook in force there.
+
+    `dates` maps each journey that begins on a date to a hash of that date's definition and when it came into force.
+    """
+
+    playbook: str = ""
+    definition: bytes = b""
+    since: datetime | None = None
+    """When this definition (not only this playbook) came into force."""
+    dates: dict[str, tuple[bytes, datetime]] = {}
+
+
+NO_MEMO = Memo()
+_encode_memo = msgspec.msgpack.Encoder().encode
+_decode_memo = msgspec.msgpack.Decoder(Memo).decode
+
+
+class Shelf(Protocol):
+    """Where playbooks are found by their hash."""
+
+    async def get(self, connection: Connection, content_hash: str) -> Playbook: ...
+
+
+class SegmenterProcessor:
+    """The segmenter, as the mechanics see it (`shared.processing.port.Processor`)."""
+
+    service = "segmenter"
+    stream = EVENTS
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._rules: dict[str, Rules] = {"": NO_RULES}
+        self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
+        self._rooms: set[spans.Span] = set()
+        self._swept: dict[int, tuple[bytes, datetime | None]] = {}
+
+    def decode(self, key: str, value: bytes) -> EventRecord:
+        try:
+            record: EventRecord = _decode(value)
+        except msgspec.DecodeError as error:
+            try:
+                version = _decode_version(value).v
+            except msgspec.DecodeError:
+                version = VERSION
+            if version > VERSION:
+                raise NewerContract(f"events of version {version} need a newer release than this one.") from None
+            raise Poison(f"not a record of events: {error}") from None
+        if record.v > VERSION:
+            raise NewerContract(f"events of version {record.v} need a newer release than this one.")
+        return record
+
+    def as_of(self, message: EventRecord) -> datetime:
+        return message.received_at
+
+    async def load(
+        self,
+        connection: Connection,
+        partition: int,
+        memo: bytes,
+        messages: Sequence[EventRecord],
+        timers: Sequence[Timer],
+    ) -> SegmenterBatch:
+        told = _decode_memo(memo) if memo else NO_MEMO
+        events = [message for message in messages if isinstance(message, Event)]
+        playbooks = [told.playbook, *(m.playbook for m in messages if isinstance(m, Activation))]
+        rules = {name: await self._rules_of(connection, name) for name in dict.fromkeys(playbooks)}
+        seen: dict[bytes, Seen] = {}
+        if events:
+            received = [event.received_at for event in events]
+            await self._make_room(connection, events, max(received))
+            ids = [fingerprints.identity(event.source, event.id) for event in events]
+            since = min(received) - fingerprints.WINDOW - _SEEN_MARGIN
+            seen = await store.seen_events(connection, partition, ids, since)
+        keys = {event.key for event in events}
+        keys.update(timer.subject if timer.kind == FLIP else timer.subject.partition("\n")[2] for timer in timers)
+        packed = await store.packed_profiles(connection, partition, list(keys)) if keys else {}
+        return await self._batch(connection, partition, told, rules, packed, seen)
+
+    def tick(self, as_of: datetime, after: int) -> tuple[str, bytes]:
+        return CUSTOMERS, _encode(customers.Tick(as_of=as_of, after=after))
+
+    async def attend(self, lane: Lane) -> None:
+        """Bring every profile up to the playbook in force, and drop what is too old to be kept."""
+        loop = asyncio.get_running_loop()
+        house_kept = 0.0
+        while not lane.leaving.is_set():
+            lane.woken.clear()
+            if await self._sweep(lane):
+                continue
+            if loop.time() - house_kept >= _HOUSEKEEPING_SECONDS:
+                await self._keep_house(lane)
+                house_kept = loop.time()
+            await _first_of(lane.leaving, lane.woken, timeout=_HOUSEKEEPING_SECONDS)
+
+    async def _rules_of(self, connection: Connection, playbook: str) -> Rules:
+        found = self._rules.get(playbook)
+        if found is None:
+            found = self._rules[playbook] = compile_rules(await self._shelf.get(connection, playbook))
+            self._definitions[found.definition.hash] = found.definition
+        return found
+
+    async def _make_room(self, connection: Connection, events: Sequence[Event], latest: datetime) -> None:
+        """The days and months that a batch writes to, and those that come next."""
+        needed = spans.months("history", (event.occurred_at for event in events), latest - _RETENTION, latest)
+        needed |= {spans.month("history", latest + 3 * spans.DAY)}
+        needed |= {spans.day("seen", event.received_at) for event in events[:1]}
+        needed |= {spans.day("seen", latest), spans.day("seen", latest + spans.DAY)}
+        if not needed <= self._rooms:
+            await store.make_room(connection, needed - self._rooms)
+            self._rooms |= needed
+
+    async def _batch(
+        self,
+        connection: Connection,
+        partition: int,
+        memo: Memo,
+        rules: Mapping[str, Rules],
+        packed: Mapping[str, bytes],
+        seen: dict[bytes, Seen],
+    ) -> SegmenterBatch:
+        profiles = {key: unpack_profile(state) for key, state in packed.items()}
+        in_play = list(rules.values())
+        outdated = {
+            key: profile.definition
+            for key, profile in profiles.items()
+            if len(in_play) > 1 or profile.definition != in_play[0].definition.hash
+        }
+        unknown = set(outdated.values()) - self._definitions.keys()
+        if unknown:
+            self._definitions |= await store.definitions(connection, unknown)
+        rebuilt = await self._rebuild(connection, partition, in_play, outdated)
+        sizes = {key: len(state) for key, state in packed.items()}
+        return SegmenterBatch(partition, memo, rules, self._definitions, profiles, sizes, seen, rebuilt)
+
+    async def _rebuild(
+        self, connection: Connection, partition: int, in_play: Sequence[Rules], outdated: Mapping[str, bytes]
+    ) -> dict[str, dict[str, Any]]:
+        """From history: the aggregates that customers lack under rules that they will be brought up to."""
+        groups: dict[frozenset[str], list[str]] = {}
+        for key, definition in outdated.items():
+            wanted = set[str]()
+            held = self._definitions[definition].aggregates
+            for rules in in_play:
+                wanted |= rules.aggregates.keys() - held
+                # What one playbook of this batch drops and the next takes up again is begun anew.
+                held = held & rules.aggregates.keys()
+            if wanted:
+                groups.setdefault(frozenset(wanted), []).append(key)
+        rebuilt: dict[str, dict[str, Any]] = {}
+        for ids, keys in groups.items():
+            fed_by = {
+                event: tuple(aggregate for aggregate in aggregates if aggregate.id in ids)
+                for rules in in_play
+                for event, aggregates in rules.fed_by.items()
+                if any(aggregate.id in ids for aggregate in aggregates)
+            }
+            async for customer, rows in store.past(connection, partition, keys, fed_by.keys()):
+                rebuilt[customer] = history.rebuild({}, fed_by, rows)
+        return rebuilt
+
+    async def _sweep(self, lane: Lane) -> bool:
+        """Bring up the next few profiles of the partition; False when all of them are."""
+        if not lane.memo:
+            return False
+        memo = _decode_memo(lane.memo)
+        if self._swept.get(lane.partition) == (memo.definition, memo.since):
+            return False
+
+        async def next_chunk(connection: Connection, out: Outputs) -> bool:
+            told = _decode_memo(lane.memo)
+            sweep = await store.sweep_of(connection, lane.partition)
+            if sweep is None or sweep.finished or sweep.definition != told.definition:
+                return True
+            rules = await self._rules_of(connection, told.playbook)
+            packed = await store.profiles_after(connection, lane.partition, sweep.after_key, _SWEEP_PROFILES)
+            batch = await self._batch(connection, lane.partition, told, {told.playbook: rules}, packed, {})
+            for key in packed:
+                batch.bring_up(key, out)
+            await batch.write(connection)
+            last = max(packed, default=sweep.after_key)
+            finished = len(packed) < _SWEEP_PROFILES
+            await store.note_sweep(connection, lane.partition, last, len(packed), finished)
+            return finished
+
+        if await lane.transact(next_chunk):
+            self._swept[lane.partition] = memo.definition, memo.since
+            return False
+        return True
+
+    async def _keep_house(self, lane: Lane) -> None:
+        async def note_as_of(connection: Connection, out: Outputs) -> datetime | None:
+            await store.count(connection, lane.partition, 0, 0, lane.as_of)
+            if lane.partition != 0:
+                return None
+            return await store.slowest_as_of(connection)
+
+        slowest = await lane.transact(note_as_of)
+        if slowest is None:
+            return
+
+        async def drop(connection: Connection, out: Outputs) -> bool:
+            """Whether there may be more."""
+            gone = await store.drop_before(connection, "seen", slowest - fingerprints.WINDOW - _SEEN_MARGIN)
+            return gone + await store.drop_before(connection, "history", slowest - _RETENTION) > 0
+
+        while not lane.leaving.is_set() and await lane.transact(drop):
+            pass
+
+
+class SegmenterBatch:
+    """One batch (`shared.processing.port.Batch`): profiles by customer key, and all that is to be written."""
+
+    def __init__(
+        self,
+        partition: int,
+        memo: Memo,
+        rules: Mapping[str, Rules],
+        definitions: Mapping[bytes, Definition],
+        profiles: dict[str, Profile],
+        sizes: dict[str, int],
+        seen: dict[bytes, Seen],
+        rebuilt: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._partition = partition
+        self._memo = memo
+        self._all_rules = rules
+        self._rules = rules[memo.playbook]
+        self._definitions = definitions
+        self._profiles = profiles
+        self._sizes = sizes
+        self._seen = seen
+        self._rebuilt = rebuilt
+        self._changed: set[str] = set()
+        self._taken: dict[bytes, Seen] = {}
+        self._rows: list[Row] = []
+        self._processed = 0
+        self._deduplicated = 0
+        self._sweep_since: datetime | None = None
+        self._activated: list[Rules] = []
+        self._as_of: datetime | None = None
+
+    def handle(self, message: EventRecord, out: Outputs) -> None:
+        self._as_of = out.as_of
+        if isinstance(message, Event):
+            self._take(message, out)
+        elif isinstance(message, Refused):
+            out.dead_letter(message.source, message.body, message.code, message.message)
+        else:
+            self._activate(message, out)
+
+    def fire(self, timer: Timer, out: Outputs) -> None:
+        self._as_of = out.as_of
+        if timer.kind == FLIP:
+            self._flip(timer.subject, out)
+        else:
+            journey, _, key = timer.subject.partition("\n")
+            self._reach_date(journey, key, out)
+
+    def bring_up(self, key: str, out: Outputs) -> Profile | None:
+        """The customer's profile, up to the rules in force here; what that changed is told as such."""
+        self._as_of = out.as_of
+        profile = self._profiles.get(key)
+        rules = self._rules
+        if profile is None or profile.definition == rules.definition.hash:
+            return profile
+        before = self._definitions[profile.definition]
+        lacking = missing(profile, rules, before)
+        states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
+        if self._activated and lacking:
+            # Events of this very batch, from before the activation, are not in the database yet.
+            fed_by = {
+                event: tuple(aggregate for aggregate in aggregates if aggregate.id in lacking)
+                for event, aggregates in rules.fed_by.items()
+            }
+            states = history.rebuild(states, fed_by, (row for row in self._rows if row.customer == key))
+        since = {journey: at for journey, (_, at) in self._memo.dates.items()}
+        after, record = adopt(profile, key, rules, before, states, since, out.as_of)
+        self._sizes[key] = len(pack_profile(after))
+        self._keep(key, profile, after, out)
+        if record is not None:
+            self._tell(record, out)
+        return after
+
+    async def save(self, connection: Connection) -> bytes:
+        await self.write(connection)
+        for rules in self._activated:
+            await store.save_definition(connection, rules.definition)
+        if self._sweep_since is not None:
+            await store.begin_sweep(connection, self._partition, self._memo.definition, self._sweep_since)
+        if (self._processed or self._deduplicated) and self._as_of is not None:
+            await store.count(connection, self._partition, self._processed, self._deduplicated, self._as_of)
+        return _encode_memo(self._memo) if self._memo is not NO_MEMO else b""
+
+    async def write(self, connection: Connection) -> None:
+        """Profiles, de-duplication and history."""
+        if self._changed:
+            profiles = [
+                (key, profile.stage, pack_profile(profile))
+                for key, profile in ((key, self._profiles[key]) for key in sorted(self._changed))
+            ]
+            await store.save_profiles(connection, self._partition, profiles)
+        if self._taken:
+            await store.save_seen(connection, self._partition, self._taken)
+        if self._rows:
+            await store.save_history(connection, self._partition, self._rows)
+
+    def _take(self, event: Event, out: Outputs) -> None:
+        identity = fingerprints.identity(event.source, event.id)
+        content = fingerprints.content(event)
+        seen = self._seen.get(identity)
+        if seen is not None and seen.seen_at > out.as_of - fingerprints.WINDOW:
+            if seen.content == content:
+                self._deduplicated += 1
+            else:
+                self._set_aside(
+                    event,
+                    out,
+                    "conflicting_duplicate",
+                    f"{event.source} sent another event with the id {event.id!r} within a day. Give each its own.",
+                )
+            return
+        if event.hops > MAX_HOPS:
+            self._set_aside(
+                event,
+                out,
+                "loop",
+                f"{event.name!r} is the consequence of a consequence, {event.hops} times over; {MAX_HOPS} is the most. "
+                f"Find the journey that answers its own event.",
+            )
+            return
+        if "\0" in event.key or "\0" in event.id or "\0" in event.source or "\0" in event.name:
+            self._set_aside(event, out, "unreadable", "a name or an id holds a NUL character. Send it without.")
+            return
+        profile = self.bring_up(event.key, out)
+        try:
+            after, records = apply(profile, event, self._rules, out.as_of)
+        except Unreadable as error:
+            self._set_aside(event, out, "unreadable", str(error))
+            return
+        if not self._fits(event, after):
+            self._set_aside(
+                event,
+                out,
+                "profile_too_large",
+                f"with this event the profile of {event.key!r} would exceed {MOST_PROFILE_BYTES} bytes. "
+                f"Send fewer or shorter traits.",
+            )
+            return
+        self._keep(event.key, profile, after, out)
+        for record in records:
+            self._tell(record, out)
+        self._seen[identity] = self._taken[identity] = Seen(content, out.as_of)
+        self._processed += 1
+
+    def _fits(self, event: Event, after: Profile) -> bool:
+        """Whether the profile may be kept. It is measured only where a bound on its growth reaches the limit."""
+        rules = self._rules
+        said = len(event.properties) + len(event.traits) + len(event.context) + 200
+        fed = len(rules.fed_by.get(event.name, ()))
+        # A number of JSON takes at most nine bytes for two; a value may enter several aggregates, and the cart.
+        size = self._sizes.get(event.key, 0) + 5 * said * (2 + fed) + rules.condition_bytes
+        if size > MOST_PROFILE_BYTES:
+            size = len(pack_profile(after))
+            if size > MOST_PROFILE_BYTES:
+                return False
+        self._sizes[event.key] = size
+        return True
+
+    def _flip(self, key: str, out: Outputs) -> None:
+        profile = self.bring_up(key, out)
+        if profile is None:
+            return
+        after, record = pass_time(profile, key, self._rules, out.as_of)
+        self._keep(key, profile, after, out)
+        if record is not None:
+            self._tell(record, out)
+
+    def _reach_date(self, journey: str, key: str, out: Outputs) -> None:
+        profile = self.bring_up(key, out)
+        if profile is None:
+            return
+        after, record = reach_date(profile, key, self._rules, journey, out.as_of)
+        self._keep(key, profile, after, out)
+        if record is not None:
+            self._tell(record, out)
+
+    def _activate(self, activation: Activation, out: Outputs) -> None:
+        rules = self._rules = self._all_rules[activation.playbook]
+        self._activated.append(rules)
+        definition = rules.definition
+        since = self._memo.since
+        if definition.hash != self._memo.definition:
+            since = self._sweep_since = out.as_of
+        dates = {}
+        for journey, text in definition.dates.items():
+            held = self._memo.dates.get(journey)
+            dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
+        self._memo = Memo(activation.playbook, definition.hash, since, dates)
+        forwarded = customers.Activation(as_of=out.as_of, playbook=activation.playbook)
+        out.emit_here(CUSTOMERS, "", _encode(forwarded))
+
+    def _keep(self, key: str, before: Profile | None, after: Profile, out: Outputs) -> None:
+        """Hold a profile for the end of the batch, and set its timers."""
+        self._profiles[key] = after
+        self._changed.add(key)
+        if after.timer is not None and (before is None or after.timer != before.timer):
+            out.set_timer(FLIP, key, after.timer)
+        dates_before = before.dates if before is not None else {}
+        if after.dates is not dates_before:
+            for journey in dates_before.keys() | after.dates.keys():
+                held, next_ = dates_before.get(journey), after.dates.get(journey)
+                due = next_.due if next_ is not None else None
+                if due != (held.due if held is not None else None):
+                    out.set_timer(DATE, f"{journey}\n{key}", due)
+
+    def _tell(self, record: CustomerUpdated | DateReached, out: Outputs) -> None:
+        self._rows.append(
+            history.row_of(record) if isinstance(record, CustomerUpdated) else history.row_of_date(record)
+        )
+        out.emit(CUSTOMERS, record.customer.key, _encode(record))
+
+    def _set_aside(self, event: Event, out: Outputs, code: str, message: str) -> None:
+        out.dead_letter(event.key, _encode(event), code, message)
+
+
+async def _first_of(*events: asyncio.Event, timeout: float) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
