@@ -1,0 +1,330 @@
+"""Which events are taken. Pure: the bytes of a call and what surrounds it -> Event | Rejection; nothing raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from services.ingest.calls import (
+    ABSENT,
+    BY_TYPE,
+    IDENTIFY,
+    MAX_DEPTH,
+    MAX_EVENT_BYTES,
+    MAX_ID,
+    MAX_MESSAGE_ID,
+    MAX_NAME,
+    NAMES,
+    NULL,
+    PAGE,
+    SCREEN,
+    TRACK,
+    Call,
+    Definition,
+    ExactCall,
+    Identifier,
+)
+from services.ingest.reading import in_words
+from services.ingest.refusals import Rejection
+from shared.contracts.events import EMPTY, Event
+
+# What code writes where it has no id. One such id would join strangers into one customer.
+# The list follows PostHog's (https://posthog.com/docs/data/identify, "illegal distinct ids").
+PLACEHOLDERS = frozenset(
+    {"null", "undefined", "0", "none", "nan", "nil", "true", "false", "[object object]", "(null)", "<null>", "n/a"}
+    | {"anonymous", "guest", "unknown", "distinct_id", "distinctid", "id", "email", "not_authenticated", "-1"}
+    | {"00000000-0000-0000-0000-000000000000", '""', "''"}
+)
+_LONGEST_PLACEHOLDER = max(map(len, PLACEHOLDERS))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_exact = msgspec.json.Decoder(ExactCall).decode
+_call = msgspec.json.Decoder(Call).decode
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+_NAMED = frozenset(NAMES.values())
+_BESIDE = ("category", "previous_id", "group_id", "channel", "version", "received_at", "metadata")
+"""Fields that the protocol (or RudderStack's dialect of it) names, and for which an Event has no place of its own."""
+_beside = attrgetter(*_BESIDE)
+_NONE_BESIDE = (None,) * len(_BESIDE)
+_BLANK = (ABSENT, EMPTY, NULL)
+_NOTHING: dict[str, Any] = {}
+
+
+class Envelope(NamedTuple):
+    """What surrounds an event: who sent it, when it came (UTC), and what its batch says of all."""
+
+    source: str
+    received_at: datetime
+    sent_at: datetime | None = None
+    context: Mapping[str, Raw] = _NOTHING
+    integrations: Mapping[str, Any] = _NOTHING
+
+
+class _Refused(Exception):
+    """Carries a Rejection out of the reading of a field; it does not leave this module."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code, self.message = code, message
+
+
+def admit(item: bytes, definition: Definition | None, envelope: Envelope, place: int = 0) -> Event | Rejection:
+    """The event that a call's bytes say, or why there is none.
+
+    `definition` is the call that the path names; None in a batch, where each event's `type` names it. `place` counts
+    the events of a request. What is accepted can be read by everybody down the road: its JSON is whole, its numbers
+    are in range, its depth is bounded.
+    """
+    event_id = ""
+    try:
+        if len(item) > MAX_EVENT_BYTES:
+            raise _Refused("event_too_large", f"The event has {len(item)} bytes; {MAX_EVENT_BYTES} are allowed.")
+        call, unnamed = _read(item)
+        event_id = _message_id(call.message_id)
+        if definition is None:
+            definition = BY_TYPE.get(call.type)
+            if definition is None:
+                raise _Refused("unknown_type", f"`type` is {_shown(call.type)}. It is one of {', '.join(BY_TYPE)}.")  # type: ignore[arg-type]
+        return _event(call, unnamed, definition, envelope, event_id or _derived_id(item, call, envelope, place))
+    except _Refused as refused:
+        return Rejection(refused.code, refused.message, event_id)
+    except RecursionError:
+        return Rejection("too_deep", f"The event is nested more than {MAX_DEPTH} deep. Flatten it.", event_id)
+
+
+def instant(text: object) -> datetime | None:
+    """A moment in ISO 8601 (without a zone: UTC); None where it is none."""
+    if type(text) is not str:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _event(call: Call, unnamed: Mapping[str, Raw], definition: Definition, envelope: Envelope, event_id: str) -> Event:
+    for field in definition.required:
+        if getattr(call, field) in (None, ""):
+            raise _Refused("missing_field", f"`{NAMES[field]}` is missing: {definition.type} requires it.")
+    user_id = _customer(call.user_id, "userId")
+    # A junk anonymous id beside a good user id is no reason to lose an order: the event is the user's.
+    anonymous_id = None if user_id and _junk(call.anonymous_id) else _customer(call.anonymous_id, "anonymousId")
+    key = user_id or anonymous_id
+    if key is None:
+        raise _Refused("missing_id", "`userId` and `anonymousId` are both missing. Send at least one of them.")
+    context, said = _context(call.context, envelope.context)
+    traits, known = _object(call.traits, "traits")
+    if not known and definition is IDENTIFY and said.get("traits"):
+        traits, _ = _object(_fields(context)["traits"], "context.traits")
+    name = _name(call, definition)
+    return Event(
+        id=event_id,
+        source=envelope.source,
+        key=key,
+        type=definition.type,
+        name=name,
+        user_id=user_id,
+        anonymous_id=anonymous_id,
+        occurred_at=_occurred_at(call, envelope),
+        received_at=envelope.received_at,
+        properties=_object(call.properties, "properties")[0],
+        traits=traits,
+        context=context,
+        extra=_extra(call, name, unnamed, envelope.integrations),
+        historical=said.get("historical") is True,
+    )
+
+
+def _read(item: bytes) -> tuple[Call, Mapping[str, Raw]]:
+    """The call, and the fields that the protocol does not name."""
+    if item.count(b"{") + item.count(b"[") > MAX_DEPTH and _depth(item) > MAX_DEPTH:
+        raise _Refused("too_deep", f"The event is nested more than {MAX_DEPTH} deep. Flatten it.")
+    try:
+        return _exact(item), _NOTHING
+    except msgspec.ValidationError:
+        pass
+    except ValueError as error:
+        raise _Refused("invalid_json", f"The event is not JSON: {error}.") from None
+    # The strict decoder stopped at an unknown field or at a wrong type: this one tells which.
+    try:
+        unnamed = {name: value for name, value in _fields(item).items() if name not in _NAMED}
+        return _call(item), unnamed
+    except msgspec.ValidationError as error:
+        raise _Refused("invalid_field", in_words(error)) from None
+    except ValueError as error:
+        raise _Refused("invalid_json", f"The event is not JSON: {error}.") from None
+
+
+def _depth(item: bytes) -> int:
+    """How deep the nesting goes; infinite depth is cut off where the decoder stops."""
+    try:
+        level = [_any(item)]
+    except RecursionError:
+        return MAX_DEPTH + 1
+    except ValueError:
+        return 0  # no JSON: refused for that by whoever reads it next
+    depth = 0
+    while level := [value for value in level if isinstance(value, dict | list)]:
+        depth += 1
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+    return depth
+
+
+def _object(raw: Raw, field: str) -> tuple[Raw, Mapping[str, Any]]:
+    """An object's bytes and what they say; absent and null are empty. Decoding it proves that others can."""
+    if raw in _BLANK:
+        return EMPTY, _NOTHING
+    try:
+        said = _any(raw)
+    except msgspec.ValidationError as error:
+        raise _Refused("invalid_json", f"`{field}`: {str(error).partition(' - at ')[0].lower()}.") from None
+    except ValueError as error:
+        raise _Refused("invalid_json", f"`{field}` is not JSON: {error}.") from None
+    if type(said) is not dict:
+        raise _Refused("invalid_field", f"`{field}`: expected an object, got {_shown(said)}.")
+    return raw, said
+
+
+def _context(raw: Raw, shared: Mapping[str, Raw]) -> tuple[Raw, Mapping[str, Any]]:
+    """The event's context over its batch's: what the event says itself, wins."""
+    own, said = _object(raw, "context")
+    if not shared:
+        return own, said
+    return _object(Raw(_encode({**shared, **_fields(own)})), "context")
+
+
+def _extra(call: Call, name: str, unnamed: Mapping[str, Raw], shared: Mapping[str, Any]) -> Raw:
+    """What the call says beyond the places that an Event has, under the names of the wire."""
+    integrations = call.integrations or _NOTHING
+    if type(integrations) is not dict:
+        raise _Refused("invalid_field", f"`integrations`: expected an object, got {_shown(integrations)}.")
+    kept: dict[str, Any] = {}
+    values = _beside(call)
+    if values != _NONE_BESIDE:
+        kept = {NAMES[field]: value for field, value in zip(_BESIDE, values, strict=True) if value is not None}
+        if "groupId" in kept:
+            kept["groupId"] = _text(call.group_id)
+        if "previousId" in kept:
+            kept["previousId"] = _customer(call.previous_id, "previousId")
+    if call.event and call.event != name:
+        kept["event"] = call.event
+    if call.name and call.name != name:
+        kept["name"] = call.name
+    if shared or integrations:
+        kept["integrations"] = {**shared, **integrations}
+    if unnamed:
+        kept.update(unnamed)
+    return _object(Raw(_encode(kept)), "a field beside the protocol's")[0] if kept else EMPTY
+
+
+def _occurred_at(call: Call, envelope: Envelope) -> datetime:
+    """When it happened by our clock: `receivedAt - (sentAt - timestamp)`, never after it was received.
+
+    Who sends both `timestamp` and `originalTimestamp` has corrected the first already (Segment's own form of it).
+    """
+    received_at = envelope.received_at
+    written, original = call.timestamp, call.original_timestamp
+    if written is None and original is None:
+        return received_at
+    moment = instant(original if written is None else written)
+    if moment is None:
+        raise _Refused(
+            "invalid_timestamp",
+            f"{_shown(original if written is None else written)} is no time. Write ISO 8601: 2025-03-01T12:30:00Z.",
+        )
+    corrected = written is not None and original is not None
+    sent_at = None if corrected else envelope.sent_at or instant(call.sent_at)
+    try:
+        occurred_at = moment.astimezone(UTC) if sent_at is None else received_at - (sent_at - moment)
+    except OverflowError:
+        occurred_at = None
+    if occurred_at is None or occurred_at < _EPOCH:
+        raise _Refused("invalid_timestamp", f"{_shown(written or original)} lies before 1970 by our clock. Correct it.")
+    return occurred_at if occurred_at < received_at else received_at
+
+
+def _text(value: Identifier) -> str | None:
+    """An id as text: numbers as they are read aloud (42, not 42.0), null and empty as absent."""
+    if value is None or type(value) is str:
+        return value or None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+
+
+def _junk(value: Identifier) -> bool:
+    text = _text(value)
+    return text is not None and len(text) <= _LONGEST_PLACEHOLDER + 8 and text.strip().lower() in PLACEHOLDERS
+
+
+def _customer(value: Identifier, field: str) -> str | None:
+    """A customer's id, or None where there is none."""
+    text = _text(value)
+    if text is None:
+        return None
+    if _junk(text) or text.isspace():
+        raise _Refused("refused_id", f"`{field}` is {_shown(text)}, which names nobody. Send the customer's own id.")
+    if len(text) > MAX_ID:
+        raise _Refused("invalid_id", f"`{field}` has {len(text)} characters; {MAX_ID} are allowed.")
+    if _has_controls(text):
+        raise _Refused("invalid_id", f"`{field}` has control characters. Remove them.")
+    return text
+
+
+def _message_id(value: Identifier) -> str:
+    text = _text(value)
+    if text is None:
+        return ""
+    if len(text) > MAX_MESSAGE_ID:
+        raise _Refused("invalid_message_id", f"`messageId` has {len(text)} characters; {MAX_MESSAGE_ID} are allowed.")
+    if _has_controls(text):
+        raise _Refused("invalid_message_id", "`messageId` has control characters. Remove them.")
+    return text
+
+
+def _derived_id(item: bytes, call: Call, envelope: Envelope, place: int) -> str:
+    """An id for an event that brought none, from its own bytes, so that the same event sent again has it again.
+
+    Without a time of its own an event cannot be told from the same thing happening twice: then the moment and the
+    place of its arrival count as well, and a repetition is another event.
+    """
+    digest = blake2b(item, digest_size=16, key=envelope.source.encode()[:64])
+    if call.timestamp is None and call.original_timestamp is None:
+        digest.update(f"/{envelope.received_at.isoformat()}/{place}".encode())
+    return digest.hexdigest()
+
+
+def _name(call: Call, definition: Definition) -> str:
+    """The event's name, or the page's or screen's (which RudderStack's apps send as `event`)."""
+    if definition is TRACK:
+        name = call.event or ""
+    elif definition is PAGE or definition is SCREEN:
+        name = call.name or call.event or ""
+    else:
+        return ""
+    if len(name) > MAX_NAME:
+        raise _Refused("invalid_name", f"The name has {len(name)} characters; {MAX_NAME} are allowed.")
+    if "\x00" in name:
+        raise _Refused("invalid_name", "The name holds U+0000. Remove it.")
+    return name
+
+
+def _has_controls(text: str) -> bool:
+    return not text.isprintable() and any(char < " " or "\x7f" <= char <= "\x9f" for char in text)
+
+
+def _shown(value: object) -> str:
+    """A value for a message: short, and as a developer would write it."""
+    if value is None:
+        return "missing"
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = str(value)
+    return f"“{text[:40]}…”" if len(text) > 40 else f"“{text}”"

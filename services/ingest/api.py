@@ -1,0 +1,304 @@
+"""Ingest's HTTP face: a thin ASGI application takes the calls, and FastAPI everything else (pages for operators)."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+from fastapi import FastAPI
+
+from services.ingest.admission import Envelope, admit, instant
+from services.ingest.batching import OpenBatches
+from services.ingest.calls import BATCH, CALLS, MAX_BATCH_BYTES, MAX_EVENT_BYTES, Definition
+from services.ingest.documentation import document
+from services.ingest.reading import open_batch, unpack, written_key
+from services.ingest.refusals import Rejection
+from services.ingest.sources import Sources
+from shared.clock import Clock
+from shared.contracts.events import Event, Refused
+from shared.contracts.streams import partition_of
+from shared.errors import Unavailable
+from shared.http import face
+from shared.log.port import Entry, RecordTooLarge
+from shared.telemetry import INGEST_EVENTS, INGEST_REFUSED, INGEST_REQUESTS
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Ready = Callable[[], Awaitable[list[str]]]
+
+ROUTES: dict[str, Definition | None] = {
+    f"/v1/{name}{slash}": call
+    for names, call in [(BATCH, None), *(((call.type, call.letter), call) for call in CALLS)]
+    for name in names
+    for slash in ("", "/")
+}
+"""From each path, with and without a slash at its end, to its call; None for a batch."""
+
+# Any page may post: that is what a write key in a page is for. No cookie and no login is ever looked at.
+_ANY_ORIGIN = (b"access-control-allow-origin", b"*")
+_HEADERS = [(b"content-type", b"application/json"), _ANY_ORIGIN]
+_PREFLIGHT = [
+    _ANY_ORIGIN,
+    (b"access-control-allow-methods", b"POST"),
+    (b"access-control-allow-headers", b"authorization, content-type, content-encoding, traceparent"),
+    (b"access-control-max-age", b"86400"),
+]
+_RETRY_AFTER = b"2"
+"""Seconds. Longer than a leader election or a restart of PostgreSQL usually takes; the clients wait and go on."""
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_encode = msgspec.json.Encoder().encode
+_logger = structlog.get_logger("rapport.ingest")
+
+
+class Answer(NamedTuple):
+    """What a client gets."""
+
+    status: int
+    body: bytes
+    headers: list[tuple[bytes, bytes]] = _HEADERS
+
+
+class _Headers(NamedTuple):
+    """What matters of a request's headers: Basic auth's user, how the body is packed, its size in bytes, its trace."""
+
+    key: str | None
+    packed: bytes
+    length: int
+    trace: str | None
+
+
+class _Post(NamedTuple):
+    """A request that was read: what goes to the log, by partition, and what its answer will say.
+
+    `refused` is set where the request as a whole is refused, once its bytes are kept.
+    """
+
+    entries: dict[int, list[Entry]]
+    source: str
+    accepted: int
+    rejected: list[tuple[int, Rejection]]
+    refused: Rejection | None = None
+
+
+class Intake:
+    """An ASGI application that takes the calls and passes everything else on to `rest`."""
+
+    def __init__(
+        self, rest: FastAPI, sources: Sources, batches: OpenBatches, clock: Clock, partitions: Callable[[], int]
+    ) -> None:
+        self._rest, self._sources, self._batches, self._clock = rest, sources, batches, clock
+        self._partitions = partitions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+            return
+        path = scope["path"]
+        if root := scope.get("root_path"):
+            path = path.removeprefix(root)
+        if path not in ROUTES:
+            await self._rest(scope, receive, send)
+        elif scope["method"] == "POST":
+            try:
+                answer = await self._take(ROUTES[path], scope["headers"], receive)
+            except Exception:
+                _logger.exception("call failed", path=path)
+                answer = _refuse(Rejection("internal_error", "Rapport failed; its log says why. Send the same again."))
+            if answer is not None:
+                await _send(send, answer)
+        elif scope["method"] == "OPTIONS":
+            await _send(send, Answer(204, b"", _PREFLIGHT))
+        else:
+            await _send(send, _refuse(Rejection("method_not_allowed", f"{path} takes POST only. Post to it.")))
+
+    async def _take(
+        self, call: Definition | None, raw_headers: Iterable[tuple[bytes, bytes]], receive: Receive
+    ) -> Answer | None:
+        """Read, admit, wait for the log, answer; None where the client has gone."""
+        headers = _headers(raw_headers)
+        if headers.packed not in (b"", b"gzip", b"x-gzip", b"identity"):
+            return _refuse(Rejection("unsupported_encoding", "The body is packed in another way than gzip. Use gzip."))
+        source = None
+        if headers.key is not None:
+            source = self._sources.find(headers.key)
+            if source is None:
+                return _refuse(_UNKNOWN_KEY)
+        body = await self._body(headers.length, receive)
+        if not isinstance(body, bytes):
+            return body and _refuse(body)
+        post = self._read(call, source, headers.trace, body)
+        if isinstance(post, Rejection):
+            return _refuse(post)
+        done = self._batches.append(post.entries)
+        if done is None:
+            return _refuse(_STOPPING if self._batches.closed else _OVERLOADED)
+        try:
+            await done
+        except Unavailable as trouble:
+            return _refuse(Rejection("log_unavailable", f"{trouble} Send the same again; it counts once."))
+        except RecordTooLarge as refused:
+            return _refuse(Rejection("event_too_large", f"The log takes no record of this size: {refused}"))
+        return _taken(post)
+
+    async def _body(self, length: int, receive: Receive) -> bytes | Rejection | None:
+        """The body, bounded as it comes in; None where the client has gone."""
+        if length > MAX_BATCH_BYTES:
+            return _BODY_TOO_LARGE
+        parts: list[bytes] = []
+        size = held = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                part = message.get("body", b"")
+                size += len(part)
+                if size > MAX_BATCH_BYTES:
+                    return _BODY_TOO_LARGE
+                if not message.get("more_body", False):
+                    return b"".join([*parts, part]) if parts else part
+                if not self._batches.reserve(len(part)):
+                    return _OVERLOADED
+                held += len(part)
+                parts.append(part)
+        finally:
+            self._batches.release(held)
+
+    def _read(self, call: Definition | None, source: str | None, trace: str | None, packed: bytes) -> _Post | Rejection:
+        """Everything between the last byte of the request and the log; nothing here waits."""
+        now = self._clock.now()
+        body = unpack(packed)
+        if isinstance(body, Rejection):
+            return self._kept(packed, body, source, now, trace)
+        if call is None:
+            posted = open_batch(body)
+            if isinstance(posted, Rejection):
+                return self._kept(body, posted, source, now, trace)
+            items, key = posted.items, posted.write_key
+            envelope = Envelope("", now, instant(posted.sent_at), posted.context, posted.integrations)
+        elif len(body) > MAX_EVENT_BYTES:
+            return Rejection("event_too_large", f"The event has {len(body)} bytes; {MAX_EVENT_BYTES} are allowed.")
+        else:
+            items, key = [body], None if source else written_key(body)
+            envelope = Envelope("", now)
+        if source is None:
+            if key is None or isinstance(key, Rejection):
+                return key or _MISSING_KEY
+            source = self._sources.find(key) if type(key) is str else None
+            if source is None:
+                return _UNKNOWN_KEY
+        return self._admit(items, call, envelope._replace(source=source), trace)
+
+    def _admit(self, items: list[bytes], call: Definition | None, envelope: Envelope, trace: str | None) -> _Post:
+        """The good events, and the bad ones with their bytes and the reason, each for its partition."""
+        partitions = self._partitions()
+        entries: dict[int, list[Entry]] = {}
+        rejected: list[tuple[int, Rejection]] = []
+        for place, item in enumerate(items):
+            admitted = admit(item, call, envelope, place)
+            if isinstance(admitted, Event):
+                entry = Entry(admitted.key, _encode(admitted), None, trace)
+            else:
+                rejected.append((place, admitted))
+                entry = _refused(item, admitted, envelope.source, envelope.received_at, trace)
+            entries.setdefault(partition_of(entry.key, partitions), []).append(entry)
+        refused = rejected[0][1] if call is not None and rejected else None
+        return _Post(entries, envelope.source, len(items) - len(rejected), rejected, refused)
+
+    def _kept(
+        self, body: bytes, why: Rejection, source: str | None, now: datetime, trace: str | None
+    ) -> _Post | Rejection:
+        """A body in which no event can be found, kept as a whole, since clients throw away what is answered 400.
+
+        Not what is merely too large, nor where the body was to say whose it is: that cannot be known now."""
+        if source is None or why.status != 400:
+            return why
+        entry = _refused(body, why, source, now, trace)
+        return _Post({partition_of(source, self._partitions()): [entry]}, source, 0, [(0, why)], why)
+
+
+def create(sources: Sources, batches: OpenBatches, clock: Clock, partitions: Callable[[], int], ready: Ready) -> Intake:
+    """Ingest's application: the calls, `/docs`, and the operators' pages."""
+    rest = face("Rapport ingest", "Takes what customers did, in the manner of Segment's HTTP tracking API.", ready)
+    document(rest)
+    return Intake(rest, sources, batches, clock, partitions)
+
+
+_UNKNOWN_KEY = Rejection("unknown_key", "The write key belongs to no source. Check it, and where it is posted to.")
+_MISSING_KEY = Rejection("missing_key", "There is no write key. Send it as Basic auth's user, or as `writeKey`.")
+_BODY_TOO_LARGE = Rejection("batch_too_large", f"The body is larger than {MAX_BATCH_BYTES} bytes. Send less at once.")
+_OVERLOADED = Rejection("overloaded", "Too much waits for the log already. Send the same again in a moment.")
+_STOPPING = Rejection("stopping", "This process is stopping. Send the same again; another one answers.")
+_ONE_TAKEN = Answer(200, b'{"success":true,"accepted":1,"rejected":[]}')
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
+    key: str | None = None
+    packed, length, trace = b"", 0, None
+    for name, value in raw:
+        if name == b"authorization":
+            key = _basic_user(value)
+        elif name == b"content-encoding":
+            packed = value.strip().lower()
+        elif name == b"content-length":
+            length = int(value) if value.isdigit() else 0
+        elif name == b"traceparent" and _TRACEPARENT.fullmatch(value):
+            trace = value.decode()
+    return _Headers(key, packed, length, trace)
+
+
+def _basic_user(value: bytes) -> str | None:
+    """The user of `Basic base64(user:password)` (RFC 7617); None for another scheme. The password says nothing here."""
+    scheme, _, credentials = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return b64decode(credentials).decode().partition(":")[0]
+    except ValueError:
+        return ""
+
+
+def _refused(item: bytes, why: Rejection, source: str, now: datetime, trace: str | None) -> Entry:
+    record = Refused(source=source, received_at=now, code=why.code, message=why.message, body=item, id=why.event_id)
+    return Entry(source, _encode(record), None, trace)
+
+
+def _taken(post: _Post) -> Answer:
+    """The log has everything: what was taken and what was not."""
+    INGEST_EVENTS.labels(post.source).inc(post.accepted)
+    for _, why in post.rejected:
+        INGEST_REFUSED.labels(post.source, why.code).inc()
+    if post.refused is not None:
+        return _refuse(post.refused)
+    INGEST_REQUESTS.labels("ok").inc()
+    if post.accepted == 1 and not post.rejected:
+        return _ONE_TAKEN
+    rejected = [{"index": place, "code": why.code, "message": why.message} for place, why in post.rejected]
+    return Answer(200, _encode({"success": True, "accepted": post.accepted, "rejected": rejected}))
+
+
+def _refuse(why: Rejection) -> Answer:
+    INGEST_REQUESTS.labels(why.code).inc()
+    headers = _HEADERS
+    if why.status == 503:
+        headers = [*headers, (b"retry-after", _RETRY_AFTER), (b"access-control-expose-headers", b"retry-after")]
+    elif why.status == 405:
+        headers = [*headers, (b"allow", b"POST, OPTIONS")]
+    elif why.status == 413:
+        # What is left of the body is not read.
+        headers = [*headers, (b"connection", b"close")]
+    return Answer(why.status, _encode({"code": why.code, "message": why.message}), headers)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    length = (b"content-length", str(len(answer.body)).encode())
+    headers = [*answer.headers, length] if answer.body else answer.headers
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

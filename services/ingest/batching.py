@@ -1,0 +1,225 @@
+"""One open batch per partition: what many requests bring within a few milliseconds goes to the log in one append."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+
+import structlog
+
+from shared.errors import RapportError, Unavailable
+from shared.log.port import Entry, Log, RecordTooLarge
+from shared.telemetry import INGEST_APPEND_SECONDS, INGEST_BYTES_IN_FLIGHT
+
+APPEND_BYTES = 1024 * 1024
+"""A batch that has this many bytes takes no further request; the next one opens."""
+
+_logger = structlog.get_logger("rapport.ingest")
+
+
+class OpenBatches:
+    """Gathers entries and hands them to the log, in the order in which they came to each partition.
+
+    At most one append per partition is under way, so the log sees a customer's events in the order of the requests. A
+    request's entries for one partition are never torn over two appends: of a request that is sent again because of a
+    failure, the log has either a beginning or nothing.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        stream: str,
+        *,
+        flush_seconds: float,
+        answer_seconds: float,
+        bytes_in_flight: int,
+    ) -> None:
+        """`flush_seconds`: how long the first entry waits for others. `answer_seconds`: after which time a request is
+        told that the log has not confirmed. `bytes_in_flight`: how much may wait for bodies and for the log."""
+        self._log, self._stream = log, stream
+        self._flush_seconds, self._answer_seconds = flush_seconds, answer_seconds
+        self._limit, self._in_flight = bytes_in_flight, 0
+        self._lanes: defaultdict[int, _Lane] = defaultdict(_Lane)
+        self._waiting: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._writers: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def reserve(self, size: int) -> bool:
+        """Count `size` bytes as in flight; False where that would be too many."""
+        if self._in_flight + size > self._limit:
+            return False
+        self._in_flight += size
+        return True
+
+    def release(self, size: int) -> None:
+        self._in_flight -= size
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes of bodies that are being read and of entries that wait for the log."""
+        return self._in_flight
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def append(self, entries: Mapping[int, Sequence[Entry]]) -> asyncio.Future[None] | None:
+        """A future that is done when the log has all entries (by partition), or raises Unavailable or RecordTooLarge.
+
+        None where they exceed the bytes in flight, or after `close`: nothing was taken then."""
+        sizes = {partition: sum(len(entry.value) for entry in some) for partition, some in entries.items()}
+        if self._closed or not self.reserve(sum(sizes.values())):
+            return None
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not entries:
+            done.set_result(None)
+        request = _Request(done, len(entries))
+        for partition, some in entries.items():
+            self._add(partition, some, sizes[partition], request)
+        return done
+
+    async def close(self) -> None:
+        """Take nothing more, and wait until the log has (or has refused) everything that was taken.
+
+        A log that does not answer is waited for as long as a request is."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._flush()
+        if self._writers:
+            _, hanging = await asyncio.wait(self._writers, timeout=self._answer_seconds)
+            for writer in hanging:
+                writer.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+
+    def _add(self, partition: int, entries: Sequence[Entry], size: int, request: _Request) -> None:
+        lane = self._lanes[partition]
+        if not lane.batches or lane.batches[-1].size >= APPEND_BYTES:
+            batch = _Batch()
+            batch.alarm = asyncio.get_running_loop().call_later(self._answer_seconds, self._give_up, lane, batch)
+            lane.batches.append(batch)
+        lane.batches[-1].add(entries, size, request)
+        if not lane.busy and not lane.waiting:
+            lane.waiting = True
+            self._waiting.append(partition)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self._flush_seconds, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        waiting, self._waiting = self._waiting, []
+        for partition in waiting:
+            lane = self._lanes[partition]
+            lane.waiting, lane.busy = False, True
+            writer = asyncio.get_running_loop().create_task(self._write(partition, lane))
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        INGEST_BYTES_IN_FLIGHT.set(self._in_flight)
+
+    async def _write(self, partition: int, lane: _Lane) -> None:
+        """Write the lane's batches one after the other, and those that come meanwhile."""
+        try:
+            while lane.batches:
+                batch = lane.batches.popleft()
+                try:
+                    await self._write_batch(partition, batch)
+                finally:
+                    batch.alarm.cancel()
+                    self.release(batch.size)
+        finally:
+            lane.busy = False
+            INGEST_BYTES_IN_FLIGHT.set(self._in_flight)
+
+    async def _write_batch(self, partition: int, batch: _Batch) -> None:
+        try:
+            started = perf_counter()
+            await self._log.append(self._stream, partition, batch.entries)
+            INGEST_APPEND_SECONDS.observe(perf_counter() - started)
+        except RecordTooLarge as refused:
+            if len(batch.parts) == 1:
+                batch.settle(refused)
+            else:
+                # One request's record must not be the end of the others'.
+                for part in batch.parts:
+                    await self._write_batch(partition, _Batch([part], batch.alarm))
+        except Unavailable as trouble:
+            batch.settle(trouble)
+        except Exception as defect:
+            # Whatever it is, nobody may wait for ever, and nobody may be told that the log has it.
+            _logger.exception("append failed", stream=self._stream, partition=partition, records=len(batch.entries))
+            batch.settle(Unavailable(f"{self._stream}[{partition}]: the append failed: {type(defect).__name__}"))
+        except asyncio.CancelledError:
+            batch.settle(Unavailable(f"{self._stream}[{partition}]: the append was cancelled."))
+            raise
+        else:
+            batch.settle(None)
+
+    def _give_up(self, lane: _Lane, batch: _Batch) -> None:
+        """Tell those who wait that the log has not confirmed. What has not been handed to it is dropped: it will be
+        sent again, and must not then come after what followed it."""
+        batch.settle(Unavailable(f"{self._stream}: no confirmation within {self._answer_seconds:g} s."))
+        if batch in lane.batches:
+            lane.batches.remove(batch)
+            self.release(batch.size)
+
+
+class _Request:
+    """Waits for as many batches as its entries went into; the first failure fails it."""
+
+    __slots__ = ("done", "missing")
+
+    def __init__(self, done: asyncio.Future[None], missing: int) -> None:
+        self.done, self.missing = done, missing
+
+    def settle(self, failure: RapportError | None) -> None:
+        if self.done.done():
+            return
+        self.missing -= 1
+        if failure is not None:
+            self.done.set_exception(failure)
+        elif not self.missing:
+            self.done.set_result(None)
+
+
+class _Batch:
+    """Entries for one append, in parts: one part for each request."""
+
+    __slots__ = ("alarm", "entries", "parts", "settled", "size")
+
+    alarm: asyncio.TimerHandle
+
+    def __init__(self, parts: Sequence[_Part] = (), alarm: asyncio.TimerHandle | None = None) -> None:
+        self.parts = list(parts)
+        self.entries: list[Entry] = [entry for entries, _ in self.parts for entry in entries]
+        self.size = 0
+        self.settled = False
+        if alarm is not None:
+            self.alarm = alarm
+
+    def add(self, entries: Sequence[Entry], size: int, request: _Request) -> None:
+        self.parts.append((entries, request))
+        self.entries.extend(entries)
+        self.size += size
+
+    def settle(self, failure: RapportError | None) -> None:
+        if not self.settled:
+            self.settled = True
+            for _, request in self.parts:
+                request.settle(failure)
+
+
+_Part = tuple[Sequence[Entry], _Request]
+
+
+class _Lane:
+    """One partition's batches: the last one is open; `busy` while the log writes one."""
+
+    __slots__ = ("batches", "busy", "waiting")
+
+    def __init__(self) -> None:
+        self.batches: deque[_Batch] = deque()
+        self.busy = False
+        self.waiting = False

@@ -1,0 +1,22 @@
+"""What ingest reads from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.settings import Settings
+
+
+class IngestSettings(Settings):
+    """Ingest's own settings beside the common ones."""
+
+    ingest_sources: Path | None = None
+    """The file of sources and hashed write keys (see `keyfile.py`); it is watched."""
+    ingest_flush_seconds: float = Field(0.003, ge=0, le=1)
+    """How long the first event of a batch waits for others before the log gets them."""
+    ingest_answer_seconds: float = Field(10.0, gt=0, le=300)
+    """After which time a client is told that the log has not confirmed; less than the clients' own 15 s."""
+    ingest_bytes_in_flight: int = Field(64 * 1024 * 1024, ge=8 * 1024 * 1024)
+    """How many bytes may wait for the log; beyond them, requests are answered 503."""

@@ -1,0 +1,106 @@
+"""The log port in memory, for tests of what writes to it. It can be told to wait, to fail and to refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from shared.errors import Unavailable
+from shared.log.port import Entry, Fetched, OffsetOutOfRange, Reader, Record, RecordTooLarge
+
+
+class MemoryLog:
+    """Streams as lists. `appends` keeps each call as it came: (stream, partition, entries)."""
+
+    def __init__(self, partitions: int = 12, largest_record: int = 1024 * 1024) -> None:
+        self._partitions, self._largest = partitions, largest_record
+        self._streams: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
+        self._open = asyncio.Event()
+        self._open.set()
+        self._arrived = asyncio.Condition()
+        self.appends: list[tuple[str, int, Sequence[Entry]]] = []
+        self.waiting = 0
+        self.away: str | None = None
+        self.forgetful = False
+
+    @property
+    def partitions(self) -> int:
+        return self._partitions
+
+    def hold(self) -> None:
+        """From now on appends wait, as on a log that is slow."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        self._open.set()
+
+    def records(self, stream: str, partition: int | None = None) -> list[Record]:
+        """All records of a stream, or of one of its partitions."""
+        partitions = range(self._partitions) if partition is None else (partition,)
+        return [record for some in partitions for record in self._streams[stream, some]]
+
+    async def append(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
+        """`away` fails it with that text; `forgetful` lets the records in and loses the answer."""
+        self.waiting += 1
+        try:
+            await self._open.wait()
+        finally:
+            self.waiting -= 1
+        if self.away is not None and not self.forgetful:
+            raise Unavailable(self.away)
+        for entry in entries:
+            if len(entry.value) > self._largest:
+                raise RecordTooLarge(f"{stream}[{partition}]: {len(entry.value)} bytes.")
+        self.appends.append((stream, partition, list(entries)))
+        lane = self._streams[stream, partition]
+        lane.extend(Record(len(lane) + n, *entry) for n, entry in enumerate(entries))
+        async with self._arrived:
+            self._arrived.notify_all()
+        if self.away is not None:
+            raise Unavailable(self.away)
+
+    def reader(self, stream: str) -> Reader:
+        return _MemoryReader(self, stream)
+
+    async def ends(self, stream: str) -> dict[int, int]:
+        return {partition: len(self._streams[stream, partition]) for partition in range(self._partitions)}
+
+    async def ready(self) -> str | None:
+        return self.away
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class _MemoryReader:
+    def __init__(self, log: MemoryLog, stream: str) -> None:
+        self._log, self._stream = log, stream
+        self._offsets: dict[int, int] = {}
+
+    def assign(self, offsets: Mapping[int, int]) -> None:
+        self._offsets = {partition: self._offsets.get(partition, offset) for partition, offset in offsets.items()}
+
+    async def fetch(self, partition: int, limit: int, wait: float) -> Fetched:
+        lane = self._log._streams[self._stream, partition]
+        offset = self._offsets[partition]
+        if not 0 <= offset <= len(lane):
+            raise OffsetOutOfRange(self._stream, partition, offset, 0, len(lane))
+        if offset == len(lane):
+            try:
+                async with asyncio.timeout(wait), self._log._arrived:
+                    await self._log._arrived.wait_for(lambda: len(lane) > offset)
+            except TimeoutError:
+                return Fetched((), offset, True)
+        records = lane[offset : offset + limit]
+        self._offsets[partition] = offset + len(records)
+        return Fetched(records, offset + len(records), self._offsets[partition] == len(lane))
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._offsets[partition] = offset
+
+    async def close(self) -> None:
+        self._offsets = {}
