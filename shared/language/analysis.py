@@ -1,0 +1,748 @@
+"""What an expression's tree means where it stands: which names it uses, and what in it cannot be right.
+
+Errors are what nobody could evaluate: unknown names and functions, wrong arguments. Warnings are what can be evaluated
+and never does what it says, such as comparing a number with a text; they need to know the kinds of values, which come
+from the functions, and from the catalogue where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+from shared.language.durations import format_duration
+from shared.language.syntax import (
+    Argument,
+    Binary,
+    Broken,
+    Call,
+    ListOf,
+    Logic,
+    Name,
+    Node,
+    Remark,
+    Unary,
+    closest,
+    render,
+    walk,
+)
+from shared.language.syntax import Literal as Constant
+
+Catalogue = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""An event's name to its properties, each as JSON Schema."""
+
+HISTORY: Final = timedelta(days=731)
+"""The longest window: so long is history kept, from which a new window is filled."""
+
+AGGREGATES: Final = frozenset({"count", "sum", "avg", "min", "max", "first", "last", "exists"})
+PROFILE_FUNCTIONS: Final = frozenset({"consented", "in_segment"})
+PLAIN_FUNCTIONS: Final = frozenset(
+    {"days_since", "date", "lower", "contains", "starts_with", "len", "round", "coalesce"}
+)
+FUNCTIONS: Final = AGGREGATES | PROFILE_FUNCTIONS | PLAIN_FUNCTIONS
+LATER_FUNCTIONS: Final = frozenset({"list", "median_gap"})
+
+ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "vars", "now"})
+LATER_ROOTS: Final = frozenset({"item"})
+CUSTOMER_FIELDS: Final = ("key", "stage", "segments", "first_seen", "last_seen", "locale", "timezone")
+LATER_CUSTOMER_FIELDS: Final = frozenset({"spend_percentile"})
+
+_FIELD_NEEDED: Final = frozenset({"sum", "avg", "min", "max"})
+_FIELD_REFUSED: Final = frozenset({"count", "exists"})
+_ARGUMENTS: Final[Mapping[str, tuple[int, int, str]]] = {
+    "days_since": (1, 1, "days_since(traits.birthday)"),
+    "date": (1, 1, 'date("2026-03-01")'),
+    "lower": (1, 1, "lower(traits.city)"),
+    "contains": (2, 2, 'contains(traits.tags, "vip")'),
+    "starts_with": (2, 2, 'starts_with(traits.city, "Os")'),
+    "len": (1, 1, "len(event.products)"),
+    "round": (1, 2, "round(event.total, 2)"),
+    "coalesce": (2, 8, 'coalesce(traits.first_name, "you")'),
+    "consented": (1, 1, 'consented("newsletter")'),
+    "in_segment": (1, 1, 'in_segment("vip")'),
+}
+"""Least and most arguments, and what a call looks like."""
+
+_WHERE_TO_FIND: Final = {
+    "event": "It is known where an event is at hand: in where, in a trigger and in goal.value.",
+    "trigger": "It is known inside a journey that an event begins.",
+    "key": "It is known inside a journey.",
+    "steps": "It is known in a journey's steps.",
+    "vars": "It is known in a journey's steps.",
+    "traits": "Only event and constants are known there.",
+    "customer": "Only event and constants are known there.",
+    "now": "Only event and constants are known there.",
+}
+
+# --- kinds ----------------------------------------------------------------------------------------------------------
+
+KindName = Literal["number", "text", "bool", "moment", "duration", "list", "mapping", "null", "data", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What sort of value comes out. `data` is anything that JSON holds, so no moment and no duration.
+
+    `item` is the kind of a list's elements, `options` all values that the catalogue allows.
+    """
+
+    name: KindName
+    item: Kind | None = None
+    options: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return _NAMED[self.name]
+
+
+_NAMED: Final = {
+    "number": "a number",
+    "text": "text",
+    "bool": "true or false",
+    "moment": "a point in time",
+    "duration": "a duration",
+    "list": "a list",
+    "mapping": "a group of fields",
+    "null": "null",
+    "data": "what the shop sent",
+    "unknown": "a value",
+}
+
+NUMBER, TEXT, BOOL = Kind("number"), Kind("text"), Kind("bool")
+MOMENT, DURATION, NULL = Kind("moment"), Kind("duration"), Kind("null")
+DATA, UNKNOWN = Kind("data"), Kind("unknown")
+
+_JSON_KINDS: Final[Mapping[str, KindName]] = {
+    "string": "text",
+    "number": "number",
+    "integer": "number",
+    "boolean": "bool",
+    "array": "list",
+    "object": "mapping",
+}
+
+
+def kind_of_schema(schema: Mapping[str, Any]) -> Kind:
+    """The kind that a JSON Schema describes; `data` where it leaves it open."""
+    names = schema.get("type")
+    found = {_JSON_KINDS.get(name) for name in ([names] if isinstance(names, str) else names or ()) if name != "null"}
+    name = found.pop() if len(found) == 1 else None
+    if name is None:
+        return DATA
+    items, options = schema.get("items"), schema.get("enum")
+    return Kind(
+        name,
+        kind_of_schema(items) if name == "list" and isinstance(items, Mapping) else None,
+        tuple(options) if isinstance(options, (list, tuple)) else (),
+    )
+
+
+def schema_at(properties: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] | None:
+    """The JSON Schema of a property, by its path; through a list it is a list of what its items hold there.
+
+    None where the catalogue has no such property; an empty schema where it leaves open what lies inside.
+    """
+    schema: Any = properties.get(path[0]) if path else {"type": "object"}
+    if not isinstance(schema, Mapping):
+        return None
+    if len(path) <= 1:
+        return schema
+    inside: Any = schema
+    through_list = False
+    while isinstance(inside.get("items"), Mapping):
+        inside, through_list = inside["items"], True
+    fields = inside.get("properties")
+    if not isinstance(fields, Mapping) or not fields:
+        closed = inside.get("type") in ("string", "number", "integer", "boolean")
+        return None if closed else {}
+    found = schema_at(fields, path[1:])
+    return {"type": "array", "items": found} if through_list and found is not None else found
+
+
+def _may_equal(left: Kind, right: Kind) -> bool:
+    names = {left.name, right.name}
+    if names & {"unknown", "null"} or len(names) == 1:
+        return True
+    return "data" in names and not names & {"moment", "duration"}
+
+
+def _may_order(left: Kind, right: Kind) -> bool:
+    if {left.name, right.name} & {"bool", "list", "mapping", "null"}:
+        return False
+    return _may_equal(left, right)
+
+
+_SUMS: Final[Mapping[tuple[str, KindName, KindName], Kind]] = {
+    ("+", "number", "number"): NUMBER,
+    ("-", "number", "number"): NUMBER,
+    ("*", "number", "number"): NUMBER,
+    ("/", "number", "number"): NUMBER,
+    ("+", "duration", "duration"): DURATION,
+    ("-", "duration", "duration"): DURATION,
+    ("+", "moment", "duration"): MOMENT,
+    ("+", "duration", "moment"): MOMENT,
+    ("-", "moment", "duration"): MOMENT,
+    ("-", "moment", "moment"): DURATION,
+    ("*", "duration", "number"): DURATION,
+    ("*", "number", "duration"): DURATION,
+    ("/", "duration", "number"): DURATION,
+    ("/", "duration", "duration"): NUMBER,
+}
+
+
+def _calculated(operator: str, left: Kind, right: Kind) -> Kind | None:
+    """The kind of a sum or product; None where it is always null."""
+
+    def may_be(kind: Kind, name: KindName) -> bool:
+        return kind.name in (name, "unknown") or (kind.name == "data" and name == "number")
+
+    kinds = {
+        result for (sign, a, b), result in _SUMS.items() if sign == operator and may_be(left, a) and may_be(right, b)
+    }
+    if not kinds:
+        return None
+    return kinds.pop() if len(kinds) == 1 else UNKNOWN
+
+
+# --- the analysis ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A name that an expression uses and that something else must know.
+
+    - `event`: an event's name, in an aggregate
+    - `property`: `path` of the event `event` (None where the caller did not say which event is at hand)
+    - `trigger`: `path` in the properties of the event that began the journey
+    - `segment`, `stage`, `topic`: by `name`
+    - `step`: a step's id is `name`, what is asked of it is `path`
+    - `trait`, `var`: `path`
+    """
+
+    kind: Literal["event", "property", "trigger", "segment", "stage", "topic", "step", "trait", "var"]
+    name: str
+    path: tuple[str, ...]
+    event: str | None
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where an expression stands; see `compile_expression`."""
+
+    allowed: Collection[str]
+    functions: Collection[str]
+    place: str
+    event: str | None
+    trigger: str | None
+    catalogue: Catalogue
+
+
+@dataclass(slots=True)
+class Analysis:
+    surroundings: Surroundings
+    problems: list[Remark] = field(default_factory=list)
+    warnings: list[Remark] = field(default_factory=list)
+    mentions: list[Mention] = field(default_factory=list)
+
+    def error(self, node: Node, code: str, message: str, remedy: str) -> None:
+        self.problems.append(Remark(node.offset, max(node.end - node.offset, 1), code, message, remedy))
+
+    def warn(self, node: Node, code: str, message: str, remedy: str) -> None:
+        self.warnings.append(Remark(node.offset, max(node.end - node.offset, 1), code, message, remedy))
+
+    def mention(
+        self, kind: Any, node: Node, name: str = "", path: tuple[str, ...] = (), event: str | None = None
+    ) -> None:
+        self.mentions.append(Mention(kind, name, path, event, node.offset, node.end - node.offset))
+
+    # -- any node
+
+    def condition(self, node: Node) -> None:
+        """The whole of a `when`, `if` or `where`: something that can be true."""
+        kind = self.kind(node)
+        if kind.name in ("bool", "data", "unknown"):
+            return
+        if isinstance(node, Constant) and isinstance(node.value, str):
+            remedy = (
+                f"Write {node.value} without quotation marks." if node.value in ("true", "false") else "Compare it."
+            )
+        else:
+            remedy = f"Compare it: {_shortened(node)} >= 1." if kind.name == "number" else "Compare it with something."
+        self.error(node, "no-condition", f"This is {kind}, and a condition is true or false.", remedy)
+
+    def kind(self, node: Node) -> Kind:
+        """Analyse a node and all below it; what kind of value it gives."""
+        match node:
+            case Constant():
+                return _kind_of_constant(node)
+            case ListOf(items=items):
+                kinds = {self.kind(item) for item in items}
+                return Kind("list", kinds.pop() if len(kinds) == 1 else None)
+            case Name():
+                return self.name(node)
+            case Unary(operator="not", operand=operand):
+                self.truth("not", operand)
+                return BOOL
+            case Unary(operand=operand):
+                kind = self.kind(operand)
+                if kind.name in ("number", "duration", "unknown"):
+                    return kind
+                if kind.name != "data":
+                    self.warn(node, "arithmetic", f"A minus before {kind} gives null.", "Remove it.")
+                return NUMBER
+            case Logic(operator=operator, operands=operands):
+                for operand in operands:
+                    self.truth(operator, operand)
+                return BOOL
+            case Binary(operator="==" | "!="):
+                self.equality(node)
+                return BOOL
+            case Binary(operator="in" | "not in"):
+                self.membership(node)
+                return BOOL
+            case Binary(operator="<" | "<=" | ">" | ">="):
+                self.ordering(node)
+                return BOOL
+            case Binary():
+                return self.arithmetic(node)
+            case Call():
+                return self.call(node)
+        return UNKNOWN
+
+    def truth(self, operator: str, node: Node) -> None:
+        kind = self.kind(node)
+        if kind.name not in ("bool", "data", "unknown"):
+            message = f'"{operator}" takes what is true or false, and this is {kind}: it counts as false.'
+            self.warn(
+                node, "truth", message, f"Compare it: {_shortened(node)} >= 1." if kind == NUMBER else "Compare it."
+            )
+
+    # -- operators
+
+    def equality(self, node: Binary) -> None:
+        left, right = self.kind(node.left), self.kind(node.right)
+        always = "false" if node.operator == "==" else "true"
+        if not _may_equal(left, right):
+            message = f"This compares {left} with {right}, which is always {always}."
+            self.warn(node, "kinds", message, _remedy(node, left, right))
+        for name, kind, other in ((node.left, left, node.right), (node.right, right, node.left)):
+            if isinstance(other, Constant):
+                self.option(name, kind, other)
+        self.profile_names(node.left, [node.right])
+        self.profile_names(node.right, [node.left])
+
+    def membership(self, node: Binary) -> None:
+        left, right = self.kind(node.left), self.kind(node.right)
+        always = "false" if node.operator == "in" else "true"
+        if right.name not in ("list", "text", "data", "unknown"):
+            message = f'"{node.operator}" looks into a list or a text, and this is {right}: always {always}.'
+            self.warn(node.right, "kinds", message, "Write a list: [a, b].")
+        elif right.name == "text" and left.name not in ("text", "data", "unknown"):
+            message = f"This looks for {left} in text, which is always {always}."
+            self.warn(node, "kinds", message, "Write a text, or a list: [a, b].")
+        elif right.item is not None and not _may_equal(left, right.item):
+            message = f"This looks for {left} among {_plural(right.item)}, which is always {always}."
+            self.warn(node, "kinds", message, _remedy(node, left, right.item))
+        if isinstance(node.right, ListOf):
+            for item in node.right.items:
+                if isinstance(item, Constant):
+                    self.option(node.left, left, item)
+            self.profile_names(node.left, node.right.items)
+        if isinstance(node.left, Constant) and right.item is not None:
+            self.option(node.right, right.item, node.left)
+        self.profile_names(node.right, [node.left])
+
+    def option(self, name: Node, kind: Kind, constant: Constant) -> None:
+        """A constant that the catalogue does not have among the values of a property."""
+        if not kind.options or constant.value is None or constant.value in kind.options:
+            return
+        known = [option for option in kind.options if isinstance(option, str)]
+        meant = closest(constant.value, known) if isinstance(constant.value, str) else None
+        remedy = f'Did you mean "{meant}"?' if meant else f"It may be {', '.join(map(str, kind.options[:8]))}."
+        message = f"{render(constant)} is none of the values that the catalogue has for {_shortened(name)}."
+        self.warn(constant, "option", message, remedy)
+
+    def profile_names(self, name: Node, others: Collection[Node]) -> None:
+        """Stages and segments that are named by comparing `customer.stage` or looking into `customer.segments`."""
+        if not isinstance(name, Name) or name.path not in (("customer", "stage"), ("customer", "segments")):
+            return
+        for other in others:
+            if isinstance(other, Constant) and isinstance(other.value, str):
+                self.mention("stage" if name.path[1] == "stage" else "segment", other, name=other.value)
+
+    def ordering(self, node: Binary) -> None:
+        left, right = self.kind(node.left), self.kind(node.right)
+        if _may_order(left, right):
+            return
+        if left.name == right.name:
+            self.warn(node, "kinds", f"There is no order among {_plural(left)}: always false.", 'Use "==" or "in".')
+        else:
+            message = f"This compares {left} with {right}, which is always false."
+            self.warn(node, "kinds", message, _remedy(node, left, right))
+
+    def arithmetic(self, node: Binary) -> Kind:
+        left, right = self.kind(node.left), self.kind(node.right)
+        result = _calculated(node.operator, left, right)
+        if result is None:
+            message = f'"{node.operator}" between {left} and {right} gives null.'
+            self.warn(node, "arithmetic", message, _remedy(node, left, right))
+            return UNKNOWN
+        if node.operator == "/" and isinstance(node.right, Constant) and node.right.value == 0:
+            self.warn(node, "arithmetic", "Dividing by 0 gives null.", "Divide by another number.")
+        return result
+
+    # -- names
+
+    def name(self, node: Name) -> Kind:
+        root, *rest = node.path
+        path = tuple(rest)
+        if root not in self.surroundings.allowed:
+            self.unknown_name(node, root)
+            return UNKNOWN
+        match root:
+            case "now":
+                return self.without_fields(node, path, MOMENT)
+            case "key":
+                return self.without_fields(node, path, DATA)
+            case "customer":
+                return self.customer_field(node, path)
+            case "event":
+                self.mention("property", node, path=path, event=self.surroundings.event)
+                return self.property_kind(self.surroundings.event, path)
+            case "trigger":
+                self.mention("trigger", node, path=path, event=self.surroundings.trigger)
+                return self.property_kind(self.surroundings.trigger, path)
+            case "traits":
+                self.mention("trait", node, path=path)
+                return DATA if path else Kind("mapping")
+            case "steps" if not path:
+                self.error(node, "name", '"steps" needs the id of a step.', "Write steps.<step>.event.<field>.")
+            case "steps":
+                self.mention("step", node, name=path[0], path=path[1:])
+            case "vars" if not path:
+                self.error(node, "name", '"vars" needs a name.', "Write vars.<name>.")
+            case "vars":
+                self.mention("var", node, path=path)
+        return DATA
+
+    def without_fields(self, node: Name, path: tuple[str, ...], kind: Kind) -> Kind:
+        if path:
+            self.error(node, "name", f'"{node.path[0]}" has no fields.', f"Write {node.path[0]}.")
+        return kind
+
+    def customer_field(self, node: Name, path: tuple[str, ...]) -> Kind:
+        if not path:
+            known = ", ".join(CUSTOMER_FIELDS)
+            self.error(
+                node, "name", '"customer" needs a field.', f"There are {known}. What the shop told is in traits."
+            )
+            return UNKNOWN
+        first = path[0]
+        if first in LATER_CUSTOMER_FIELDS:
+            self.error(node, "later", f'"customer.{first}" comes later.', "Compare sum(...) with a number for now.")
+        elif first not in CUSTOMER_FIELDS:
+            meant = closest(first, CUSTOMER_FIELDS)
+            remedy = f"Did you mean customer.{meant}?" if meant else f"What the shop told is in traits: traits.{first}."
+            self.error(node, "name", f'"customer" has no "{first}".', remedy)
+        elif len(path) > 1:
+            self.error(node, "name", f'"customer.{first}" has no fields.', f"Write customer.{first}.")
+        elif first == "segments":
+            return Kind("list", TEXT)
+        elif first in ("first_seen", "last_seen"):
+            return MOMENT
+        return TEXT
+
+    def property_kind(self, event: str | None, path: tuple[str, ...]) -> Kind:
+        if not path:
+            return Kind("mapping")
+        properties = self.surroundings.catalogue.get(event) if event is not None else None
+        schema = schema_at(properties, path) if properties is not None else None
+        return DATA if schema is None else kind_of_schema(schema)
+
+    def unknown_name(self, node: Name, root: str) -> None:
+        allowed, place = self.surroundings.allowed, self.surroundings.place
+        rest = ".".join(node.path[1:]) or "<field>"
+        if root in LATER_ROOTS:
+            self.error(node, "later", f'"{root}" comes later, with for_each.', "Leave it out for now.")
+            return
+        if root in ROOTS:
+            remedy = _WHERE_TO_FIND[root]
+            if root == "event" and "steps" in allowed:
+                remedy = f"For the answer to a step write steps.<step>.event.{rest}"
+                remedy += f", for the event that began the journey trigger.{rest}." if "trigger" in allowed else "."
+            self.error(node, "name", f'"{root}" is not known {place}.', remedy)
+            return
+        if root in FUNCTIONS | LATER_FUNCTIONS and len(node.path) == 1:
+            self.error(node, "function", f'"{root}" is a function.', f"Call it: {_example(root)}.")
+            return
+        meant = closest(root, allowed)
+        whole = ".".join(node.path)
+        remedy = f"Did you mean {'.'.join((meant, *node.path[1:]))}?" if meant else f"Known are {_listed(allowed)}."
+        if len(node.path) == 1:
+            hyphen = " For a difference put the minus between spaces." if "-" in whole else ""
+            remedy = f'For text write "{whole}".{hyphen} {remedy}'
+        self.error(node, "name", f'"{root}" is not known {place}.', remedy)
+
+    # -- functions
+
+    def call(self, node: Call) -> Kind:
+        function = node.function
+        if function not in self.surroundings.functions:
+            self.unknown_function(node)
+            for argument in (*node.arguments, *(named.value for named in node.named)):
+                self.kind(argument)
+            return UNKNOWN
+        if function in AGGREGATES:
+            return self.aggregate(node)
+        for named in node.named:
+            message = f'"{function}" takes no {named.name}=.'
+            self.error(named, "arguments", message, f"Write {_example(function)}.")
+            self.kind(named.value)
+        least, most, example = _ARGUMENTS[function]
+        kinds = [self.kind(argument) for argument in node.arguments]
+        if not least <= len(kinds) <= most:
+            wanted = str(least) if least == most else f"{least} to {most}"
+            message = f'"{function}" takes {wanted} {"argument" if most == 1 else "arguments"}, not {len(kinds)}.'
+            self.error(node, "arguments", message, f"Write {example}.")
+            return UNKNOWN
+        return self.plain_call(node, kinds)
+
+    def plain_call(self, node: Call, kinds: list[Kind]) -> Kind:
+        first = node.arguments[0]
+        match node.function:
+            case "days_since":
+                self.expect(first, kinds[0], ("moment", "text"), "null")
+                return NUMBER
+            case "date":
+                self.expect(first, kinds[0], ("moment", "text"), "null")
+                return MOMENT
+            case "lower":
+                self.expect(first, kinds[0], ("text",), "null")
+                return TEXT
+            case "contains":
+                self.expect(first, kinds[0], ("list", "text"), "false")
+                self.profile_names(first, [node.arguments[1]])
+                return BOOL
+            case "starts_with":
+                self.expect(first, kinds[0], ("text",), "false")
+                self.expect(node.arguments[1], kinds[1], ("text",), "false")
+                return BOOL
+            case "len":
+                self.expect(first, kinds[0], ("text", "list", "mapping"), "null")
+                return NUMBER
+            case "round":
+                self.expect(first, kinds[0], ("number",), "null")
+                return self.digits(node)
+            case "coalesce":
+                named = {replace(kind, options=()) for kind in kinds if kind != NULL}
+                return named.pop() if len(named) == 1 else (DATA if named <= {DATA, NUMBER, TEXT, BOOL} else UNKNOWN)
+            case "consented" | "in_segment":
+                kind = "topic" if node.function == "consented" else "segment"
+                if isinstance(first, Constant) and isinstance(first.value, str):
+                    self.mention(kind, first, name=first.value)
+                elif not isinstance(first, Broken):
+                    message = f"The {kind} must stand in quotation marks, so that it can be checked."
+                    self.error(first, "arguments", message, f"Write {_example(node.function)}.")
+        return BOOL
+
+    def digits(self, node: Call) -> Kind:
+        if len(node.arguments) == 2:
+            digits = node.arguments[1]
+            if not isinstance(digits, Constant) or type(digits.value) is not int or not 0 <= digits.value <= 9:
+                self.error(digits, "arguments", "Decimals are a number from 0 to 9.", "Write round(event.total, 2).")
+        return NUMBER
+
+    def expect(self, node: Node, kind: Kind, wanted: tuple[KindName, ...], otherwise: str) -> None:
+        if kind.name in wanted or kind.name in ("data", "unknown"):
+            return
+        choice = " or ".join(_NAMED[name] for name in wanted)
+        self.warn(
+            node, "kinds", f"{choice.capitalize()} is wanted, and this is {kind}: {otherwise}.", "Use another value."
+        )
+
+    def unknown_function(self, node: Call) -> None:
+        function, functions = node.function, self.surroundings.functions
+        name = replace(node, end=node.offset + len(function))
+        if function in LATER_FUNCTIONS:
+            self.error(name, "later", f'"{function}" comes later.', "Leave it out for now.")
+            return
+        if function in FUNCTIONS:
+            message = f'"{function}" cannot be asked {self.surroundings.place}.'
+            self.error(name, "function", message, f"Here may stand {_listed(functions)}.")
+            return
+        meant = closest(function, functions)
+        remedy = f"Did you mean {_example(meant)}?" if meant else f"There are {_listed(functions)}."
+        self.error(name, "function", f'There is no function "{function}".', remedy)
+
+    # -- aggregates
+
+    def aggregate(self, node: Call) -> Kind:
+        function = node.function
+        event = self.text_argument(node, 0)
+        if not node.arguments:
+            self.error(node, "arguments", f'"{function}" needs an event.', f"Write {_example(function)}.")
+        elif event is None and not isinstance(node.arguments[0], Broken):
+            message = "The event's name must stand in quotation marks."
+            self.error(node.arguments[0], "arguments", message, f"Write {_example(function)}.")
+        elif event is not None:
+            self.mention("event", node.arguments[0], name=event)
+        kind = self.aggregate_field(node, event)
+        self.aggregate_options(node, event)
+        match function:
+            case "count" | "sum" | "avg":
+                return NUMBER
+            case "exists":
+                return BOOL
+            case "first" | "last" if len(node.arguments) == 1:
+                return MOMENT
+        return kind
+
+    def text_argument(self, node: Call, place: int) -> str | None:
+        if len(node.arguments) <= place:
+            return None
+        argument = node.arguments[place]
+        if isinstance(argument, Constant) and isinstance(argument.value, str) and argument.value.strip():
+            return argument.value
+        return None
+
+    def aggregate_field(self, node: Call, event: str | None) -> Kind:
+        """The kind of the aggregate's field; UNKNOWN without one."""
+        function = node.function
+        if len(node.arguments) < 2:
+            if function in _FIELD_NEEDED and node.arguments:
+                message = f'"{function}" needs a field of the event.'
+                self.error(node, "arguments", message, f"Write {_example(function)}.")
+            return UNKNOWN
+        given = node.arguments[1]
+        if len(node.arguments) > 2:
+            message = f'"{function}" takes an event and a field, then within= and where=.'
+            self.error(node.arguments[2], "arguments", message, f"Write {_example(function)}.")
+        if isinstance(given, Constant) and isinstance(given.value, timedelta):
+            message = "A window needs its name."
+            self.error(given, "arguments", message, f"Write within={format_duration(given.value)}.")
+            return UNKNOWN
+        field_name = self.text_argument(node, 1)
+        if field_name is None or not all(field_name.split(".")):
+            if not isinstance(given, Broken):
+                message = "The field must stand in quotation marks."
+                self.kind(given) if not isinstance(given, Name) else None
+                named = ".".join(given.path[1:]) if isinstance(given, Name) and given.path[0] == "event" else "total"
+                self.error(given, "arguments", message, f'Write "{named or "total"}".')
+            return UNKNOWN
+        if function in _FIELD_REFUSED:
+            message = f'"{function}" counts events and takes no field.'
+            self.error(given, "arguments", message, f"Use where=event.{field_name} != null.")
+            return UNKNOWN
+        path = tuple(field_name.split("."))
+        if path[0] == "event" and len(path) > 1:
+            message = 'The field of an aggregate is written without "event.".'
+            self.error(given, "arguments", message, f'Write "{".".join(path[1:])}".')
+            return UNKNOWN
+        self.mention("property", given, path=path, event=event)
+        kind = self.property_kind(event, path)
+        if kind.name == "list" and function in _FIELD_NEEDED:
+            kind = kind.item or DATA
+        wanted = ("number",) if function in ("sum", "avg") else ("number", "text")
+        if function in _FIELD_NEEDED and kind.name not in (*wanted, "data", "unknown"):
+            message = f"The catalogue has {kind} for {field_name}, so {function} finds nothing in it."
+            self.warn(given, "kinds", message, "Name a field that holds a number.")
+        return replace(kind, options=())
+
+    def aggregate_options(self, node: Call, event: str | None) -> None:
+        seen: set[str] = set()
+        for named in node.named:
+            if named.name in seen:
+                self.error(named, "arguments", f"{named.name}= stands here twice.", "Keep one.")
+            seen.add(named.name)
+            match named.name:
+                case "within":
+                    self.window(named)
+                case "where":
+                    self.where(named, event)
+                case other:
+                    meant = closest(other, ("within", "where"))
+                    remedy = f"Did you mean {meant}=?" if meant else "There are within= and where=."
+                    self.error(named, "arguments", f'"{node.function}" takes no {other}=.', remedy)
+
+    def window(self, named: Argument) -> None:
+        value = named.value
+        if isinstance(value, Broken):
+            return
+        if not isinstance(value, Constant) or not isinstance(value.value, timedelta):
+            self.error(value, "window", "A window is a duration.", "Write within=30d.")
+        elif value.value <= timedelta(0):
+            self.error(value, "window", "A window must be longer than nothing.", "Write within=30d.")
+        elif value.value > HISTORY:
+            message = f"A window of {format_duration(value.value)} is longer than history, which is kept for two years."
+            self.error(value, "window", message, "Write within=730d, or leave within out to count everything.")
+
+    def where(self, named: Argument, event: str | None) -> None:
+        surroundings = Surroundings(
+            allowed=frozenset({"event"}),
+            functions=PLAIN_FUNCTIONS - {"days_since"},
+            place="in the where of an aggregate",
+            event=event,
+            trigger=None,
+            catalogue=self.surroundings.catalogue,
+        )
+        inside = Analysis(surroundings, self.problems, self.warnings, self.mentions)
+        inside.condition(named.value)
+
+
+def _kind_of_constant(node: Constant) -> Kind:
+    value = node.value
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return BOOL
+    if isinstance(value, str):
+        return TEXT
+    return DURATION if isinstance(value, timedelta) else NUMBER
+
+
+def _plural(kind: Kind) -> str:
+    return {"number": "numbers", "text": "texts", "moment": "points in time", "duration": "durations"}.get(
+        kind.name, f"values that are {kind}"
+    )
+
+
+def _shortened(node: Node) -> str:
+    if any(isinstance(part, Broken) for part in walk(node)):
+        return "..."
+    if isinstance(node, Call):
+        return f"{node.function}(...)"
+    text = render(node)
+    return text if len(text) <= 40 else "..."
+
+
+def _remedy(node: Binary, left: Kind, right: Kind) -> str:
+    """What to do about two kinds that do not go together."""
+    for here, mine, other in ((node.left, left, right), (node.right, right, left)):
+        if other.name == "moment" and mine.name in ("data", "text"):
+            return f"Make it a point in time: date({_shortened(here)})."
+        if mine.name == "duration" and other.name == "number" and isinstance(here, Constant):
+            days = here.value / timedelta(days=1) if isinstance(here.value, timedelta) else 0
+            return f"days_since gives a number of days: write {days:g}."
+        if mine.name == "text" and other.name == "number" and isinstance(here, Constant):
+            text = str(here.value)
+            return f"Write {text} without quotation marks." if _is_number(text) else "Compare it with a number."
+    return "Compare two of the same kind."
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
+
+
+def _example(function: str) -> str:
+    if function in _ARGUMENTS:
+        return _ARGUMENTS[function][2]
+    if function in _FIELD_NEEDED:
+        return f'{function}("Order Completed", "total")'
+    return f'{function}("Order Completed")'
