@@ -1,0 +1,40 @@
+"""The playbook language: `load` a folder's files into a proven playbook, or `check` them for everything wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.language.checks import examine_files
+from shared.language.folder import playbook_hash, read_folder, shipped
+from shared.language.playbook import Playbook
+from shared.language.problems import PlaybookInvalid, Problem
+from shared.language.schema import KINDS, schema, write_schemas
+
+__all__ = [
+    "KINDS",
+    "SHIPPED",
+    "PlaybookInvalid",
+    "Problem",
+    "check",
+    "load",
+    "playbook_hash",
+    "read_folder",
+    "schema",
+    "write_schemas",
+]
+
+SHIPPED = shipped()
+"""The folder of the playbook that comes with Rapport."""
+
+
+def load(files: Mapping[str, bytes]) -> Playbook:
+    """The proven playbook of these files (by path relative to its folder). Raises PlaybookInvalid with all problems."""
+    examined = examine_files(files)
+    if examined.playbook is None:
+        raise PlaybookInvalid(examined.problems)
+    return examined.playbook
+
+
+def check(files: Mapping[str, bytes]) -> list[Problem]:
+    """Everything that is wrong with these files, errors and warnings, sorted by place; empty where nothing is."""
+    return list(examine_files(files).problems)

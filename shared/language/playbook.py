@@ -86,6 +86,8 @@ class Message:
     title: str
     preheader: str
     files: Mapping[str, Mapping[str, str]]
+    preheaders: Mapping[str, str] = field(default_factory=dict)
+    """The preheader by locale, "" for the default, where message.yaml of that locale has one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,173 @@
+"""A journey's list of steps as a graph: a name for each step, what follows what, and what nobody can reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from shared.language.model import (
+    Clicked,
+    EmailStep,
+    EventMatch,
+    ExitStep,
+    Hole,
+    IfStep,
+    JourneyFile,
+    Step,
+    WaitForStep,
+    WaitStep,
+    WaitUntil,
+)
+from shared.language.problems import Problem
+from shared.language.source import Document, Path, Scalar
+
+
+@dataclass(slots=True)
+class Placed:
+    """A step, its name and where it is written; `before` are the names of the steps that may have run before it."""
+
+    id: str
+    step: Step
+    path: Path
+    before: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Layout:
+    """The steps of a journey in the order in which they are written, and by their path."""
+
+    placed: list[Placed] = field(default_factory=list)
+    by_path: dict[Path, Placed] = field(default_factory=dict)
+    by_id: dict[str, Placed] = field(default_factory=dict)
+    sound: bool = True
+    """Whether every step could be read: if not, a name that is not found may belong to one that could not."""
+
+    def mails(self) -> list[tuple[Placed, EmailStep]]:
+        return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, EmailStep)]
+
+    def clicked(self, name: str) -> tuple[Placed | None, Sequence[Placed]]:
+        """The sending step that `clicked:` means: by its id, else by its message where one step sends that; and
+        all candidates."""
+        mails = self.mails()
+        named = [placed for placed, _ in mails if placed.id == name]
+        candidates = named or [placed for placed, step in mails if step.email == name]
+        return (candidates[0] if len(candidates) == 1 else None), candidates
+
+
+def branches(step: Step, path: Path) -> list[tuple[Path, Sequence[Step]]]:
+    """The lists of steps inside a step."""
+    if isinstance(step, WaitForStep):
+        return [((*path, "then"), step.then), ((*path, "on_timeout"), step.on_timeout)]
+    if isinstance(step, IfStep):
+        return [((*path, "then"), step.then), ((*path, "else"), step.else_)]
+    return []
+
+
+def lay_out(document: Document, journey: JourneyFile, report: Callable[[Problem], None]) -> Layout:
+    """Names every step, and reports names that two share and steps that nobody reaches."""
+    layout = Layout(sound=not any(path[:1] == ("steps",) for path in document.broken))
+    _name(document, ("steps",), journey.steps, layout, report)
+    _number(layout)
+    _reach(document, ("steps",), journey.steps, frozenset(), layout, report)
+    return layout
+
+
+def _name(
+    document: Document, path: Path, steps: Sequence[Step], layout: Layout, report: Callable[[Problem], None]
+) -> None:
+    for position, step in enumerate(steps):
+        here = (*path, position)
+        if isinstance(step, Hole):
+            layout.sound = False
+            continue
+        placed = Placed(_given(document, here, step), step, here)
+        first = layout.by_id.get(placed.id) if placed.id else None
+        if first is not None:
+            report(_shared_name(document, first, placed))
+            layout.sound = False
+        elif placed.id:
+            layout.by_id[placed.id] = placed
+        layout.placed.append(placed)
+        layout.by_path[here] = placed
+        for below, inner in branches(step, here):
+            _name(document, below, inner, layout, report)
+
+
+def _given(document: Document, path: Path, step: Step) -> str:
+    """The name that a step has or takes from what it does; empty for those that nobody refers to."""
+    given: str | None = getattr(step, "id", None)
+    if given is not None:
+        return given
+    if isinstance(step, EmailStep):
+        return step.email
+    if isinstance(step, WaitStep):
+        if isinstance(step.wait, WaitUntil):
+            if step.wait.for_ is None:
+                return f"wait-until-{step.wait.until:%H%M}"
+            return f"wait-{_written(document, (*path, 'wait', 'for'))}"
+        return f"wait-{_written(document, (*path, 'wait'))}"
+    if isinstance(step, WaitForStep):
+        if isinstance(step.wait_for, EventMatch):
+            return "wait-for-" + re.sub(r"[^a-z0-9]+", "-", step.wait_for.event.lower()).strip("-")
+        if isinstance(step.wait_for, Clicked):
+            return f"clicked-{step.wait_for.clicked}"
+    return ""
+
+
+def _written(document: Document, path: Path) -> str:
+    node = document.node(path)
+    return node.text if isinstance(node, Scalar) else ""
+
+
+def _number(layout: Layout) -> None:
+    """`if` and `exit` steps that were given no name are numbered through."""
+    for placed in layout.placed:
+        if placed.id:
+            continue
+        word = "exit" if isinstance(placed.step, ExitStep) else "if"
+        number = 1
+        while f"{word}-{number}" in layout.by_id:
+            number += 1
+        placed.id = f"{word}-{number}"
+        layout.by_id[placed.id] = placed
+
+
+def _shared_name(document: Document, first: Placed, second: Placed) -> Problem:
+    given = document.node((*second.path, "id"))
+    place = document.at((*second.path, "id")) if given is not None else document.at(second.path)
+    line = document.at(first.path).line
+    message = f'two steps are called "{second.id}": this one and the one in line {line}.'
+    remedy = "Give one of them another id." if given is not None else f"Give this one an id: {second.id}-2."
+    return document.problem(place, message, remedy)
+
+
+def _reach(
+    document: Document,
+    path: Path,
+    steps: Sequence[Step],
+    before: frozenset[str],
+    layout: Layout,
+    report: Callable[[Problem], None],
+) -> frozenset[str] | None:
+    """What may have run after a list of steps; None where every way through it ends. Reports what lies behind that."""
+    so_far: frozenset[str] | None = before
+    for position, step in enumerate(steps):
+        here = (*path, position)
+        if so_far is None:
+            message = "nobody gets here: every way to this step ends with exit before it."
+            report(document.problem(document.at(here), message, "Remove it, or the exit above."))
+            so_far = before
+        if isinstance(step, Hole):
+            continue
+        placed = layout.by_path[here]
+        placed.before = so_far
+        so_far |= {placed.id}
+        if isinstance(step, ExitStep):
+            so_far = None
+            continue
+        after = [_reach(document, below, inner, so_far, layout, report) for below, inner in branches(step, here)]
+        if after:
+            open_ends = [ends for ends in after if ends is not None]
+            so_far = frozenset().union(*open_ends) if open_ends else None
+    return so_far

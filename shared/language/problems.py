@@ -1,0 +1,66 @@
+"""What can be wrong with a playbook, said so that its writer knows where to look and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.errors import RapportError
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Problem:
+    """One thing wrong at one place. `line` and `column` count from 1; `message` and `remedy` are whole sentences.
+
+    An error keeps a playbook from loading; a warning does not.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    remedy: str
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        remark = "warning: " if self.severity == "warning" else ""
+        return f"{self.file}:{self.line}:{self.column}: {remark}{self.message} {self.remedy}".rstrip()
+
+
+class PlaybookInvalid(RapportError):
+    """A playbook that does not load. `problems` holds everything that is wrong, sorted by place."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = sorted(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was probably meant to be."""
+    names = sorted(known)
+    folded = {name.casefold(): name for name in reversed(names)}
+    found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """`Did you mean "x"?` where a known word is near, else `otherwise`."""
+    found = nearest(word, known)
+    return f'Did you mean "{found}"?' if found else otherwise
+
+
+def listed(words: Sequence[str], conjunction: str = "or") -> str:
+    """`a, b or c`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
+
+
+def quoted(word: str, limit: int = 60) -> str:
+    """The word between double quotes, cut where it is very long, on one line."""
+    flat = " ".join(word.split())
+    return f'"{flat if len(flat) <= limit else flat[: limit - 1] + "…"}"'

@@ -1,0 +1,311 @@
+"""What can be said of a message's templates before anybody is mailed: their syntax, and the names that they use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from jinja2 import TemplateError, meta, nodes
+
+from shared.language.bodies import BodyKind, compile_body
+from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
+from shared.language.source import line_starts
+from shared.language.templating import GLOBALS, TemplateInvalid, compile_template, environment
+
+CUSTOMER = ("key", "stage", "segments", "first_seen", "last_seen", "locale", "timezone")
+BRAND = (
+    "name", "sender", "reply_to", "postal_address", "timezone", "locale", "currency", "urls",
+)  # fmt: skip
+MESSAGE = ("id", "name", "topic")
+STANDARD = ("customer", "traits", "trigger", "key", "brand", "urls", "message", "unsubscribe_url")
+"""The names that every template knows; the others come from the step that sends it, under `with`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A name in a template, with what is asked of it (`urls.shop`: `("urls", "shop")`), and its line."""
+
+    path: tuple[str, ...]
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """The names that a template takes from outside; `optional` are those whose absence it provides for."""
+
+    uses: tuple[Use, ...] = ()
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(use.path[0] for use in self.uses)
+
+
+@dataclass(slots=True)
+class TemplateFile:
+    """One template of a message. `file` and `line` say where its first line stands."""
+
+    file: str
+    text: str
+    line: int = 1
+    column: int = 1
+    used: Used | None = None
+    """None where it could not be read."""
+
+    def place(self, line: int, word: str = "") -> tuple[int, int]:
+        """Line and column of a word in one of its lines; of the line's first character where it is not there."""
+        starts = line_starts(self.text)
+        at = starts[min(max(line, 1), len(starts)) - 1]
+        end = starts[line] if line < len(starts) else len(self.text)
+        written = self.text[at:end]
+        found = re.search(rf"(?<![\w.]){re.escape(word)}(?!\w)", written) if word else None
+        column = found.start() if found else len(written) - len(written.lstrip())
+        column = 0 if column >= len(written.rstrip()) else column
+        return self.line + line - 1, column + (self.column if line == 1 else 1)
+
+    def problem(self, use: Use, message: str, remedy: str, warning: bool = False) -> Problem:
+        line, column = self.place(use.line, ".".join(use.path))
+        if column == 1:
+            line, column = self.place(use.line, use.path[0])
+        return Problem(self.file, line, column, message, remedy, "warning" if warning else "error")
+
+
+@dataclass(slots=True)
+class Sender:
+    """A step that sends the message. `sound` is False where what it gives could not be read."""
+
+    file: str
+    line: int
+    column: int
+    gives: Mapping[str, tuple[int, int]]
+    """The names under `with`, and the line and column of each."""
+    promotional: bool
+    begins_with: str | None
+    """The event that begins the journey; None where it begins otherwise."""
+    sound: bool
+
+
+@dataclass(slots=True)
+class MessageTemplates:
+    """All templates of one message, and what its message.yaml says they need."""
+
+    name: str
+    folder: str
+    files: list[TemplateFile] = field(default_factory=list)
+    bodies: list[TemplateFile] = field(default_factory=list)
+    """Those of `files` that are bodies, in any locale."""
+    variables: tuple[str, ...] = ()
+    variables_known: bool = True
+    senders: list[Sender] = field(default_factory=list)
+
+
+# --- syntax -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _trial(text: str, kind: str) -> tuple[int, str] | None:
+    """The line and text of what is wrong with a template, or None. Kept, since a playbook is checked on every save."""
+    try:
+        if kind in ("mjml", "html"):
+            chosen: BodyKind = "mjml" if kind == "mjml" else "html"
+            body = compile_body(text, chosen)
+            for source, html in ((body.html, True), (body.text, False)):
+                try:
+                    compile_template(source.text, html=html, name=kind)
+                except TemplateInvalid as error:
+                    return source.line(error.line), error.message
+        else:
+            compile_template(text, html=False, name=kind)
+    except TemplateInvalid as error:
+        return error.line, error.message
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _names(text: str) -> Used:
+    tree = environment(html=True).parse(text)
+    free = meta.find_undeclared_variables(tree) - set(GLOBALS)
+    uses: dict[Use, None] = {}
+    optional = set()
+    inner: set[int] = set()
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        path = _path(node)
+        if path is not None and id(node) not in inner and path[0] in free:
+            uses[Use(path, node.lineno)] = None
+        below = node
+        while isinstance(below, nodes.Getattr | nodes.Getitem):
+            below = below.node
+            inner.add(id(below))
+    for name in tree.find_all(nodes.Name):
+        if name.ctx == "load" and name.name in free and id(name) not in inner:
+            uses[Use((name.name,), name.lineno)] = None
+    for test in tree.find_all(nodes.Test):
+        if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name):
+            optional.add(test.node.name)
+    for applied in tree.find_all(nodes.Filter):
+        if applied.name in ("default", "d") and isinstance(applied.node, nodes.Name):
+            optional.add(applied.node.name)
+    return Used(tuple(sorted(uses, key=lambda use: (use.line, use.path))), frozenset(optional))
+
+
+def _path(node: nodes.Expr) -> tuple[str, ...] | None:
+    """`a.b["c"]` as its parts; None where it does not begin with a name. What is computed ends the path."""
+    if isinstance(node, nodes.Name):
+        return (node.name,)
+    if isinstance(node, nodes.Getattr):
+        before = _path(node.node)
+        return (*before, node.attr) if before is not None else None
+    if isinstance(node, nodes.Getitem):
+        before = _path(node.node)
+        if before is not None and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            return (*before, node.arg.value)
+        return before
+    return None
+
+
+_METHODS = frozenset({"get", "items", "keys", "values"})
+
+
+def examine(template: TemplateFile, kind: str, report: Callable[[Problem], None]) -> None:
+    """Checks a template's syntax, and notes the names that it uses."""
+    wrong = _trial(template.text, kind)
+    if wrong is not None:
+        line, column = template.place(wrong[0], _word_in(wrong[1]))
+        message, remedy = _halves(wrong[1])
+        report(Problem(template.file, line, column, message, remedy))
+    try:
+        template.used = _names(template.text)
+    except (TemplateError, RecursionError):
+        template.used = None
+        return
+    if wrong is not None:
+        template.used = None
+
+
+def _word_in(message: str) -> str:
+    found = re.search(r"['\"<]/?([^'\"<>]+)['\">]", message)
+    return found[1] if found else ""
+
+
+def _halves(said: str) -> tuple[str, str]:
+    """What is wrong, and what to do, of a text that says both."""
+    message, stop, remedy = said.partition(". ")
+    message = message if message.endswith(".") else f"{message}."
+    return message[:1].lower() + message[1:], remedy if stop else "Correct the template."
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def check_names(
+    message: MessageTemplates,
+    urls: Mapping[str, str] | None,
+    properties_absent: Callable[[str, tuple[str, ...]], tuple[str, list[str]] | None],
+    report: Callable[[Problem], None],
+) -> None:
+    """Names that nobody provides, and those that are provided for nothing."""
+    for template in message.files:
+        if template.used is None:
+            continue
+        for use in template.used.uses:
+            _check_use(message, template, use, urls, properties_absent, report)
+    _check_senders(message, report)
+    _check_unsubscribing(message, report)
+
+
+def _check_use(
+    message: MessageTemplates,
+    template: TemplateFile,
+    use: Use,
+    urls: Mapping[str, str] | None,
+    properties_absent: Callable[[str, tuple[str, ...]], tuple[str, list[str]] | None],
+    report: Callable[[Problem], None],
+) -> None:
+    name, rest = use.path[0], use.path[1:]
+    if name not in STANDARD:
+        assert template.used is not None
+        if name not in template.used.optional:
+            _check_given(message, template, use, report)
+        return
+    known: tuple[str, ...] | None = {"customer": CUSTOMER, "brand": BRAND, "message": MESSAGE}.get(name)
+    if rest and rest[0] in _METHODS:
+        return
+    if known is not None and rest and rest[0] not in known:
+        remedy = did_you_mean(rest[0], known, f"Known: {listed(known, 'and')}.")
+        report(template.problem(use, f"{name} has no {quoted(rest[0])}.", remedy))
+    address = rest if name == "urls" else rest[1:] if use.path[:2] == ("brand", "urls") else ()
+    if address and address[0] not in _METHODS and urls is not None and address[0] not in urls:
+        remedy = did_you_mean(address[0], urls, f"Add {address[0]}: https://… to urls there.")
+        report(template.problem(use, f"rapport.yaml has no {quoted(address[0])} under urls.", remedy))
+    if name == "trigger" and rest:
+        _check_trigger(message, template, use, properties_absent, report)
+
+
+def _check_given(
+    message: MessageTemplates, template: TemplateFile, use: Use, report: Callable[[Problem], None]
+) -> None:
+    """A name that must come from `with`, from each step that sends the message."""
+    name = use.path[0]
+    lacking = [sender for sender in message.senders if name not in sender.gives]
+    if not message.senders and name not in message.variables and message.variables_known:
+        remedy = did_you_mean(name, (*STANDARD, *message.variables), "Give it under with where the message is sent.")
+        report(template.problem(use, f"{quoted(name)} is given by nobody.", remedy))
+    lacking = [sender for sender in lacking if sender.sound]
+    if not lacking:
+        return
+    meant = nearest(name, (*STANDARD, *message.variables, *(given for each in message.senders for given in each.gives)))
+    by = f"{lacking[0].file}:{lacking[0].line}"
+    if len(lacking) > 1:
+        by += f" and {len(lacking) - 1} more"
+    remedy = f'Did you mean "{meant}"?' if meant else "Add it under with there, or remove it here."
+    report(template.problem(use, f"{quoted(name)} is not given by {by}.", remedy))
+
+
+def _check_trigger(
+    message: MessageTemplates,
+    template: TemplateFile,
+    use: Use,
+    properties_absent: Callable[[str, tuple[str, ...]], tuple[str, list[str]] | None],
+    report: Callable[[Problem], None],
+) -> None:
+    for sender in message.senders:
+        if not sender.sound:
+            continue
+        if sender.begins_with is None:
+            text = f"{sender.file} does not begin with an event, so {'.'.join(use.path)} is empty here."
+            report(template.problem(use, text, "Use traits or customer, or give it under with.", warning=True))
+            return
+        absent = properties_absent(sender.begins_with, use.path[1:])
+        if absent is not None:
+            part, known = absent
+            text = f"{quoted(sender.begins_with)}, with which {sender.file} begins, has no {part} in the catalogue."
+            remedy = did_you_mean(part, known, "Correct it, or add it to the event's file.")
+            report(template.problem(use, text, remedy))
+            return
+
+
+def _check_senders(message: MessageTemplates, report: Callable[[Problem], None]) -> None:
+    used = {name for template in message.files if template.used for name in template.used.names}
+    unread = any(template.used is None for template in message.files)
+    for sender in message.senders:
+        for name in message.variables:
+            if sender.sound and name not in sender.gives:
+                text = f"message {quoted(message.name)} needs {quoted(name)}, and this step does not give it."
+                report(Problem(sender.file, sender.line, sender.column, text, f"Add with: {{{name}: …}}."))
+        for name, (line, column) in sender.gives.items():
+            if name not in used and not unread and message.files:
+                text = f"no template of message {quoted(message.name)} uses {quoted(name)}."
+                report(Problem(sender.file, line, column, text, "Remove it, or use it there.", "warning"))
+
+
+def _check_unsubscribing(message: MessageTemplates, report: Callable[[Problem], None]) -> None:
+    """Advertising says in its text how to stop it."""
+    promoting = next((sender for sender in message.senders if sender.promotional), None)
+    if promoting is None:
+        return
+    for body in message.bodies:
+        if body.used is not None and "unsubscribe_url" not in body.used.names:
+            text = f"{promoting.file} sends this under a promotional topic, and it has no way to unsubscribe."
+            report(Problem(body.file, 1, 1, text, "Add a link to {{ unsubscribe_url }}."))
