@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test shares: a PostgreSQL server, and a database of its own for each test."""
+"""Fixtures that every kind of test shares: a PostgreSQL server with a database for each test, and a Kafka."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+from kafka_for_tests import Kafka, start_kafka
 
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
@@ -44,3 +45,20 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     yield database
     await database.close()
+
+
+_KAFKA_USED = pytest.StashKey[str]()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kafka_broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> AsyncIterator[Kafka]:
+    """One Kafka for the whole run. A test makes topics of its own in it: `await kafka_broker.make_topics(prefix)`."""
+    kafka = await start_kafka(tmp_path_factory.mktemp("kafka") / "broker")
+    pytestconfig.stash[_KAFKA_USED] = kafka.name
+    yield kafka
+    await kafka.end()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if used := config.stash.get(_KAFKA_USED, None):
+        terminalreporter.write_line(f"Kafka: {used}")

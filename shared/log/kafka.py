@@ -82,9 +82,16 @@ class _Producing:
 
 
 class KafkaLog:
-    """The stream port over a Kafka cluster. `prefix` begins the name of every topic."""
+    """The stream port over a Kafka cluster.
 
-    def __init__(self, bootstrap: str, partitions: int, *, prefix: str = "rapport.") -> None:
+    `prefix` begins the name of every topic, so that a cluster may hold several installations. `append_deadline` is how
+    long an append may take, in seconds, before its outcome counts as unknown.
+    """
+
+    def __init__(
+        self, bootstrap: str, partitions: int, *, prefix: str = "rapport.", append_deadline: float = APPEND_DEADLINE
+    ) -> None:
+        self._append_deadline = append_deadline
         self._options: dict[str, Any] = {
             "bootstrap_servers": bootstrap,
             "client_id": "rapport",
@@ -253,7 +260,7 @@ class KafkaLog:
     async def _send_calls(self, line: _Line) -> None:
         while line.calls:
             try:
-                async with asyncio.timeout(APPEND_DEADLINE):
+                async with asyncio.timeout(self._append_deadline):
                     sent = await self._send_batch(line, await self._current_producer())
             except Exception as error:
                 # Those that wait would most likely fail in their turn, each after a deadline of its own.
@@ -548,7 +555,11 @@ def _append_error(line: _Line, error: Exception, call: _Call) -> RapportError:
 
 
 def _unavailable(what: str, error: BaseException) -> Unavailable:
-    return Unavailable(f"log: {what}: {type(error).__name__}{f': {error}' if str(error) else ''}")
+    if isinstance(error, Unavailable):
+        return error
+    # aiokafka's errors begin with their own names.
+    text = str(error) if isinstance(error, KafkaError) else f"{type(error).__name__} {error}"
+    return Unavailable(f"log: {what}: {text.strip()}")
 
 
 async def _stop_producer(producer: Any) -> None:

@@ -109,6 +109,14 @@ class Log(Protocol):
         """The offset after the last record of each partition."""
         ...
 
+    async def installation(self) -> str | None:
+        """The id of the installation that the streams belong to; None where none has been set."""
+        ...
+
+    async def set_installation(self, id: str) -> None:
+        """Mark the streams as `id`'s, once and for all. Raises RapportError where they are another's."""
+        ...
+
     async def ready(self) -> str | None:
         """None where the log answers, else what is wrong, in one line."""
         ...

@@ -142,9 +142,13 @@ class _Call(NamedTuple):
 
 
 class PostgresLog:
-    """The stream port over one PostgreSQL database. `append_in` joins another service's transaction."""
+    """The stream port over one PostgreSQL database. `append_in` joins another service's transaction.
 
-    def __init__(self, database: Database, partitions: int) -> None:
+    `append_deadline` is how long an append may take, in seconds, before its outcome counts as unknown.
+    """
+
+    def __init__(self, database: Database, partitions: int, *, append_deadline: float = APPEND_DEADLINE) -> None:
+        self._append_deadline = append_deadline
         self._database = database
         self._partitions = partitions
         self._calls: deque[_Call] = deque()
@@ -286,7 +290,7 @@ class PostgresLog:
             if not calls:
                 return
             try:
-                async with asyncio.timeout(APPEND_DEADLINE), self._database.connect() as connection:
+                async with asyncio.timeout(self._append_deadline), self._database.connect() as connection:
                     await self._insert(connection, outputs)
             except Exception as error:
                 for call in calls:
