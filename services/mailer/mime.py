@@ -107,7 +107,8 @@ _NEWLINE = re.compile(r"\r\n|\r|\n")
 
 def _body(text: str) -> tuple[str, bytes]:
     """A body's transfer encoding and its bytes, in lines of at most 76."""
-    data = _NEWLINE.sub(CRLF, text).encode("utf-8", "replace")
+    text = _NEWLINE.sub(CRLF, text) if "\r" in text else text.replace("\n", CRLF)
+    data = text.encode("utf-8", "replace")
     quoted = b2a_qp(data, quotetabs=False, istext=True, header=False)
     if len(quoted) * 4 <= len(data) * 6:
         return "quoted-printable", quoted

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 DateStyle = Literal["short", "long", "full"]
@@ -202,6 +203,7 @@ def fallbacks(locale: str | None) -> Iterator[str]:
         yield "-".join(parts[:end])
 
 
+@lru_cache(256)
 def language_of(locale: str) -> _Language:
     for name in fallbacks(locale):
         if name in _LANGUAGES:
@@ -224,7 +226,7 @@ def money(amount: Decimal, currency: str, locale: str) -> str:
     number = whole + (language.decimal + fraction if fraction else "")
     symbol = _SYMBOLS.get(currency, currency)
     pattern = language.money
-    if pattern is _BEFORE and symbol[-1:].isalpha():
+    if pattern == _BEFORE and symbol[-1:].isalpha():
         pattern = "{symbol}" + _NBSP + "{amount}"
     sign = "-" if rounded < 0 else ""
     return sign + pattern.format(amount=number, symbol=symbol)
