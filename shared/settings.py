@@ -26,6 +26,8 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("kafka_bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS")
     )
     """`host:port,…`; without it the streams are kept in PostgreSQL."""
+    kafka_replication_factor: int = Field(1, ge=1, le=9)
+    """How many brokers keep each record; for `rapport migrate`, which makes the topics."""
     partitions: int = Field(12, ge=1, le=1024)
     """How many partitions every stream has; fixed at installation."""
     database_connections: int = Field(8, ge=2, le=100)
