@@ -33,7 +33,6 @@ from shared.contracts.messages import MessageRequested
 from shared.database.engine import is_transient
 from shared.language.playbook import Playbook
 from shared.processing.faults import reached
-from shared.processing.playbooks import PlaybookShelf
 from shared.processing.port import Connection, Fenced, Lane, Outputs
 from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_HELD, MAILER_IN_HAND, MAILER_OUTCOMES
 
@@ -52,6 +51,12 @@ class Compose(Protocol):
     """Makes the mail of a message with the playbook in force. Raises RenderingFailed."""
 
     def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail: ...
+
+
+class Shelf(Protocol):
+    """The playbooks by content hash (`shared.processing.playbooks.PlaybookShelf`)."""
+
+    async def get(self, connection: Connection, content_hash: str) -> Playbook: ...
 
 
 class Slots:
@@ -162,7 +167,7 @@ class Sending:
     """
 
     def __init__(
-        self, transport: Transport, compose: Compose, shelf: PlaybookShelf, clock: Clock, retry_base: timedelta
+        self, transport: Transport, compose: Compose, shelf: Shelf, clock: Clock, retry_base: timedelta
     ) -> None:
         self._transport = transport
         self._compose = compose

@@ -120,7 +120,7 @@ async def update_messages(connection: Connection, messages: Sequence[Message]) -
 async def release_held_for(connection: Connection, partition: int, reason: str, due: datetime) -> None:
     """Let everything that is held for `reason` alone be decided anew; it stands for the instant `due`."""
     await connection.execute(
-        "UPDATE mailer.messages SET status = 'requested', due = greatest(due, least($3, expires))"
+        "UPDATE mailer.messages SET status = 'requested', due = least(due, $3)"
         " WHERE partition = $1 AND status = 'held' AND reason = $2",
         partition,
         reason,

@@ -1,0 +1,3 @@
+from conftest_mailer import post_office
+
+__all__ = ["post_office"]

@@ -1,0 +1,305 @@
+"""A post office: the mailer on real PostgreSQL, with a transport that does as it is told and a clock that stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest_asyncio
+
+from services.mailer import store
+from services.mailer.rendering import RenderingFailed
+from services.mailer.sending import Sending
+from services.mailer.transport import Accepted, Mail, Receipt
+from services.mailer.worker import Mailer
+from shared import processing
+from shared.clock import ManualClock
+from shared.contracts import streams
+from shared.contracts.customers import Activation, ConsentDecision, Tick
+from shared.contracts.events import Event
+from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
+from shared.contracts.streams import partition_of
+from shared.database.engine import Database
+from shared.database.migrations import Migrations, migrate
+from shared.language.playbook import Brand, Cap, Playbook, QuietHours, Topic
+from shared.log.port import Entry
+from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
+from shared.log.postgres import PostgresLog
+from shared.processing.installation import Installation, open_installation
+from shared.processing.port import Connection, Lane
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+from shared.settings import Settings
+
+PARTITIONS = 4
+NOON = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)  # noon in Oslo
+MIGRATIONS = Migrations("mailer", Path(store.__file__).parent / "migrations")
+
+
+def playbook(caps: Sequence[Cap] = (), quiet: tuple[int, int] | None = (21, 8)) -> Playbook:
+    brand = Brand(
+        name="Lamps",
+        sender="hello@lamps.example",
+        reply_to=None,
+        postal_address="Storgata 1, 0155 Oslo",
+        timezone="Europe/Oslo",
+        locale="en",
+        currency="NOK",
+        rates={},
+        urls={},
+        quiet_hours=QuietHours(time(quiet[0]), time(quiet[1])) if quiet else None,
+        caps=tuple(caps),
+        carts="derived",
+    )
+    topics = {
+        "cart-reminders": Topic("cart-reminders", "Cart reminders", "", "promotional", "opt_out"),
+        "newsletter": Topic("newsletter", "Newsletter", "", "promotional", "opt_in"),
+        "receipts": Topic("receipts", "Receipts", "", "transactional", "opt_out"),
+    }
+    return Playbook("p1", {}, brand, (), {}, topics, {}, {}, {})
+
+
+@dataclass
+class PlaybookInForce:
+    """A shelf with one playbook; `pause` holds whoever takes it."""
+
+    playbook: Playbook
+    pause: asyncio.Event = field(default_factory=asyncio.Event)
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.pause.set()
+
+    async def get(self, connection: Connection, content_hash: str) -> Playbook:
+        self.wanted.set()
+        await self.pause.wait()
+        return self.playbook
+
+
+@dataclass
+class Postbox:
+    """A transport that accepts everything, unless an address was told otherwise. `open` lets mails through."""
+
+    connections: int = 8
+    mails: list[Mail] = field(default_factory=list)
+    answers: dict[str, deque[Receipt]] = field(default_factory=lambda: defaultdict(deque))
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    in_hand: int = 0
+    most_in_hand: int = 0
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    async def deliver(self, mail: Mail, data_by: float) -> Receipt:
+        self.in_hand += 1
+        self.most_in_hand = max(self.in_hand, self.most_in_hand)
+        self.mails.append(mail)
+        await asyncio.sleep(0)
+        await self.open.wait()
+        self.in_hand -= 1
+        answers = self.answers[mail.recipient]
+        return answers.popleft() if answers else Accepted("250 ok")
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def ready(self) -> str | None:
+        return None
+
+    @property
+    def ids(self) -> list[str]:
+        return [mail.request.id for mail in self.mails]
+
+
+def compose(playbook: Playbook, request: MessageRequested, now: datetime) -> Mail:
+    if request.message == "broken":
+        raise RenderingFailed("messages/broken/body.html:3: no such filter.")
+    assert request.address is not None
+    headers = {"Subject": request.message}
+    return Mail(request, "hello@lamps.example", request.address, b"", None, headers, ("https://x.example/",))  # type: ignore[arg-type]
+
+
+@dataclass
+class PostOffice:
+    database: Database
+    log: PostgresLog
+    clock: ManualClock
+    installation: Installation
+    settings: Settings
+    shelf: PlaybookInForce
+    postbox: Postbox
+    sending: Sending | None = None
+    workers: list[Worker] = field(default_factory=list)
+
+    async def open(
+        self, *, through: Callable[[Lane], Lane] | None = None, postbox: Postbox | None = None, **settings: Any
+    ) -> Worker:
+        """Start a worker. `through` wraps the lanes that it sends from."""
+        if postbox is not None:
+            self.postbox = postbox
+        sending = Sending(self.postbox, compose, self.shelf, self.clock, timedelta(minutes=1))
+        self.sending = sending
+        processor = Mailer(sending)
+        if through is not None:
+            attend = processor.attend
+            processor.attend = lambda lane: attend(through(lane))  # type: ignore[method-assign]
+        runtime = Runtime(self.log, self.clock, self.database, self.installation)
+        worker = Worker(runtime, processor, self.settings.model_copy(update=settings))
+        await worker.start()
+        self.workers.append(worker)
+        return worker
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            await worker.stop()
+        self.workers.clear()
+        if self.sending is not None:
+            await self.sending.finish()
+
+    async def record(self, *records: MessageRecord) -> None:
+        """Records on the road, to their customers' partitions; those of nobody go to all."""
+        for record in records:
+            customer = getattr(record, "customer", None)
+            for partition in range(PARTITIONS) if customer is None else [partition_of(customer, PARTITIONS)]:
+                await self.log.append(streams.MESSAGES, partition, [Entry(customer or "", msgspec.json.encode(record))])
+
+    async def activate(self) -> None:
+        await self.record(Activation(as_of=self.clock.now(), playbook="p1"))
+
+    async def pass_time(self, by: timedelta) -> None:
+        self.clock.advance(by)
+        await self.record(Tick(as_of=self.clock.now()))
+
+    def request(
+        self,
+        id: str,
+        customer: str = "anna",
+        *,
+        address: str | None = "",
+        topic: str = "cart-reminders",
+        message: str = "cart-reminder",
+        expires: timedelta = timedelta(hours=72),
+        due: datetime | None = None,
+        priority: int = 50,
+        draft: bool = False,
+    ) -> MessageRequested:
+        now = self.clock.now()
+        due = due or now
+        return MessageRequested(
+            as_of=now,
+            id=id,
+            customer=customer,
+            address=f"{customer}@example.org" if address == "" else address,
+            message=message,
+            topic=topic,
+            journey="abandoned-cart",
+            enrollment=f"e-{id}",
+            step=message,
+            due=due,
+            expires=due + expires,
+            priority=priority,
+            draft=draft,
+        )
+
+    async def ask(self, *ids: str, **more: Any) -> None:
+        await self.record(*(self.request(id, **more) for id in ids))
+
+    async def cancel(self, id: str, reason: str, customer: str = "anna") -> None:
+        await self.record(MessageCancelled(as_of=self.clock.now(), id=id, customer=customer, reason=reason))
+
+    async def hear(
+        self, subscribed: bool, topic: str = "cart-reminders", customer: str = "anna", address: str | None = ""
+    ) -> None:
+        address = f"{customer}@example.org" if address == "" else address
+        now = self.clock.now()
+        decision = ConsentDecision(topic=topic, subscribed=subscribed, decided_at=now, source="shop")
+        await self.record(ConsentChanged(as_of=now, customer=customer, address=address, decisions=(decision,)))
+
+    async def messages(self) -> dict[str, store.Listed]:
+        async with self.database.connect() as connection:
+            return {message.id: message for message in await store.listing(connection, limit=5000)}
+
+    async def settled(self, **statuses: str) -> dict[str, store.Listed]:
+        """Wait until messages have these statuses."""
+
+        async def all_there() -> dict[str, store.Listed] | None:
+            messages = await self.messages()
+            there = {id: message.status for id, message in messages.items()}
+            return messages if there == {**there, **statuses} else None
+
+        found: dict[str, store.Listed] = await until(all_there)
+        return found
+
+    async def read_up(self) -> None:
+        """Wait until every record is taken, and everything due is decided."""
+
+        async def nothing_left() -> bool:
+            ends = await self.log.ends(streams.MESSAGES)
+            async with self.database.connect() as connection:
+                rows = await connection.fetch(
+                    "SELECT partition, next_offset FROM processing.partitions WHERE service = 'mailer'"
+                )
+                offsets = {row["partition"]: row["next_offset"] for row in rows}
+                open_rows = await connection.fetchval(
+                    "SELECT count(*) FROM mailer.messages WHERE status IN ('requested', 'sending')"
+                )
+            return not open_rows and all(offsets[p] >= end for p, end in ends.items())
+
+        await until(nothing_left)
+
+    async def events(self) -> list[tuple[str, dict[str, Any]]]:
+        """The outcomes that were reported: the event's name and its properties, in order within a partition."""
+        found = []
+        for partition in range(PARTITIONS):
+            reader = self.log.reader(streams.EVENTS)
+            reader.assign({partition: 0})
+            while (fetched := await reader.fetch(partition, 5000, 0.05)).records:
+                for entry in fetched.records:
+                    event = msgspec.json.decode(entry.value, type=Event)
+                    found.append((event.name, msgspec.json.decode(event.properties)))
+            await reader.close()
+        return found
+
+    async def told(self, id: str) -> list[tuple[str, str, str]]:
+        """What was reported of a message: event, reason, and the instant that it was decided for."""
+        return [
+            (name, properties["reason"], properties["decided_for"])
+            for name, properties in await self.events()
+            if properties["message_id"] == id
+        ]
+
+    def caps(self, *caps: Cap) -> None:
+        self.shelf.playbook = replace(self.shelf.playbook, brand=playbook(caps).brand)
+
+
+@pytest_asyncio.fixture
+async def post_office(database: Database) -> AsyncIterator[PostOffice]:
+    await migrate(database, [LOG_MIGRATIONS, processing.MIGRATIONS, MIGRATIONS])
+    log = PostgresLog(database, PARTITIONS)
+    await log.start()
+    async with database.connect() as connection:
+        installation = await open_installation(connection, PARTITIONS, 1.0)
+    settings = Settings(heartbeat_seconds=0.1, expiry_seconds=1.0)
+    office = PostOffice(
+        database, log, ManualClock(NOON), installation, settings, PlaybookInForce(playbook()), Postbox()
+    )
+    yield office
+    office.postbox.open.set()
+    office.shelf.pause.set()
+    await office.close()
+    await log.close()
+
+
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
+    """Wait for a condition, not for time."""
+    async with asyncio.timeout(seconds):
+        while not (found := await condition()):
+            await asyncio.sleep(0.01)
+        return found
