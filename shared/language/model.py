@@ -7,7 +7,7 @@ Shapes only: whether a topic or a segment exists, and whether an expression make
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import time, timedelta
 from decimal import Decimal
@@ -378,10 +378,13 @@ class DateTrigger(Section):
 
 
 def _kind_by_key(kinds: Mapping[str, str]) -> Callable[[object], str | None]:
-    """A discriminator: the one key of `kinds` that a mapping has."""
+    """A discriminator: the one key of `kinds` that a mapping, or what was made of one, has."""
 
     def kind(value: object) -> str | None:
-        found = [tag for key, tag in kinds.items() if isinstance(value, dict) and key in value]
+        keys: Collection[str] = value if isinstance(value, dict) else ()
+        if isinstance(value, Section):
+            keys = [info.alias or name for name, info in type(value).model_fields.items()]
+        found = [tag for key, tag in kinds.items() if key in keys]
         return found[0] if len(found) == 1 else None
 
     return kind
@@ -484,7 +487,7 @@ class WaitStep(Step):
     id: Name | None = Field(None, description=_ID_TEXT)
     wait: Annotated[
         Annotated[LongerDuration, Tag("@duration")] | Annotated[WaitUntil, Tag("@until")],
-        Discriminator(lambda value: "@until" if isinstance(value, dict) else "@duration"),
+        Discriminator(lambda value: "@until" if isinstance(value, dict | WaitUntil) else "@duration"),
     ] = Field(description='A duration such as 1h or 2d, or {for: 2d, until: "10:00", on: [tue]}.')
 
 
@@ -851,9 +854,14 @@ def _problem(document: Document, reading: _Reading, around: Path, error: ErrorDe
         if name in shape.later:
             return problem(f"{quoted(name)} comes later.", "Leave it out for now.")
         known = [info.alias or field_name for field_name, info in shape.model_fields.items()]
-        remedy = did_you_mean(name, known, f"Known here: {listed(known, 'and')}.")
+        around_it = document.node(path[:-1])
+        taken = around_it.entries if isinstance(around_it, MappingNode) else {}
+        free = [field_name for field_name in known if field_name not in taken]
+        remedy = did_you_mean(name, free, f"Known here: {listed(known, 'and')}.")
         return problem(f"unknown {shape.noun} {quoted(name)}.", remedy)
     if kind in _CHOICES:
+        if any(document.is_broken((*path, key)) for key in _CHOICES[kind][1]):
+            return None
         return path, _chosen_wrongly(document, path, kind, node)
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", str(given.get("expected", "")))
@@ -910,7 +918,8 @@ def _chosen_wrongly(document: Document, path: Path, kind: str, node: Node | None
     for key in keys:
         if key in later:
             what = f"{key} steps come" if kind == "step" else f"{quoted(key)} comes"
-            return document.problem(document.at_key((*path, key)), f"{what} later.", "Leave it out for now.")
+            it = "this one" if kind == "step" else "it"
+            return document.problem(document.at_key((*path, key)), f"{what} later.", f"Leave {it} out for now.")
     for key in keys:
         meant = nearest(key, (*known, *later))
         if meant in known:
