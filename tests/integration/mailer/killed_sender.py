@@ -1,0 +1,36 @@
+"""A mailer in a process of its own, for a test that kills it: `killed_sender.py DATABASE_URL`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+
+from conftest_mailer import NOON, PARTITIONS, PlaybookInForce, Postbox, compose, playbook
+
+from services.mailer.sending import Sending
+from services.mailer.worker import Mailer
+from shared.clock import ManualClock
+from shared.database.engine import Database
+from shared.log.postgres import PostgresLog
+from shared.processing.installation import open_installation
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+from shared.settings import Settings
+
+
+async def main(url: str) -> None:
+    database = Database(url)
+    log = PostgresLog(database, PARTITIONS)
+    await log.start()
+    async with database.connect() as connection:
+        installation = await open_installation(connection, PARTITIONS, 1.0)
+    clock = ManualClock(NOON)
+    sending = Sending(Postbox(), compose, PlaybookInForce(playbook()), clock, timedelta(minutes=1))
+    runtime = Runtime(log, clock, database, installation)
+    worker = Worker(runtime, Mailer(sending), Settings(heartbeat_seconds=0.1, expiry_seconds=1.0))
+    await worker.start()
+    await asyncio.sleep(60)
+
+
+asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,282 @@
+"""What must hold of every hand-over: beside an unsubscribe, over a crash, a stop, and a database that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from conftest_mailer import NOON, PARTITIONS, Postbox, PostOffice, until
+
+from services.mailer import store
+from services.mailer.consent import Decision
+from shared.errors import Unavailable
+from shared.processing.port import Connection, Lane, Outputs
+
+ANNA = "anna@example.org"
+NO = Decision("cart-reminders", False, NOON, "link")
+
+
+async def unsubscribe(post_office: PostOffice, address: str = ANNA) -> None:
+    async with post_office.database.connect() as connection:
+        await store.decide_consent(connection, address, [NO])
+
+
+# After an unsubscribe was acknowledged, no hand-over of that topic to that address begins.
+
+
+async def test_an_unsubscribe_that_came_first_makes_the_sender_wait_and_skip(post_office: PostOffice) -> None:
+    await post_office.activate()
+    await post_office.hear(True, "newsletter")
+    await post_office.open()
+    await post_office.read_up()
+    async with post_office.database.transaction() as connection:
+        await store.decide_consent(connection, ANNA, [NO])
+        await post_office.ask("m1")
+        await until(lambda: waits_for_a_lock(post_office))
+        assert (await post_office.messages())["m1"].status == "requested"
+    assert (await post_office.settled(m1="skipped"))["m1"].reason == "unsubscribed"
+    assert post_office.postbox.mails == []
+
+
+async def test_an_unsubscribe_is_not_acknowledged_while_a_hand_over_is_being_decided(post_office: PostOffice) -> None:
+    await post_office.activate()
+    await post_office.ask("m1")
+    await post_office.hear(True)
+    post_office.shelf.pause.clear()  # the sender stands inside its transaction, the address locked
+    await post_office.open()
+    await post_office.shelf.wanted.wait()
+    acknowledged = asyncio.create_task(unsubscribe(post_office))
+    await until(lambda: waits_for_a_lock(post_office))
+    assert not acknowledged.done()
+    post_office.shelf.pause.set()
+    await acknowledged
+    # Its hand-over began before the answer was given; the next one does not.
+    assert (await post_office.messages())["m1"].status in ("sending", "sent")
+    await post_office.ask("m2")
+    assert (await post_office.settled(m1="sent", m2="skipped"))["m2"].reason == "unsubscribed"
+
+
+async def test_among_many_nothing_begins_after_its_unsubscribe_was_acknowledged(post_office: PostOffice) -> None:
+    await post_office.activate()
+    customers = [f"c{n}" for n in range(40)]
+    await post_office.open()
+    begun: dict[str, set[str]] = {}
+
+    async def leave(customer: str) -> None:
+        await asyncio.sleep(0)
+        address = f"{customer}@example.org"
+        await unsubscribe(post_office, address)
+        async with post_office.database.connect() as connection:
+            listed = await store.listing(connection, limit=100, customer=customer)
+        begun[customer] = {message.id for message in listed if message.status not in ("requested", "held", "skipped")}
+
+    async def shop() -> None:
+        for number in range(10):
+            for customer in customers:
+                await post_office.ask(f"{customer}-{number}", customer=customer)
+
+    async with asyncio.TaskGroup() as together:
+        together.create_task(shop())
+        for customer in customers:
+            await asyncio.sleep(0.01)
+            together.create_task(leave(customer))
+    await post_office.read_up()
+    for customer in customers:
+        sent = {id for id in post_office.postbox.ids if id.startswith(f"{customer}-")}
+        assert sent <= begun[customer]
+    assert any(begun.values())
+    assert len(post_office.postbox.ids) < 400
+
+
+async def waits_for_a_lock(post_office: PostOffice) -> bool:
+    async with post_office.database.connect() as connection:
+        return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
+# One cause, at most one mail; none vanishes.
+
+
+@pytest.mark.parametrize("point", ["mailer.sending", "mailer.before_commit"])
+async def test_a_process_that_dies_leaves_unknown_only_what_it_had_in_hand(
+    post_office: PostOffice, database_url: str, tmp_path: Path, point: str
+) -> None:
+    await post_office.activate()
+    await post_office.ask("m1")
+    # The batches of four activations come before: the fifth COMMIT or later is the one that takes the message.
+    proof = tmp_path / "proof"
+    environment = {**os.environ, "RAPPORT_FAULT": point, "RAPPORT_FAULT_PROOF": str(proof)}
+    environment["PYTHONPATH"] = f"{Path.cwd()}:{Path(__file__).parent}"
+    program = Path(__file__).parent / "killed_sender.py"
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program), database_url, env=environment)
+    async with asyncio.timeout(30):
+        assert await process.wait() == -signal.SIGKILL
+    assert proof.read_text() == f"{point}\n"
+    await post_office.open()
+    if point == "mailer.sending":
+        unknown = (await post_office.settled(m1="unknown"))["m1"]
+        assert unknown.reason == "interrupted"
+        assert [name for name, *_ in await post_office.told("m1")] == ["Email Unknown"]
+        assert post_office.postbox.mails == []
+    else:
+        await post_office.settled(m1="sent")
+
+
+async def test_an_orderly_stop_finishes_what_is_in_hand(post_office: PostOffice) -> None:
+    await post_office.activate()
+    post_office.postbox.open.clear()
+    worker = await post_office.open()
+    await post_office.ask("m1")
+    await post_office.settled(m1="sending")
+    stopping = asyncio.create_task(worker.stop())
+    await post_office.ask("m2", customer="berit")
+    post_office.postbox.open.set()
+    await stopping
+    post_office.workers.clear()
+    after = await post_office.messages()
+    assert after["m1"].status == "sent"
+    assert "m2" not in after or after["m2"].status == "requested"
+    assert [name for name, *_ in await post_office.told("m1")] == ["Email Sent"]
+
+
+async def test_a_database_that_restarts_while_mails_are_in_hand_makes_none_unknown(
+    post_office: PostOffice, database_url: str
+) -> None:
+    await post_office.activate()
+    post_office.postbox.open.clear()
+    await post_office.open()
+    customers = [f"c{n}" for n in range(8)]
+    for customer in customers:
+        await post_office.ask(f"m-{customer}", customer=customer)
+    await post_office.settled(**{f"m-{customer}": "sending" for customer in customers})
+    await cut_every_connection(database_url)
+    post_office.postbox.open.set()
+    await until(lambda: all_sent(post_office, 8))
+    assert sorted(post_office.postbox.ids) == sorted(f"m-{customer}" for customer in customers)
+    assert sorted(name for name, _ in await post_office.events()) == ["Email Sent"] * 8
+
+
+async def all_sent(post_office: PostOffice, count: int) -> bool:
+    try:
+        messages = await post_office.messages()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return len(messages) == count and {message.status for message in messages.values()} == {"sent"}
+
+
+async def cut_every_connection(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+
+
+class Doubtful:
+    """A lane whose COMMIT loses its answer now and then: `committed` says whether the transaction stands."""
+
+    def __init__(self, lane: Lane, failures: list[bool]) -> None:
+        self._lane = lane
+        self._failures = failures
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._lane, name)
+
+    async def transact(self, work: Callable[[Connection, Outputs], Awaitable[None]]) -> None:
+        written = False
+
+        async def watched(connection: Connection, out: Outputs) -> None:
+            nonlocal written
+            before = await connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text")
+            await work(connection, out)
+            written = await connection.fetchval(
+                "SELECT count(*) > 0 FROM mailer.messages WHERE xmin = pg_current_xact_id()::xid"
+            )
+            assert before is not None
+            if written and self._failures and not self._failures[0]:
+                self._failures.pop(0)
+                raise Unavailable("rolled back")
+
+        await self._lane.transact(watched)
+        if written and self._failures:
+            assert self._failures.pop(0)
+            raise Unavailable("the answer to COMMIT was lost")
+
+
+@pytest.mark.parametrize("failures", [[True], [False], [True, True], [False, True, False, True], [True, False, True]])
+async def test_an_unknown_commit_is_looked_up_and_no_mail_goes_twice(
+    post_office: PostOffice, failures: list[bool]
+) -> None:
+    await post_office.activate()
+    left = list(failures)
+    await post_office.ask("m1")
+    await post_office.ask("m2", customer="berit")
+    await post_office.open(through=lambda lane: Doubtful(lane, left))  # type: ignore[arg-type, return-value]
+    await post_office.settled(m1="sent", m2="sent")
+    await post_office.read_up()
+    assert sorted(post_office.postbox.ids) == ["m1", "m2"]
+    assert sorted(name for name, _ in await post_office.events()) == ["Email Sent", "Email Sent"]
+    assert not left
+
+
+async def test_two_workers_share_the_partitions_and_send_each_mail_once(post_office: PostOffice) -> None:
+    await post_office.activate()
+    first = await post_office.open()
+    for number in range(100):
+        await post_office.ask(f"m{number}", customer=f"c{number}")
+    await post_office.open(postbox=post_office.postbox)
+
+    async def shared() -> bool:
+        return len(first.owned) == PARTITIONS // 2
+
+    await until(shared)
+    for number in range(100, 200):
+        await post_office.ask(f"m{number}", customer=f"c{number}")
+    await until(lambda: all_sent(post_office, 200))
+    assert sorted(post_office.postbox.ids) == sorted(f"m{number}" for number in range(200))
+
+
+# Many at once.
+
+
+async def test_a_backlog_goes_out_in_few_transactions_over_all_connections(post_office: PostOffice) -> None:
+    await post_office.activate()
+    await post_office.record(*(post_office.request(f"m{number}", customer=f"c{number}") for number in range(600)))
+    await post_office.open(postbox=Postbox(connections=50))
+    await until(lambda: all_sent(post_office, 600))
+    assert post_office.postbox.most_in_hand == 50
+    assert sorted(post_office.postbox.ids) == sorted(f"m{number}" for number in range(600))
+    async with post_office.database.connect() as connection:
+        transactions = await connection.fetchval(
+            "SELECT sum(version) FROM processing.partitions WHERE service = 'mailer'"
+        )
+    assert transactions < 300  # with two for each mail it would be 1,200
+
+
+async def test_a_backlog_that_must_wait_for_the_morning_is_held_in_few_transactions(post_office: PostOffice) -> None:
+    post_office.clock.advance(timedelta(hours=10))
+    await post_office.activate()
+    await post_office.record(*(post_office.request(f"m{number}", customer=f"c{number}") for number in range(600)))
+    await post_office.open(postbox=Postbox(connections=2))
+    await post_office.read_up()
+    assert {message.reason for message in (await post_office.messages()).values()} == {"quiet_hours"}
+    async with post_office.database.connect() as connection:
+        transactions = await connection.fetchval(
+            "SELECT sum(version) FROM processing.partitions WHERE service = 'mailer'"
+        )
+    assert transactions < 100
+
+
+async def test_connections_are_never_asked_for_more_than_they_are(post_office: PostOffice) -> None:
+    await post_office.activate()
+    await post_office.record(*(post_office.request(f"m{number}", customer=f"c{number}") for number in range(100)))
+    await post_office.open(postbox=Postbox(connections=3))
+    await until(lambda: all_sent(post_office, 100))
+    assert post_office.postbox.most_in_hand == 3
