@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar, cast
 
@@ -98,9 +98,6 @@ MATCH = Site("in a where", _INSIDE | {"event"})
 VALUE = Site("in a value", _INSIDE | {"event"}, condition=False)
 CONDITION = Site("in a step", _INSIDE)
 GIVEN = Site("in a step", _INSIDE, condition=False)
-
-LATER_CUSTOMER = frozenset({"spend_percentile"})
-CUSTOMER = ("key", "stage", "segments", "first_seen", "last_seen", "locale", "timezone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +284,8 @@ class _Check:
         compiled = self.compiled[key]
         if isinstance(compiled, ExpressionError):
             for remark in compiled.problems:
-                self.remark(document, path, remark)
+                later = remark.message.startswith('"vars" is not known')
+                self.remark(document, path, replace(remark, remedy=_VARS_LATER) if later else remark)
             return None
         for remark in compiled.warnings:
             self.remark(document, path, remark, warning=True)
@@ -391,13 +389,7 @@ class _Check:
             self.remark(document, path, Remark(found.start() if found else 0, len(word), "", message, remedy))
 
         for name in sorted(expression.names):
-            root, rest = name[0], name[1:]
-            if root == "customer" and rest:
-                if rest[0] in LATER_CUSTOMER:
-                    wrong(".".join(name[:2]), f"customer.{rest[0]} comes later.", "Use a condition on its events.")
-                elif rest[0] not in CUSTOMER:
-                    remedy = did_you_mean(rest[0], CUSTOMER, f"It has {listed(CUSTOMER, 'and')}.")
-                    wrong(".".join(name[:2]), f"customer has no {quoted(rest[0])}.", remedy)
+            root = name[0]
             if journey is None or document.is_broken(("trigger",)) or isinstance(journey.shape.trigger, Hole):
                 continue
             trigger = journey.shape.trigger
@@ -773,6 +765,7 @@ class _Check:
 
 
 _BODIES = frozenset({"body.mjml", "body.html"})
+_VARS_LATER = "It comes later, with steps that set it."
 _TAKEN = frozenset({*STANDARD, *GLOBALS, "loop"})
 """Names that a template knows already."""
 

@@ -1,0 +1,523 @@
+"""What only the whole playbook shows: names that nothing defines, expressions, journeys, and what becomes of it all."""
+
+from __future__ import annotations
+
+from datetime import time, timedelta
+from decimal import Decimal
+
+import pytest
+from sample_playbook import CART, RAPPORT, SEGMENTS, STAGES, journey, said_of, sample
+
+from shared.language import PlaybookInvalid, load
+from shared.language.playbook import (
+    DateTrigger,
+    Email,
+    EventTrigger,
+    Exit,
+    If,
+    QuietHours,
+    SegmentTrigger,
+    StageTrigger,
+    Wait,
+    WaitFor,
+)
+
+ORDER = """\
+event: Order Completed
+properties:
+  order_id: {type: string}
+  total: {type: number}
+  products: {type: array, items: {type: object, properties: {sku: {type: string}}}}
+"""
+ADDED = "event: Product Added\nproperties: {sku: {type: string}}\n"
+CATALOGUE = {"events__order_yaml": ORDER, "events__added_yaml": ADDED}
+
+
+def of_journey(text: str, **changes: str | None) -> list[str]:
+    said = said_of(sample(journeys__cart_yaml=text, **changes))
+    return [line.removeprefix("journeys/cart.yaml:") for line in said]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            CART.replace("email: cart-reminder", "email: cart-remindr"),
+            '10:12: there is no message "cart-remindr". Did you mean "cart-reminder"?',
+        ),
+        (
+            CART.replace("email: cart-reminder", "email: other"),
+            '10:12: there is no message "other". Add the folder messages/other.',
+        ),
+        (
+            CART.replace("topic: cart-reminders", "topic: cart-reminder"),
+            '7:10: topics.yaml has no topic "cart-reminder". Did you mean "cart-reminders"?',
+        ),
+        (
+            CART.replace("defaults:\n  topic: cart-reminders\n", ""),
+            "8:12: this mail has no topic, so nobody could opt out of it. "
+            "Add topic: to it or to defaults: cart-reminders or receipts.",
+        ),
+        (
+            CART + "    topic: news\n",
+            '11:12: topics.yaml has no topic "news". Add it there, or use cart-reminders or receipts.',
+        ),
+        (
+            journey("- email: cart-reminder", trigger="segment: vpi"),
+            '3:12: segments.yaml has no segment "vpi". Did you mean "vip"?',
+        ),
+        (
+            journey("- email: cart-reminder", trigger="stage: retain"),
+            '3:10: stages.yaml has no stage "retain". Add it there, or use attract or convert.',
+        ),
+        (
+            journey('- if: in_segment("vips")\n  then: [email: cart-reminder]'),
+            '6:20: segments.yaml has no segment "vips". Did you mean "vip"?',
+        ),
+        (
+            journey('- if: consented("newsletter")\n  then: [email: cart-reminder]'),
+            '6:19: topics.yaml has no topic "newsletter". Add it there, or use cart-reminders or receipts.',
+        ),
+        (
+            journey('- if: customer.stage == "delight"\n  then: [email: cart-reminder]'),
+            '6:27: stages.yaml has no stage "delight". Add it there, or use attract or convert.',
+        ),
+        (
+            journey("- if: customer.sage == 1\n  then: [email: cart-reminder]"),
+            '6:9: "customer" has no "sage". Did you mean customer.stage?',
+        ),
+        (
+            journey("- if: customer.spend_percentile > 80\n  then: [email: cart-reminder]"),
+            '6:9: "customer.spend_percentile" comes later. Compare sum(...) with a number for now.',
+        ),
+        (
+            journey("- email: cart-reminder\n- if: key == 1"),
+            "7:9: this journey has no key. Add key: to the trigger, such as key: event.cart_id.",
+        ),
+        (
+            journey("- if: trigger.total > 1\n  then: [email: cart-reminder]", trigger="stage: attract"),
+            "6:9: this journey does not begin with an event, so trigger is null. Use traits or customer.",
+        ),
+    ],
+)
+def test_a_name_that_nothing_defines(text: str, said: str) -> None:
+    assert said in of_journey(text)
+
+
+def test_a_journey_is_called_like_its_file() -> None:
+    assert of_journey(CART.replace("journey: cart", "journey: chart")) == [
+        '1:10: this file is cart.yaml, and its journey is called "chart". Give both the same name.'
+    ]
+
+
+def test_without_a_catalogue_only_a_near_miss_of_a_usual_name_is_remarked_on() -> None:
+    assert of_journey(CART.replace("event: Cart Updated", "event: Contract Signed")) == []
+    assert of_journey(CART.replace("event: Cart Updated", "event: Cart Updates")) == [
+        '3:10: warning: "Cart Updates" is not the usual name. Did you mean "Cart Updated"?'
+    ]
+
+
+def test_with_a_catalogue_every_event_is_in_it() -> None:
+    text = CART.replace("event: Cart Updated", "event: Order Complete").replace("event.total", "event.sum")
+    assert of_journey(text, **CATALOGUE) == [
+        '3:10: no file under events/ describes "Order Complete". Did you mean "Order Completed"?'
+    ]
+    said = said_of(sample(**CATALOGUE, segments_yaml='segments: {a: {when: count("Invoice Paid") >= 1}}'))
+    assert said == [
+        'segments.yaml:1:28: no file under events/ describes "Invoice Paid". '
+        "Add it to the catalogue, or correct the name."
+    ]
+
+
+def test_what_rapport_reports_and_derives_needs_no_catalogue() -> None:
+    segments = 'segments:\n  a: {when: count("Email Link Clicked") >= 1}'
+    assert said_of(sample(**CATALOGUE, segments_yaml=segments)) == []
+    said = said_of(sample(**CATALOGUE, rapport_yaml=RAPPORT + "carts: sent\n"))
+    assert said == [
+        'journeys/cart.yaml:3:10: no file under events/ describes "Cart Updated". '
+        "Add it to the catalogue, or correct the name."
+    ]
+
+
+GOAL = "goal:\n  event: Order Completed\n  where: event.cart_id == key\n"
+KEYED = "event: Cart Updated\nkey: event.cart_id"
+
+
+def test_a_property_that_the_catalogue_does_not_have_says_what_comes_of_it() -> None:
+    steps = "- email: cart-reminder"
+    sent = {"events__cart_yaml": "event: Cart Updated\nproperties: {cart_id: {type: string}}\n", **CATALOGUE}
+    rapport = RAPPORT + "carts: sent\n"
+    assert of_journey(journey(steps, GOAL, KEYED), rapport_yaml=rapport, **sent) == [
+        '8:10: "Order Completed" has no cart_id in the catalogue, so this goal is never reached and buyers keep '
+        "getting mail. Correct it, or have the shop send cart_id."
+    ]
+    exits = "exit_on:\n  - {event: Order Completed, where: event.product.sku == key}\n"
+    assert of_journey(journey(steps, exits, KEYED), **CATALOGUE) == [
+        '7:37: "Order Completed" has no product in the catalogue, so this exit never happens. Did you mean "products"?'
+    ]
+    assert of_journey(journey("- if: trigger.cart == 1\n" + steps, trigger=KEYED), **CATALOGUE) == [
+        '7:9: "Cart Updated" has no cart in the catalogue, so this is always null. Did you mean "cart_id"?'
+    ]
+    assert said_of(
+        sample(**CATALOGUE, segments_yaml='segments:\n  a:\n    when: sum("Order Completed", "totl") > 5')
+    ) == [
+        'segments.yaml:3:34: "Order Completed" has no totl in the catalogue, so this is always null. '
+        'Did you mean "total"?'
+    ]
+
+
+def test_derived_carts_stamp_the_carts_id_on_orders() -> None:
+    assert of_journey(journey("- email: cart-reminder", GOAL, KEYED), **CATALOGUE) == []
+
+
+def test_a_path_through_a_list_is_followed() -> None:
+    text = journey("- email: cart-reminder", trigger="event: Order Completed\nwhere: \"'a' in event.products.skuu\"")
+    assert of_journey(text, **CATALOGUE)[-1].endswith(
+        '"Order Completed" has no skuu in the catalogue, so this journey never begins. Did you mean "sku"?'
+    )
+
+
+def test_an_event_is_described_once() -> None:
+    said = said_of(sample(**CATALOGUE, events__again_yaml=ORDER + "required: [totl]\n"))
+    assert 'events/order.yaml:1:8: "Order Completed" is described in events/again.yaml already. ' in said[-1]
+    assert said[0] == 'events/again.yaml:6:12: "totl" is not among the properties. Did you mean "total"?'
+
+
+# Expressions
+
+
+def test_an_expressions_problem_stands_where_it_was_written() -> None:
+    segments = "segments:\n  a:\n    when: >-\n      traits.x == 1 and\n      traits.y = 2\n"
+    (said,) = said_of(sample(segments_yaml=segments))
+    assert said.startswith("segments.yaml:5:16: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        (
+            journey("- if: event.total > 1\n  then: [email: cart-reminder]"),
+            '6:9: "event" is not known in a step. For the answer',
+        ),
+        (
+            journey("- if: vars.x == 1\n  then: [email: cart-reminder]"),
+            '6:9: "vars" is not known in a step. It comes later',
+        ),
+        (CART.replace("event.total >= 20", "key == 1"), '4:10: "key" is not known in a trigger.'),
+        (CART.replace("event.cart_id", 'count("Order Completed")'), '5:8: "count" '),
+        (
+            journey("- email: cart-reminder", trigger="stage: attract\nif: event.total > 1"),
+            '4:7: "event" is not known in this trigger.',
+        ),
+    ],
+)
+def test_what_is_known_depends_on_the_place(text: str, begins: str) -> None:
+    said = of_journey(text)
+    assert any(line.startswith(begins) for line in said), said
+
+
+def test_an_answer_is_asked_of_the_step_that_waited_for_it() -> None:
+    steps = """
+        - id: answer
+          wait_for: {event: Survey Answered}
+          timeout: 7d
+        - if: %s
+          then: [email: cart-reminder]
+    """
+    assert of_journey(journey(steps % "steps.answer.event.score >= 9")) == []
+    assert of_journey(journey(steps % "steps.anwser.event.score >= 9")) == [
+        '9:9: no step is called "anwser". Did you mean "answer"?'
+    ]
+    assert of_journey(journey(steps % "steps.answer.score >= 9")) == [
+        "9:9: a wait_for leaves its event behind and nothing else. Write steps.answer.event."
+    ]
+    assert of_journey(journey("- wait: 1h\n- if: steps.wait-1h.event.x == 1\n  then: [email: cart-reminder]")) == [
+        '7:9: step "wait-1h" leaves nothing behind. Ask for a wait_for step.'
+    ]
+    turned = """
+        - if: steps.answer.event.score >= 9
+          then: [email: cart-reminder]
+        - id: answer
+          wait_for: {event: Survey Answered}
+          timeout: 7d
+    """
+    assert of_journey(journey(turned)) == [
+        '6:9: step "answer" never runs before this one. Move it up, or ask for another step.'
+    ]
+
+
+def test_a_condition_whose_flip_cannot_be_foreseen_is_refused_where_it_is_watched() -> None:
+    when = 'days_since(last("Order Completed")) == count("Product Viewed")'
+    watched = said_of(sample(segments_yaml=f"segments: {{a: {{when: '{when}'}}}}"))
+    assert [line[:18] for line in watched] == ["segments.yaml:1:23"]
+    assert of_journey(journey(f"- if: {when}\n  then: [email: cart-reminder]")) == []
+
+
+# Stages and segments
+
+
+def test_the_last_stage_holds_for_everybody_and_only_the_last() -> None:
+    assert said_of(sample(stages_yaml='stages:\n  attract: traits.x == "y"\n')) == [
+        "stages.yaml:2:12: who matches none of the stages has no stage. Let the last one be true: attract: true."
+    ]
+    turned = said_of(sample(stages_yaml="stages:\n  attract: true\n  convert: true\n"))
+    assert turned == [
+        'stages.yaml:2:12: everybody is in "attract", so the stages below are never reached. Move it to the end.'
+    ]
+
+
+def test_segments_do_not_ask_for_one_another_in_a_circle() -> None:
+    segments = """\
+        segments:
+          a: {when: in_segment("b")}
+          b: {when: in_segment("c") or traits.x == 1}
+          c: {when: customer.stage == "convert"}
+          d: {when: not in_segment("d")}
+        """
+    stages = 'stages: {convert: in_segment("a"), attract: true}'
+    assert said_of(sample(segments_yaml=segments)) == [
+        'segments.yaml:5:13: "d" asks for "d", so none can be decided first. Take one of them out of the circle.'
+    ]
+    assert said_of(sample(segments_yaml=segments, stages_yaml=stages)) == [
+        'segments.yaml:2:13: "a" asks for "b", which asks for "c", which asks for the stage, which asks for "a", '
+        "so none can be decided first. Take one of them out of the circle.",
+        'segments.yaml:5:13: "d" asks for "d", so none can be decided first. Take one of them out of the circle.',
+    ]
+
+
+def test_a_segment_does_not_ask_for_all_segments() -> None:
+    said = said_of(sample(segments_yaml="segments:\n  a:\n    when: '\"vip\" in customer.segments'\n"))
+    assert said == [
+        "segments.yaml:3:19: customer.segments is not known here, since segments are being decided. "
+        'Use in_segment("name").'
+    ]
+
+
+# Journeys as graphs
+
+
+def test_two_steps_of_one_name_are_asked_for_an_id() -> None:
+    assert of_journey(journey("- wait: 1h\n- email: cart-reminder\n- wait: 1h")) == [
+        '8:5: two steps are called "wait-1h": this one and the one in line 6. Give this one an id: wait-1h-2.'
+    ]
+    assert of_journey(journey("- {id: a, wait: 1h}\n- {id: a, email: cart-reminder}")) == [
+        '7:10: two steps are called "a": this one and the one in line 6. Give one of them another id.'
+    ]
+
+
+def test_a_step_that_nobody_reaches() -> None:
+    unreached = "nobody gets here: every way to this step ends with exit before it. Remove it, or the exit above."
+    assert of_journey(journey("- exit: done\n- email: cart-reminder")) == [f"7:5: {unreached}"]
+    both = """
+        - if: traits.a == 1
+          then: [exit: yes]
+          else:
+            - wait_for: {event: Order Completed}
+              timeout: 1d
+              then: [exit: bought]
+              on_timeout: [exit: waited]
+        - email: cart-reminder
+    """
+    assert of_journey(journey(both)) == [f"13:5: {unreached}"]
+    assert of_journey(journey(both.replace("then: [exit: bought]", "then: []"))) == []
+
+
+def test_a_click_is_awaited_in_a_mail_that_was_sent() -> None:
+    wait = "- wait_for: {clicked: %s}\n  timeout: 1d\n"
+    send = "- email: cart-reminder\n"
+    assert of_journey(journey(send + wait % "cart-reminder")) == []
+    assert of_journey(journey(send + wait % "cart-remindr")) == [
+        '7:25: this journey sends no mail "cart-remindr". Did you mean "cart-reminder"?'
+    ]
+    assert of_journey(journey(wait % "cart-reminder" + send)) == [
+        '6:25: "cart-reminder" has not been sent when this step begins. Move this step behind it.'
+    ]
+    twice = "- {id: one, email: cart-reminder}\n- {id: two, email: cart-reminder}\n"
+    assert of_journey(journey(twice + wait % "two")) == []
+    assert of_journey(journey(twice + wait % "cart-reminder")) == [
+        '8:25: several steps send "cart-reminder". Name one of them: one or two.'
+    ]
+    elsewhere = f"- if: traits.a == 1\n  then: [email: cart-reminder]\n  else:\n    {wait % 'cart-reminder'}"
+    elsewhere = elsewhere.replace("\n  timeout", "\n      timeout")
+    assert of_journey(journey(elsewhere)) == [
+        '9:29: "cart-reminder" has not been sent when this step begins. Move this step behind it.'
+    ]
+
+
+def test_a_mail_that_expires_within_the_quiet_hours_is_remarked_on() -> None:
+    quiet = RAPPORT + "quiet_hours: 21:00-08:00\n"
+    text = journey("- email: cart-reminder", "defaults: {topic: cart-reminders, expires: 6h}")
+    said = (
+        "6h is shorter than the quiet hours 21:00-08:00: what falls due from 21:00 to 02:00 is never sent. "
+        "Use 11h or more."
+    )
+    assert of_journey(text, rapport_yaml=quiet) == [f"4:44: warning: {said}"]
+    assert of_journey(text.replace("6h", "11h"), rapport_yaml=quiet) == []
+    assert of_journey(text.replace("cart-reminders", "receipts"), rapport_yaml=quiet) == []
+    assert of_journey(journey("- {email: cart-reminder, expires: 6h}"), rapport_yaml=quiet) == [
+        f"6:37: warning: {said}"
+    ]
+
+
+def test_a_given_name_does_not_take_the_place_of_one_that_templates_know() -> None:
+    assert of_journey(journey("- email: cart-reminder\n  with: {traits: 1}"))[0] == (
+        '7:12: "traits" means something else in every template. Give it another name.'
+    )
+
+
+# Whole files
+
+
+def test_a_playbook_needs_a_brand_and_stages() -> None:
+    assert said_of({}) == [
+        "rapport.yaml:1:1: a playbook needs this file, and it is not there. Write at least name: and sender: in it.",
+        "stages.yaml:1:1: a playbook needs this file, and it is not there. "
+        'Write "stages:" in it, and below that at least "attract: true".',
+    ]
+
+
+def test_a_file_that_cannot_be_read_makes_no_name_unknown() -> None:
+    broken = SEGMENTS + " x: 1\n"
+    text = journey('- if: in_segment("anything")\n  then: [email: cart-reminder]')
+    said = said_of(sample(segments_yaml=broken, journeys__cart_yaml=text))
+    assert [line.split(":")[0] for line in said] == ["segments.yaml"]
+
+
+def test_a_segment_with_a_problem_is_known_all_the_same() -> None:
+    segments = SEGMENTS.replace("title:", "tilte:")
+    said = said_of(sample(segments_yaml=segments, journeys__cart_yaml=journey('- {if: in_segment("vip"), then: []}')))
+    assert [line.split(":")[0] for line in said] == ["segments.yaml"]
+
+
+def test_advertising_without_a_postal_address_is_remarked_on() -> None:
+    said = said_of(sample(rapport_yaml=RAPPORT.replace("postal_address: Harbour Street 12, Oslo\n", "")))
+    assert said == [
+        "rapport.yaml:1:1: warning: there is no postal_address, which the law asks for in advertising by mail in many "
+        "countries. Add postal_address: and show {{ brand.postal_address }} in the mails."
+    ]
+
+
+# What passes
+
+
+def test_a_refused_playbook_says_everything() -> None:
+    with pytest.raises(PlaybookInvalid) as refused:
+        load(sample(topics_yaml=None))
+    assert str(refused.value) == (
+        'journeys/cart.yaml:7:10: topics.yaml has no topic "cart-reminders". Add it there, or use none yet.'
+    )
+
+
+def test_a_warning_keeps_nothing_from_loading() -> None:
+    assert load(sample(journeys__cart_yaml=CART.replace("Cart Updated", "Cart Updates"))).journeys["cart"]
+
+
+def test_the_brand_and_topics_come_with_what_was_left_out() -> None:
+    rapport = RAPPORT + (
+        "quiet_hours: 21:30-08:00\n"
+        "rates: {SEK: 0.087}\n"
+        "caps: {email: [{limit: 1, within: 1d}, {limit: 3, within: 1w}]}\n"
+    )
+    playbook = load(sample(rapport_yaml=rapport))
+    brand = playbook.brand
+    assert brand.quiet_hours == QuietHours(time(21, 30), time(8))
+    assert brand.rates == {"SEK": Decimal("0.087")}
+    assert [(cap.limit, cap.window) for cap in brand.caps] == [(1, timedelta(days=1)), (3, timedelta(days=7))]
+    assert (brand.carts, brand.reply_to) == ("derived", None)
+    assert {name: topic.default for name, topic in playbook.topics.items()} == {
+        "cart-reminders": "opt_in",
+        "receipts": "opt_out",
+    }
+    assert [stage.name for stage in playbook.stages] == ["convert", "attract"]
+    assert playbook.segments["vip"].title == "Best customers"
+
+
+def test_steps_become_a_graph_that_ends_with_none() -> None:
+    text = journey(
+        """
+        - wait: 1h
+        - email: cart-reminder
+          with: {orders: count("Order Completed")}
+        - id: came-back
+          wait_for: {clicked: cart-reminder}
+          timeout: 23h
+          then:
+            - exit: came back
+          on_timeout:
+        - if: in_segment("vip")
+          then:
+            - wait: {for: 2d, until: "10:00", on: [tue, sun]}
+            - {id: second, email: cart-reminder, topic: receipts, priority: 9, expires: 1d, with: {orders: 1}}
+        - wait_for: {event: Order Completed, where: event.cart_id == key}
+          timeout: 10d
+        """,
+        head="goal: {event: Order Completed, within: 7d, value: event.total}\nexit_on:\n  - event: Cart Emptied",
+        trigger="event: Cart Updated\nkey: event.cart_id\nif: event.total > 5",
+    )
+    playbook = load(sample(journeys__cart_yaml=text))
+    found = playbook.journeys["cart"]
+    assert found.first == "wait-1h"
+    steps = found.steps
+    assert list(steps) == [
+        "wait-1h", "cart-reminder", "came-back", "exit-1", "if-1", "wait-2d", "second", "wait-for-order-completed",
+    ]  # fmt: skip
+    assert steps["wait-1h"] == Wait("wait-1h", "cart-reminder", timedelta(hours=1), None, None)
+    mail = steps["cart-reminder"]
+    assert isinstance(mail, Email)
+    assert (mail.next, mail.topic, mail.priority, mail.expires) == (
+        "came-back", "cart-reminders", 50, timedelta(hours=72),
+    )  # fmt: skip
+    assert list(mail.with_) == ["orders"]
+    assert steps["came-back"] == WaitFor("came-back", "exit-1", "if-1", None, "cart-reminder", timedelta(hours=23))
+    assert steps["exit-1"] == Exit("exit-1", "came back")
+    branch = steps["if-1"]
+    assert isinstance(branch, If)
+    assert (branch.then, branch.otherwise) == ("wait-2d", "wait-for-order-completed")
+    assert steps["wait-2d"] == Wait("wait-2d", "second", timedelta(days=2), time(10), frozenset({1, 6}))
+    second = steps["second"]
+    assert isinstance(second, Email)
+    assert (second.next, second.topic, second.priority) == ("wait-for-order-completed", "receipts", 9)
+    last = steps["wait-for-order-completed"]
+    assert isinstance(last, WaitFor)
+    assert last.match is not None
+    assert (last.match.event, last.matched, last.timed_out) == ("Order Completed", None, None)
+    assert isinstance(found.trigger, EventTrigger)
+    assert found.condition is not None
+    assert found.goal is not None
+    assert found.goal.value is not None
+    assert [match.event for match in found.exit_on] == ["Cart Emptied"]
+    counted = {aggregate.event for aggregate in playbook.aggregates.values()}
+    assert counted == {"Product Added", "Order Completed"}
+    assert len(playbook.journey_aggregates) == 1
+
+
+def test_the_other_triggers() -> None:
+    def trigger(text: str) -> object:
+        return (
+            load(sample(journeys__cart_yaml=journey("- email: cart-reminder", trigger=text))).journeys["cart"].trigger
+        )
+
+    assert trigger("stage: convert") == StageTrigger("convert")
+    assert trigger("segment: vip") == SegmentTrigger("vip", "entered")
+    assert trigger("{segment: vip, change: left}") == SegmentTrigger("vip", "left")
+    assert trigger('date: traits.birthday\nevery: year\nat: "09:00"\nbefore: 1w') == (
+        DateTrigger(("birthday",), "year", time(9), 7)
+    )
+
+
+def test_a_journeys_version_follows_what_it_does_and_not_what_it_is_called() -> None:
+    def version(text: str) -> str:
+        return load(sample(journeys__cart_yaml=text)).journeys["cart"].version
+
+    same = version(CART)
+    assert version(CART.replace("journey: cart", "journey: cart\ntitle: Cart\nstatus: draft\nmode: single")) == same
+    assert version("# why\n" + CART.replace("1h", "60m").replace("- wait", "- id: wait-1h\n    wait")) != same
+    assert version(CART.replace("1h", "2h")) != same
+    assert version(CART.replace("20", "30")) != same
+
+
+def test_a_stage_may_look_like_a_yaml_boolean() -> None:
+    assert load(sample(stages_yaml=STAGES)).stages[-1].when.source == "true"
