@@ -243,8 +243,8 @@ def _orderable(value: Any) -> int | float | str | None:
     if not -LARGEST < number < LARGEST:
         return None
     # 2 and 2.0 are the same number and must leave the same state, whichever came first.
-    whole = int(number)
-    return whole if whole == number else float(number)
+    exact = decimal(number)
+    return int(exact) if exact == exact.to_integral_value() else float(number)
 
 
 def _moment(aggregate: Aggregate, event_id: str, at: int, properties: Mapping[str, Any]) -> list[Any]:

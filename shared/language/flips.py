@@ -1,17 +1,350 @@
-"""When time alone changes what an expression says."""
+"""When time alone changes what an expression says: exactly, and without looking at every moment.
+
+An expression is cut at its `and`, `or` and `not` into *leaves*, the conditions that are joined. Time can change a leaf
+in two ways only, and each can be solved:
+
+- An event leaves the window of an aggregate (a *step*). Between two such moments nothing changes.
+- `days_since(x)` or `now` passes a value that stays (a *slope*). As long as no event leaves a window, the side that
+  moves does so in one direction, so an ordering comparison changes at most once, at a moment that is calculated or
+  found by halving, to the microsecond.
+
+`unsolvable` names what is neither. Where an expression has none of that, `next_flip` answers with a moment that is
+never after the next change of truth. That moment may also be one at which the truth stays as it is; then one asks
+again from there.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, Literal, Protocol
 
-from shared.language.expressions import Expression, Remark, Scope
+from shared.language.aggregates import Aggregate, expires, falls_to, living
+from shared.language.analysis import AGGREGATES
+from shared.language.expressions import Expression, ExpressionError, Scope, aggregate_calls, aggregate_from, code_of
+from shared.language.syntax import (
+    COMPARISONS,
+    Binary,
+    Call,
+    ListOf,
+    Logic,
+    Name,
+    Node,
+    Remark,
+    Unary,
+    children,
+    first_of_each,
+    render,
+)
+from shared.language.syntax import Literal as Constant
+from shared.language.values import MICROSECOND, micros, moment, number_or_none
+
+HORIZON: Final = timedelta(days=36_500)
+"""A hundred years; what lies beyond is never."""
+
+LOOKAHEAD: Final = 8
+"""So many events that leave a window are looked at for a real change; then the next one is answered unseen."""
 
 
 def next_flip(expression: Expression, scope: Scope) -> datetime | None:
-    """The earliest moment after `scope.now` at which time alone can change the expression's truth; None if never."""
-    raise NotImplementedError
+    """The earliest moment after `scope.now` at which time alone can change the expression's truth; None for never.
+
+    Until then its truth is what it is at `scope.now`, as long as nothing but `now` changes in the scope. Raises
+    ExpressionError for an expression that is `unsolvable`.
+    """
+    leaves = _leaves(expression)
+    if not leaves:
+        return None
+    probe = scope.at(scope.now)
+    found: datetime | None = None
+    for leaf in leaves:
+        probe.now = scope.now
+        flip = leaf.next(probe)
+        if flip is not None and (found is None or flip < found):
+            found = flip
+    return found
+
+
+def changes_with_time(expression: Expression) -> bool:
+    """Whether time alone can ever change the expression's truth."""
+    return bool(_leaves(expression))
 
 
 def unsolvable(expression: Expression) -> tuple[Remark, ...]:
     """What changes with time in a way that cannot be foreseen: errors where the expression is watched (`when`)."""
-    raise NotImplementedError
+    problems: list[Remark] = []
+    for node in _cut(expression.tree):
+        _shape_of_leaf(node, problems)
+    return tuple(first_of_each(problems))
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------
+
+Shape = Literal["still", "step", "slope"]
+_ORDERINGS: Final = frozenset({"<", "<=", ">", ">="})
+
+
+def _cut(node: Node) -> Iterator[Node]:
+    match node:
+        case Logic(operands=operands):
+            for operand in operands:
+                yield from _cut(operand)
+        case Unary(operator="not", operand=operand):
+            yield from _cut(operand)
+        case _:
+            yield node
+
+
+def _shape_of_leaf(node: Node, problems: list[Remark]) -> Shape:
+    match node:
+        case Binary(operator=operator, left=left, right=right) if operator in COMPARISONS:
+            shapes = (_shape(left, problems), _shape(right, problems))
+            if "slope" not in shapes:
+                return _steepest(*shapes)
+            if operator not in _ORDERINGS:
+                remedy = "Write two comparisons, such as days_since(...) >= 3 and days_since(...) < 4."
+                message = f'"{operator}" with what changes at every moment would hold for an instant only.'
+                problems.append(_remark(node, message, remedy))
+            elif shapes == ("slope", "slope"):
+                problems.append(_unforeseen(node, "both sides of it change at every moment"))
+            return "slope"
+    return _shape(node, problems)
+
+
+def _shape(node: Node, problems: list[Remark]) -> Shape:
+    match node:
+        case Name(path=("now",)):
+            return "slope"
+        case Call(function=function) if function in AGGREGATES:
+            return "step" if any(named.name == "within" for named in node.named) else "still"
+        case Call(function="days_since", arguments=(argument,)):
+            if _shape(argument, problems) == "slope":
+                problems.append(_unforeseen(node, "what stands in days_since changes at every moment itself"))
+            return "slope"
+        case Call(function="coalesce", arguments=arguments):
+            return _steepest(*(_shape(argument, problems) for argument in arguments))
+        case Unary(operator="-", operand=operand):
+            return _shape(operand, problems)
+        case Binary(operator="+" | "-" | "*" | "/" as operator, left=left, right=right):
+            shapes = (_shape(left, problems), _shape(right, problems))
+            if shapes == ("slope", "slope"):
+                problems.append(_unforeseen(node, f'both sides of "{operator}" change at every moment'))
+            elif operator == "/" and shapes[1] == "slope":
+                problems.append(_unforeseen(node, "it divides by what changes at every moment"))
+            return _steepest(*shapes)
+    shape = _steepest(*(_shape(child, problems) for child in children(node)))
+    if shape == "slope":
+        problems.append(_unforeseen(node, f"{_called(node)} takes what changes at every moment"))
+    return shape
+
+
+def _steepest(*shapes: Shape) -> Shape:
+    return "slope" if "slope" in shapes else "step" if "step" in shapes else "still"
+
+
+def _called(node: Node) -> str:
+    match node:
+        case Call(function=function):
+            return f'"{function}"'
+        case ListOf():
+            return "a list"
+        case Binary(operator=operator) | Unary(operator=operator) | Logic(operator=operator):
+            return f'"{operator}" inside a calculation'
+    return "this"
+
+
+def _unforeseen(node: Node, because: str) -> Remark:
+    message = f"When this becomes true cannot be foreseen: {because}."
+    return _remark(node, message, "Compare days_since(...) or now directly with a value that stays.")
+
+
+def _remark(node: Node, message: str, remedy: str) -> Remark:
+    return Remark(node.offset, max(node.end - node.offset, 1), "unsolvable", message, remedy)
+
+
+# --- leaves ---------------------------------------------------------------------------------------------------------
+
+
+class Leaf(Protocol):
+    """A condition that time can change."""
+
+    def next(self, probe: Scope) -> datetime | None:
+        """The next moment after `probe.now` at which it may change. `probe` is the leaf's to move through time."""
+
+
+@lru_cache(maxsize=4096)
+def _leaves(expression: Expression) -> tuple[Leaf, ...]:
+    if problems := unsolvable(expression):
+        raise ExpressionError(problems)
+    nodes = {render(node): node for node in _cut(expression.tree)}
+    return tuple(leaf for node in nodes.values() if (leaf := _leaf(node)) is not None)
+
+
+def _leaf(node: Node) -> Leaf | None:
+    shape = _shape_of_leaf(node, [])
+    if shape == "still":
+        return None
+    windowed = tuple(aggregate for call in aggregate_calls(node) if (aggregate := aggregate_from(call)).window)
+    if shape == "slope" and isinstance(node, Binary) and node.operator in _ORDERINGS:
+        return SlopeLeaf(code_of(node), windowed, _guess(node))
+    if isinstance(node, Binary) and len(windowed) == 1 and windowed[0].function == "count":
+        mirrored = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+        for counted, other, operator in (
+            (node.left, node.right, node.operator),
+            (node.right, node.left, mirrored.get(node.operator, node.operator)),
+        ):
+            if isinstance(counted, Call) and isinstance(other, Constant) and type(other.value) is int:
+                return CountLeaf(windowed[0], operator, other.value)
+    return StepLeaf(code_of(node), windowed) if windowed else None
+
+
+@dataclass(frozen=True, slots=True)
+class CountLeaf:
+    """`count(..., within=...)` against a whole number: time can only lower the count, so the flip is looked up."""
+
+    aggregate: Aggregate
+    operator: str
+    limit: int
+
+    def next(self, probe: Scope) -> datetime | None:
+        state = probe.aggregates.get(self.aggregate.id)
+        window = self.aggregate.window
+        if state is None or window is None:
+            return None
+        count = living(state, micros(probe.now) - window // MICROSECOND)
+        limit = self.limit
+        match self.operator:
+            case ">=" | "<":
+                target = limit - 1 if count >= limit else None
+            case ">" | "<=":
+                target = limit if count > limit else None
+            case _:
+                target = limit if count > limit else limit - 1 if count == limit else None
+        if target is None or target < 0:
+            return None
+        return falls_to(self.aggregate, state, probe.now, target)
+
+
+@dataclass(frozen=True, slots=True)
+class StepLeaf:
+    """A condition over windowed aggregates: it can change only when an event leaves one of the windows."""
+
+    run: Callable[[Any], Any]
+    windowed: tuple[Aggregate, ...]
+
+    def next(self, probe: Scope) -> datetime | None:
+        before = self.run(probe) is True
+        for _ in range(LOOKAHEAD):
+            step = _next_step(self.windowed, probe.aggregates, probe.now)
+            if step is None:
+                return None
+            probe.now = step
+            if (self.run(probe) is True) != before:
+                return step
+        return _next_step(self.windowed, probe.aggregates, probe.now)
+
+
+@dataclass(frozen=True, slots=True)
+class SlopeLeaf:
+    """An ordering of what moves at every moment and what stays, or changes in steps."""
+
+    run: Callable[[Any], Any]
+    windowed: tuple[Aggregate, ...]
+    guess: Callable[[Scope], datetime | None]
+
+    def next(self, probe: Scope) -> datetime | None:
+        before = self.run(probe) is True
+        horizon = _later(probe.now, HORIZON)
+        for _ in range(LOOKAHEAD):
+            step = _next_step(self.windowed, probe.aggregates, probe.now)
+            crossing = self.crossing(probe, before, step or horizon)
+            if crossing is not None or step is None:
+                return crossing
+            probe.now = step
+            if (self.run(probe) is True) != before:
+                return step
+        return probe.now
+
+    def crossing(self, probe: Scope, before: bool, end: datetime) -> datetime | None:
+        """The first moment after `probe.now` and before `end` at which the leaf is not `before`.
+
+        In between nothing leaves a window, so there is at most one change.
+        """
+        begin = probe.now
+        unchanged, changed = begin, end - MICROSECOND
+        if changed <= begin or self.at(probe, changed) == before:
+            return None
+        probe.now = begin
+        guess = self.guess(probe)
+        if guess is not None:
+            # A guess is off by a microsecond at most, by the rounding of fractions of a day.
+            low, high = guess - 2 * MICROSECOND, guess + 2 * MICROSECOND
+            if low > unchanged and low < changed and self.at(probe, low) == before:
+                unchanged = low
+            if unchanged < high < changed and self.at(probe, high) != before:
+                changed = high
+        while changed - unchanged > MICROSECOND:
+            middle = unchanged + (changed - unchanged) // 2
+            if self.at(probe, middle) == before:
+                unchanged = middle
+            else:
+                changed = middle
+        return changed
+
+    def at(self, probe: Scope, now: datetime) -> bool:
+        probe.now = now
+        return self.run(probe) is True
+
+
+def _next_step(windowed: tuple[Aggregate, ...], states: Mapping[str, Any], now: datetime) -> datetime | None:
+    found: datetime | None = None
+    for aggregate in windowed:
+        step = expires(aggregate, states.get(aggregate.id), now)
+        if step is not None and (found is None or step < found):
+            found = step
+    return found
+
+
+def _later(now: datetime, by: timedelta) -> datetime:
+    try:
+        return now + by
+    except OverflowError:
+        return datetime.max.replace(tzinfo=now.tzinfo)
+
+
+def _guess(node: Binary) -> Callable[[Scope], datetime | None]:
+    """About when the two sides of an ordering meet, where that is easily said; otherwise it is found by halving."""
+    for slope, other in ((node.left, node.right), (node.right, node.left)):
+        match slope:
+            case Name(path=("now",)):
+                return _guess_now(code_of(other))
+            case Call(function="days_since", arguments=(argument,)):
+                return _guess_days(code_of(argument), code_of(other))
+    return _no_guess
+
+
+def _no_guess(scope: Scope) -> datetime | None:
+    return None
+
+
+def _guess_now(other: Callable[[Any], Any]) -> Callable[[Scope], datetime | None]:
+    def guess(scope: Scope) -> datetime | None:
+        value = other(scope)
+        return value if isinstance(value, datetime) else None
+
+    return guess
+
+
+def _guess_days(since: Callable[[Any], Any], days: Callable[[Any], Any]) -> Callable[[Scope], datetime | None]:
+    def guess(scope: Scope) -> datetime | None:
+        begin, number = moment(since(scope)), number_or_none(days(scope))
+        if begin is None or number is None:
+            return None
+        try:
+            return begin + timedelta(days=float(number))
+        except OverflowError:
+            return None
+
+    return guess
