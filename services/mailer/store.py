@@ -385,7 +385,7 @@ class Listed(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A mail that the inbox has accepted. `data` is the whole mail."""
+    """A mail that the inbox has accepted. `data` is the whole mail; `name` names the message in the playbook."""
 
     number: int
     message: str
@@ -393,6 +393,9 @@ class Kept(NamedTuple):
     subject: str
     accepted_at: datetime
     data: bytes
+    customer: str
+    journey: str
+    name: str
 
 
 _LISTED = ", ".join(Listed._fields)
@@ -451,19 +454,34 @@ async def keep_mails(connection: Connection, mails: Sequence[tuple[str, str, str
     )
 
 
-async def inbox(connection: Connection, *, limit: int, before: int | None = None) -> list[Kept]:
+_KEPT = "i.number, i.message, i.recipient, i.subject, i.accepted_at"
+_ASKED_FOR = (
+    "coalesce(m.customer, ''), coalesce(m.journey, ''), coalesce(m.message, '')"
+    " FROM mailer.inbox i LEFT JOIN mailer.messages m ON m.id = i.message"
+)
+
+
+async def inbox(
+    connection: Connection,
+    *,
+    limit: int,
+    before: int | None = None,
+    recipient: str | None = None,
+    journey: str | None = None,
+) -> list[Kept]:
     """The mails of the inbox without their bytes, the newest first, from below number `before` on."""
     rows = await connection.fetch(
-        "SELECT number, message, recipient, subject, accepted_at, ''::bytea FROM mailer.inbox"
-        " WHERE $2::bigint IS NULL OR number < $2 ORDER BY number DESC LIMIT $1",
+        f"SELECT {_KEPT}, ''::bytea, {_ASKED_FOR} WHERE ($2::bigint IS NULL OR i.number < $2)"
+        " AND ($3::text IS NULL OR strpos(lower(i.recipient), lower($3)) > 0) AND ($4::text IS NULL OR m.journey = $4)"
+        " ORDER BY i.number DESC LIMIT $1",
         limit,
         before,
+        recipient,
+        journey,
     )
     return [Kept(*row) for row in rows]
 
 
 async def inbox_mail(connection: Connection, number: int) -> Kept | None:
-    row = await connection.fetchrow(
-        "SELECT number, message, recipient, subject, accepted_at, data FROM mailer.inbox WHERE number = $1", number
-    )
+    row = await connection.fetchrow(f"SELECT {_KEPT}, i.data, {_ASKED_FOR} WHERE i.number = $1", number)
     return None if row is None else Kept(*row)
