@@ -31,6 +31,18 @@ class Tally(NamedTuple):
     goal: bool
 
 
+class Changes(NamedTuple):
+    """What a batch writes. `enrollments` come with the customer whose they are; `gone` are customers to forget;
+    `switched` says that another playbook came into force; `memo` is what the partition remembers."""
+
+    customers: Sequence[StoredCustomer]
+    gone: Sequence[str]
+    enrollments: Sequence[tuple[str, Enrollment]]
+    tallies: Mapping[Tally, int]
+    switched: bool
+    memo: bytes
+
+
 class Told(NamedTuple):
     """An enrollment as it is shown."""
 
@@ -58,38 +70,50 @@ async def customers(connection: Connection, partition: int, keys: Collection[str
     return {row["customer"]: StoredCustomer(*row) for row in rows}
 
 
-async def write_customers(connection: Connection, partition: int, rows: Sequence[StoredCustomer]) -> None:
-    await connection.execute(
-        "INSERT INTO journeys.customers (partition, customer, open, story, snapshot)"
-        " SELECT $1, c.* FROM unnest($2::text[], $3::boolean[], $4::bytea[], $5::bytea[]) AS c"
-        " ON CONFLICT (partition, customer)"
-        " DO UPDATE SET open = excluded.open, story = excluded.story, snapshot = excluded.snapshot",
-        partition,
-        *zip(*rows, strict=True),
-    )
+async def write(connection: Connection, partition: int, changes: Changes) -> None:
+    """One statement for each table that has something to be written."""
+    if changes.customers:
+        await connection.execute(_WRITE_CUSTOMERS, partition, *zip(*changes.customers, strict=True))
+    if changes.gone:
+        await connection.execute(
+            "DELETE FROM journeys.customers WHERE partition = $1 AND customer = ANY($2::text[])",
+            partition,
+            changes.gone,
+        )
+    if changes.enrollments:
+        columns = zip(*(_columns(customer, enrollment) for customer, enrollment in changes.enrollments), strict=True)
+        await connection.execute(_WRITE_ENROLLMENTS, partition, *columns)
+    if changes.tallies:
+        columns = zip(*((*tally, change) for tally, change in changes.tallies.items()), strict=True)
+        await connection.execute(_ADD_TO_TALLIES, partition, *columns)
+    if changes.switched:
+        # What was inside under an old playbook and counts nothing any more.
+        await connection.execute("DELETE FROM journeys.tallies WHERE partition = $1 AND count = 0", partition)
 
 
-async def forget_customers(connection: Connection, partition: int, keys: Collection[str]) -> None:
-    await connection.execute(
-        "DELETE FROM journeys.customers WHERE partition = $1 AND customer = ANY($2::text[])", partition, list(keys)
-    )
+_WRITE_CUSTOMERS = """
+    INSERT INTO journeys.customers (partition, customer, open, story, snapshot)
+    SELECT $1, c.* FROM unnest($2::text[], $3::boolean[], $4::bytea[], $5::bytea[]) AS c
+    ON CONFLICT (partition, customer)
+    DO UPDATE SET open = excluded.open, story = excluded.story, snapshot = excluded.snapshot"""
 
+_WRITE_ENROLLMENTS = """
+    INSERT INTO journeys.enrollments (partition, id, customer, journey, version, key, status, step, due,
+                                      entered_at, ended_at, reason, goal_at)
+    SELECT $1, e.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                               $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[],
+                               $13::timestamptz[]) AS e
+    ON CONFLICT (partition, id)
+    DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,
+                  entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,
+                  goal_at = excluded.goal_at"""
 
-async def write_enrollments(
-    connection: Connection, partition: int, enrollments: Sequence[tuple[str, Enrollment]]
-) -> None:
-    """Each with the customer whose it is."""
-    await connection.execute(
-        "INSERT INTO journeys.enrollments (partition, id, customer, journey, version, key, status, step, due,"
-        " entered_at, ended_at, reason, goal_at)"
-        " SELECT $1, e.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],"
-        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[]) AS e"
-        " ON CONFLICT (partition, id) DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,"
-        " entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,"
-        " goal_at = excluded.goal_at",
-        partition,
-        *zip(*(_columns(customer, enrollment) for customer, enrollment in enrollments), strict=True),
-    )
+_ADD_TO_TALLIES = """
+    INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)
+    SELECT $1, t.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::boolean[],
+                               $8::bigint[]) AS t
+    ON CONFLICT (partition, journey, version, playbook, status, reason, goal)
+    DO UPDATE SET count = tallies.count + excluded.count"""
 
 
 def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:
@@ -98,23 +122,6 @@ def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:
         *(UUID(e.id), customer, e.journey, e.version, key, e.status, e.step),
         *(e.due, e.entry.at, e.ended_at, e.reason, e.goal_at),
     )
-
-
-async def add_to_tallies(connection: Connection, partition: int, changes: Mapping[Tally, int]) -> None:
-    await connection.execute(
-        "INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)"
-        " SELECT $1, t.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::boolean[],"
-        " $8::bigint[]) AS t"
-        " ON CONFLICT (partition, journey, version, playbook, status, reason, goal)"
-        " DO UPDATE SET count = tallies.count + excluded.count",
-        partition,
-        *zip(*((*tally, change) for tally, change in changes.items()), strict=True),
-    )
-
-
-async def clear_tallies(connection: Connection, partition: int) -> None:
-    """Drop what counts nothing any more, such as what was inside under an old playbook."""
-    await connection.execute("DELETE FROM journeys.tallies WHERE partition = $1 AND count = 0", partition)
 
 
 async def parked_customers(

@@ -33,6 +33,7 @@ Admission = Literal["enter", "restart", "replace"]
 """Begin a new enrollment; begin the steps of the one inside anew; or end that one and begin a new one."""
 
 _NO_MATCH = Declined("filtered")
+_GONE_REMEMBERED = timedelta(days=365)
 
 
 class Triggers:
@@ -140,9 +141,10 @@ def enters_again(journey: Journey, last: datetime, now: datetime) -> bool:
 
 
 def left_of(journey: Journey | None, enrollment: Enrollment) -> Left:
-    """What is remembered of an enrollment that has left. A journey that is gone may come back, so it is for ever."""
+    """What is remembered of an enrollment that has left. A journey that is gone may come back within a year."""
     last = enrollment.entry.at
-    until = last + journey.again if journey is not None and isinstance(journey.again, timedelta) else None
+    again = journey.again if journey is not None else _GONE_REMEMBERED
+    until = last + again if isinstance(again, timedelta) else None
     return Left(enrollment.journey, key_text(enrollment.entry.key), last, until)
 
 

@@ -19,7 +19,7 @@ from services.journeys.commands import BeginAgain, CancelMessage, Command, SendM
 from services.journeys.consent import declined
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, Story, key_text
-from services.journeys.store import StoredCustomer, Tally
+from services.journeys.store import Changes, StoredCustomer, Tally
 from services.journeys.triggers import Declined, Triggers, admit, enters_again, entry, forgotten_at, left_of
 from shared.contracts import customers as contract
 from shared.contracts import streams
@@ -193,21 +193,24 @@ class JourneysBatch:
         person.changed = True
         self._settle(person, timer.due, out)
 
-    async def save(self, connection: Connection) -> bytes:
+    def changes(self) -> Changes:
+        """All that the batch has to write."""
         people = [person for person in self._people.values() if person.changed or person.seen is not None]
         rows = {person.key: person.row() for person in people}
-        if kept := [row for row in rows.values() if row is not None]:
-            await store.write_customers(connection, self._partition, kept)
-        if gone := [person.key for person in people if rows[person.key] is None and person.stored is not None]:
-            await store.forget_customers(connection, self._partition, gone)
-        if self._moved:
-            await store.write_enrollments(connection, self._partition, list(self._moved.values()))
-        if changes := {tally: change for tally, change in self._tallies.items() if change}:
-            await store.add_to_tallies(connection, self._partition, changes)
-        if self._switched:
-            await store.clear_tallies(connection, self._partition)
+        return Changes(
+            customers=[row for row in rows.values() if row is not None],
+            gone=[person.key for person in people if rows[person.key] is None and person.stored is not None],
+            enrollments=list(self._moved.values()),
+            tallies={tally: change for tally, change in self._tallies.items() if change},
+            switched=self._switched,
+            memo=msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told)),
+        )
+
+    async def save(self, connection: Connection) -> bytes:
+        changes = self.changes()
+        await store.write(connection, self._partition, changes)
         self._count()
-        return msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told))
+        return changes.memo
 
     def _updated(self, record: CustomerUpdated, out: Outputs) -> None:
         customer = record.customer

@@ -1,0 +1,111 @@
+"""Journeys' HTTP face: how many are where, and what one customer is in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel
+
+from services.journeys import store
+from services.journeys.store import Tally
+from shared.contracts.streams import partition_of
+from shared.database.engine import Database
+from shared.http import face, may_read
+
+MOST_ENROLLMENTS = 500
+"""How many of a customer's enrollments are shown, the latest first."""
+
+_LEFT = frozenset({"watching", "ended"})
+
+
+class JourneyCounts(BaseModel):
+    """The enrollments of one journey, over all of its versions."""
+
+    journey: str
+    entered: int = 0
+    """Enrollments that began; a restart is none."""
+    inside: dict[str, int] = {}
+    """By status: `waiting`, `listening` (for an event or a click), `sending` (or held), `parked` (by a pause)."""
+    ended: dict[str, int] = {}
+    """By reason: `completed`, `goal`, `exit_on`, `unsubscribed`, `restarted`, `removed`, or an `exit` step's own."""
+    goal: int = 0
+    """How many reached the goal in time, also after they had left."""
+
+
+class AllCounts(BaseModel):
+    journeys: list[JourneyCounts]
+
+
+class EnrollmentShown(BaseModel):
+    """One enrollment. `step` is where it stands or ended; `due` when time is the next to move it."""
+
+    id: str
+    journey: str
+    version: str
+    key: str | None
+    status: str
+    step: str
+    due: datetime | None
+    entered_at: datetime
+    ended_at: datetime | None
+    reason: str | None
+    goal_at: datetime | None
+
+
+class CustomerEnrollments(BaseModel):
+    customer: str
+    enrollments: list[EnrollmentShown]
+
+
+def create(database: Database, partitions: int, read_keys: str, ready: Callable[[], Awaitable[list[str]]]) -> FastAPI:
+    app = face("Rapport journeys", "Where customers are in their journeys.", ready)
+    readers = [Depends(may_read(read_keys))]
+
+    @app.get("/v1/journeys", tags=["reading"], dependencies=readers)
+    async def journeys() -> AllCounts:
+        """How many have entered each journey, where they are, and how they left."""
+        async with database.connect() as connection:
+            return AllCounts(journeys=summed(await store.counts(connection)))
+
+    @app.get("/v1/customers/{key:path}/enrollments", tags=["reading"], dependencies=readers)
+    async def enrollments(key: str) -> CustomerEnrollments:
+        """What a customer is in and has been in, the latest first."""
+        async with database.connect() as connection:
+            told = await store.enrollments_of(connection, partition_of(key, partitions), key, MOST_ENROLLMENTS)
+        return CustomerEnrollments(customer=key, enrollments=[_shown(one) for one in told])
+
+    return app
+
+
+def summed(counts: list[tuple[Tally, int]]) -> list[JourneyCounts]:
+    """The counts by journey, in the order of their names."""
+    journeys: dict[str, JourneyCounts] = {}
+    for tally, count in counts:
+        of = journeys.setdefault(tally.journey, JourneyCounts(journey=tally.journey))
+        of.entered += count
+        if tally.status in _LEFT:
+            of.ended[tally.reason] = of.ended.get(tally.reason, 0) + count
+        else:
+            of.inside[tally.status] = of.inside.get(tally.status, 0) + count
+        if tally.goal:
+            of.goal += count
+    return [journeys[name] for name in sorted(journeys)]
+
+
+def _shown(told: store.Told) -> EnrollmentShown:
+    return EnrollmentShown(
+        id=str(told.id),
+        journey=told.journey,
+        version=told.version,
+        key=told.key or None,
+        # That the goal of one who has left is watched on is no business of the reader's.
+        status="ended" if told.status in _LEFT else told.status,
+        step=told.step,
+        due=None if told.status in _LEFT else told.due,
+        entered_at=told.entered_at,
+        ended_at=told.ended_at,
+        reason=told.reason or None,
+        goal_at=told.goal_at,
+    )
