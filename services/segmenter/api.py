@@ -103,7 +103,7 @@ def create(
         "/v1/customers/{key:path}",
         tags=["customers"],
         response_model=CustomerPage,
-        responses={400: {}, 401: {}, 403: {}, 404: {}, 503: {}},
+        responses={400: {}, 401: {}, 404: {}, 503: {}},
     )
     async def customer(
         key: str,
@@ -119,8 +119,9 @@ def create(
             message = "this needs a read key. Send it as Authorization: Bearer <key>, or as the user of Basic."
             return error(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
         hashed = hash_key(given)
-        if not any([same(hashed, allowed) for allowed in read_keys]):
-            return error(403, "forbidden", "this key may not read customers. Use a read key (write keys only write).")
+        if not any(same(hashed, allowed) for allowed in read_keys):
+            message = "this is no read key. Use one that RAPPORT_READ_KEYS has the hash of; write keys only write."
+            return error(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
         place = None
         if before is not None:
             place = _read_place(before)

@@ -35,6 +35,7 @@ MOST_LINES = 100
 
 _IDENTIFYING = ("product_id", "sku", "variant")
 _NOT_OF_THE_LINE = frozenset({"cart_id", "currency", "quantity"})
+_LARGEST = Decimal(10**9)
 _NAMESPACE = UUID("5d0c7a4e-6c1f-5d0e-9b39-0b1a6f3f8f5c")
 
 _encode = msgspec.json.Encoder().encode
@@ -44,7 +45,7 @@ class Line(msgspec.Struct, array_like=True):
     """A product in a cart: its properties as the shop sent them last, and how many."""
 
     product: dict[str, Any]
-    quantity: float
+    quantity: int | float
 
 
 class Cart(msgspec.Struct, array_like=True):
@@ -95,7 +96,7 @@ def _added(cart: Cart | None, event: Event, properties: Mapping[str, Any]) -> Fo
     product = {name: value for name, value in properties.items() if name not in _NOT_OF_THE_LINE}
     same = next((i for i, line in enumerate(lines) if _same(line.product, product)), None)
     if same is not None:
-        lines[same] = Line({**lines[same].product, **product}, lines[same].quantity + quantity)
+        lines[same] = Line({**lines[same].product, **product}, _plain(lines[same].quantity + quantity))
     elif len(lines) < MOST_LINES:
         lines.append(Line(product, quantity))
     after = Cart(
@@ -116,7 +117,7 @@ def _removed(cart: Cart | None, event: Event, properties: Mapping[str, Any]) -> 
     if found is None:
         return Followed(cart, event, ())
     line = cart.lines[found]
-    left = line.quantity - _quantity(properties, otherwise=line.quantity)
+    left = _plain(line.quantity - _quantity(properties, otherwise=line.quantity))
     lines = cart.lines[:found] + ((Line(line.product, left),) if left > 0 else ()) + cart.lines[found + 1 :]
     if not lines:
         emptied = _derived(event, CART_EMPTIED, {"cart_id": cart.id, "reason": "removed"})
@@ -150,7 +151,7 @@ def _contents(cart: Cart) -> dict[str, Any]:
     for line in cart.lines:
         price = _decimal(line.product.get("price"))
         total = total + price * _decimal_or_zero(line.quantity) if price is not None else Decimal("NaN")
-        products.append({**line.product, "quantity": _plain(line.quantity)})
+        products.append({**line.product, "quantity": line.quantity})
     contents: dict[str, Any] = {
         "cart_id": cart.id,
         "products": products,
@@ -201,14 +202,15 @@ def _currency(properties: Mapping[str, Any]) -> str | None:
     return sent if isinstance(sent, str) and sent else None
 
 
-def _quantity(properties: Mapping[str, Any], otherwise: float) -> float:
+def _quantity(properties: Mapping[str, Any], otherwise: float) -> int | float:
     sent = properties.get("quantity")
     if isinstance(sent, (int, float)) and not isinstance(sent, bool) and 0 < sent <= 1_000_000:
-        return float(sent)
+        return _plain(sent)
     return otherwise
 
 
 def _plain(number: float) -> int | float:
+    """Whole numbers as such, so that a cart looks the same before and after it was stored."""
     return int(number) if number == int(number) else number
 
 
@@ -219,7 +221,7 @@ def _decimal(value: Any) -> Decimal | None:
         number = Decimal(str(value))
     except InvalidOperation:
         return None
-    return number if number.is_finite() and abs(number) < 1_000_000_000 else None
+    return number if number.is_finite() and -_LARGEST < number < _LARGEST else None
 
 
 def _decimal_or_zero(value: Any) -> Decimal:

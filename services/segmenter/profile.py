@@ -18,7 +18,7 @@ import msgspec
 
 from services.segmenter import carts, consent
 from services.segmenter.dates import next_occasion
-from services.segmenter.rules import READS_CONSENT, STAGE, Definition, Rules, change_of
+from services.segmenter.rules import READS_CONSENT, Definition, Rules, change_of
 from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdated, DateReached
 from shared.contracts.events import (
     EMAIL_BOUNCED,
@@ -247,9 +247,7 @@ def _take(
     if event.type != "group" and len(event.traits) > 2:
         learned, decisions = _learn(after, event)
         for trait in learned:
-            mask |= readers.get(f"traits.{trait}", 0)
-        if learned:
-            mask |= readers.get("traits", 0)
+            mask |= readers.get(f"traits.{trait}", 0) | readers.get("traits", 0)
     if event.type == "track" and event.name in _CONSENT_EVENTS:
         decisions = (*decisions, *_said(event))
     if decisions:
@@ -266,9 +264,9 @@ def _take(
     mask |= _see(after, event, readers)
     if learned or len(event.context) > 2:
         if after.locale != locale_before:
-            mask |= readers.get("customer.locale", 0) | readers.get("customer", 0)
+            mask |= readers.get("customer.locale", 0)
         if after.timezone != zone_before:
-            mask |= readers.get("customer.timezone", 0) | readers.get("customer", 0)
+            mask |= readers.get("customer.timezone", 0)
     if event.type == "track":
         mask |= _observe(after, event, rules)
 
@@ -369,7 +367,7 @@ def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
     at = event.occurred_at
     if after.first_seen is None or at < after.first_seen:
         after.first_seen = at
-        mask |= readers.get("customer.first_seen", 0) | readers.get("customer", 0)
+        mask |= readers.get("customer.first_seen", 0)
     if after.last_seen is None or at >= after.last_seen:
         if len(event.context) > 2:
             try:
@@ -381,7 +379,7 @@ def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
                 after.context_timezone = device.timezone
         if at != after.last_seen:
             after.last_seen = at
-            mask |= readers.get("customer.last_seen", 0) | readers.get("customer", 0)
+            mask |= readers.get("customer.last_seen", 0)
     return mask
 
 
@@ -459,9 +457,7 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
                 (members.add if holds else members.discard)(name)
                 about["segments"] = tuple(sorted(members))
         if changed:
-            mask |= rules.readers.get(change_of(name), 0) | rules.readers.get("customer", 0)
-            if name != STAGE:
-                mask |= rules.readers.get("customer.segments", 0)
+            mask |= rules.readers.get(change_of(name), 0)
         if flip != flips.get(name):
             if flips is after.flips:
                 flips = dict(flips)

@@ -138,7 +138,9 @@ def compile_rules(playbook: Playbook) -> Rules:
 
 def reads(expression: Expression) -> set[str]:
     """What about a profile an expression depends on, apart from the time, in the words of `Rules.readers`."""
-    found = set(expression.aggregates)
+    found = {*expression.aggregates, *(change_of(segment) for segment in expression.segments)}
+    if expression.topics:
+        found.add(READS_CONSENT)
     for root, *path in expression.names:
         if root in ("traits", "customer"):
             found.add(f"{root}.{path[0]}" if path else root)

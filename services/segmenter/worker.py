@@ -123,7 +123,7 @@ class SegmenterProcessor:
         keys = {event.key for event in events}
         keys.update(timer.subject if timer.kind == FLIP else timer.subject.partition("\n")[2] for timer in timers)
         packed = await store.packed_profiles(connection, partition, list(keys)) if keys else {}
-        return await self._batch(connection, partition, told, rules, packed, seen)
+        return await self._batch(connection, partition, told, rules, [rules[name] for name in playbooks], packed, seen)
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes]:
         return CUSTOMERS, _encode(customers.Tick(as_of=as_of, after=after))
@@ -164,11 +164,12 @@ class SegmenterProcessor:
         partition: int,
         memo: Memo,
         rules: Mapping[str, Rules],
+        in_play: Sequence[Rules],
         packed: Mapping[str, bytes],
         seen: dict[bytes, Seen],
     ) -> SegmenterBatch:
+        """`in_play` are the rules in force at its begin, and those of each activation in it."""
         profiles = {key: unpack_profile(state) for key, state in packed.items()}
-        in_play = list(rules.values())
         outdated = {
             key: profile.definition
             for key, profile in profiles.items()
@@ -187,14 +188,9 @@ class SegmenterProcessor:
         """From history: the aggregates that customers lack under rules that they will be brought up to."""
         groups: dict[frozenset[str], list[str]] = {}
         for key, definition in outdated.items():
-            wanted = set[str]()
-            held = self._definitions[definition].aggregates
-            for rules in in_play:
-                wanted |= rules.aggregates.keys() - held
-                # What one playbook of this batch drops and the next takes up again is begun anew.
-                held = held & rules.aggregates.keys()
-            if wanted:
-                groups.setdefault(frozenset(wanted), []).append(key)
+            ids = wanted(self._definitions[definition], in_play)
+            if ids:
+                groups.setdefault(ids, []).append(key)
         rebuilt: dict[str, dict[str, Any]] = {}
         for ids, keys in groups.items():
             fed_by = {
@@ -222,7 +218,7 @@ class SegmenterProcessor:
                 return True
             rules = await self._rules_of(connection, told.playbook)
             packed = await store.profiles_after(connection, lane.partition, sweep.after_key, _SWEEP_PROFILES)
-            batch = await self._batch(connection, lane.partition, told, {told.playbook: rules}, packed, {})
+            batch = await self._batch(connection, lane.partition, told, {told.playbook: rules}, [rules], packed, {})
             for key in packed:
                 batch.bring_up(key, out)
             await batch.write(connection)
@@ -256,8 +252,22 @@ class SegmenterProcessor:
             pass
 
 
+def wanted(before: Definition, in_play: Sequence[Rules]) -> frozenset[str]:
+    """The aggregates that a profile kept under `before` lacks on its way through these rules, one after the other."""
+    found: set[str] = set()
+    held = before.aggregates
+    for rules in in_play:
+        found |= rules.aggregates.keys() - held
+        # What one playbook drops and the next takes up again is begun anew.
+        held &= rules.aggregates.keys()
+    return frozenset(found)
+
+
 class SegmenterBatch:
-    """One batch (`shared.processing.port.Batch`): profiles by customer key, and all that is to be written."""
+    """One batch (`shared.processing.port.Batch`).
+
+    Pure until `save`: `profiles()`, `taken`, `rows`, the counts and `memo()` are what it writes.
+    """
 
     def __init__(
         self,
@@ -280,10 +290,10 @@ class SegmenterBatch:
         self._seen = seen
         self._rebuilt = rebuilt
         self._changed: set[str] = set()
-        self._taken: dict[bytes, Seen] = {}
-        self._rows: list[Row] = []
-        self._processed = 0
-        self._deduplicated = 0
+        self.taken: dict[bytes, Seen] = {}
+        self.rows: list[Row] = []
+        self.processed = 0
+        self.deduplicated = 0
         self._sweep_since: datetime | None = None
         self._activated: list[Rules] = []
         self._as_of: datetime | None = None
@@ -321,7 +331,7 @@ class SegmenterBatch:
                 event: tuple(aggregate for aggregate in aggregates if aggregate.id in lacking)
                 for event, aggregates in rules.fed_by.items()
             }
-            states = history.rebuild(states, fed_by, (row for row in self._rows if row.customer == key))
+            states = history.rebuild(states, fed_by, (row for row in self.rows if row.customer == key))
         since = {journey: at for journey, (_, at) in self._memo.dates.items()}
         after, record = adopt(profile, key, rules, before, states, since, out.as_of)
         self._sizes[key] = len(pack_profile(after))
@@ -330,28 +340,32 @@ class SegmenterBatch:
             self._tell(record, out)
         return after
 
+    def profiles(self) -> list[tuple[str, str, bytes]]:
+        """Those that changed: key, stage and packed state, in the order of their keys."""
+        changed = [(key, self._profiles[key]) for key in sorted(self._changed)]
+        return [(key, profile.stage, pack_profile(profile)) for key, profile in changed]
+
+    def memo(self) -> bytes:
+        return b"" if self._memo is NO_MEMO else _encode_memo(self._memo)
+
     async def save(self, connection: Connection) -> bytes:
         await self.write(connection)
         for rules in self._activated:
             await store.save_definition(connection, rules.definition)
         if self._sweep_since is not None:
             await store.begin_sweep(connection, self._partition, self._memo.definition, self._sweep_since)
-        if (self._processed or self._deduplicated) and self._as_of is not None:
-            await store.count(connection, self._partition, self._processed, self._deduplicated, self._as_of)
-        return _encode_memo(self._memo) if self._memo is not NO_MEMO else b""
+        if (self.processed or self.deduplicated) and self._as_of is not None:
+            await store.count(connection, self._partition, self.processed, self.deduplicated, self._as_of)
+        return self.memo()
 
     async def write(self, connection: Connection) -> None:
         """Profiles, de-duplication and history."""
         if self._changed:
-            profiles = [
-                (key, profile.stage, pack_profile(profile))
-                for key, profile in ((key, self._profiles[key]) for key in sorted(self._changed))
-            ]
-            await store.save_profiles(connection, self._partition, profiles)
-        if self._taken:
-            await store.save_seen(connection, self._partition, self._taken)
-        if self._rows:
-            await store.save_history(connection, self._partition, self._rows)
+            await store.save_profiles(connection, self._partition, self.profiles())
+        if self.taken:
+            await store.save_seen(connection, self._partition, self.taken)
+        if self.rows:
+            await store.save_history(connection, self._partition, self.rows)
 
     def _take(self, event: Event, out: Outputs) -> None:
         identity = fingerprints.identity(event.source, event.id)
@@ -359,7 +373,7 @@ class SegmenterBatch:
         seen = self._seen.get(identity)
         if seen is not None and seen.seen_at > out.as_of - fingerprints.WINDOW:
             if seen.content == content:
-                self._deduplicated += 1
+                self.deduplicated += 1
             else:
                 self._set_aside(
                     event,
@@ -398,8 +412,8 @@ class SegmenterBatch:
         self._keep(event.key, profile, after, out)
         for record in records:
             self._tell(record, out)
-        self._seen[identity] = self._taken[identity] = Seen(content, out.as_of)
-        self._processed += 1
+        self._seen[identity] = self.taken[identity] = Seen(content, out.as_of)
+        self.processed += 1
 
     def _fits(self, event: Event, after: Profile) -> bool:
         """Whether the profile may be kept. It is measured only where a bound on its growth reaches the limit."""
@@ -463,9 +477,7 @@ class SegmenterBatch:
                     out.set_timer(DATE, f"{journey}\n{key}", due)
 
     def _tell(self, record: CustomerUpdated | DateReached, out: Outputs) -> None:
-        self._rows.append(
-            history.row_of(record) if isinstance(record, CustomerUpdated) else history.row_of_date(record)
-        )
+        self.rows.append(history.row_of(record) if isinstance(record, CustomerUpdated) else history.row_of_date(record))
         out.emit(CUSTOMERS, record.customer.key, _encode(record))
 
     def _set_aside(self, event: Event, out: Outputs, code: str, message: str) -> None:
