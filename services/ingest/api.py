@@ -95,6 +95,8 @@ class Intake:
     ) -> None:
         self._rest, self._sources, self._batches, self._clock = rest, sources, batches, clock
         self._partitions = partitions
+        self.open = False
+        """Whether calls are taken: between start and stop. A key that is not known yet must not be answered 401."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -122,6 +124,8 @@ class Intake:
         self, call: Definition | None, raw_headers: Iterable[tuple[bytes, bytes]], receive: Receive
     ) -> Answer | None:
         """Read, admit, wait for the log, answer; None where the client has gone."""
+        if not self.open:
+            return _refuse(_NOT_READY)
         headers = _headers(raw_headers)
         if headers.packed not in (b"", b"gzip", b"x-gzip", b"identity"):
             return _refuse(Rejection("unsupported_encoding", "The body is packed in another way than gzip. Use gzip."))
@@ -138,7 +142,7 @@ class Intake:
             return _refuse(post)
         done = self._batches.append(post.entries)
         if done is None:
-            return _refuse(_STOPPING if self._batches.closed else _OVERLOADED)
+            return _refuse(_NOT_READY if self._batches.closed else _OVERLOADED)
         try:
             await done
         except Unavailable as trouble:
@@ -235,7 +239,7 @@ _UNKNOWN_KEY = Rejection("unknown_key", "The write key belongs to no source. Che
 _MISSING_KEY = Rejection("missing_key", "There is no write key. Send it as Basic auth's user, or as `writeKey`.")
 _BODY_TOO_LARGE = Rejection("batch_too_large", f"The body is larger than {MAX_BATCH_BYTES} bytes. Send less at once.")
 _OVERLOADED = Rejection("overloaded", "Too much waits for the log already. Send the same again in a moment.")
-_STOPPING = Rejection("stopping", "This process is stopping. Send the same again; another one answers.")
+_NOT_READY = Rejection("not_ready", "This process is starting or stopping. Send the same again in a moment.")
 _ONE_TAKEN = Answer(200, b'{"success":true,"accepted":1,"rejected":[]}')
 
 

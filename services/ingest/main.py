@@ -25,24 +25,22 @@ class Ingest:
             answer_seconds=settings.ingest_answer_seconds,
             bytes_in_flight=settings.ingest_bytes_in_flight,
         )
-        self._started = False
         self.app: Intake = create(sources, self._batches, runtime.clock, lambda: runtime.log.partitions, self.ready)
 
     async def start(self) -> None:
         """Raises RapportError where nobody can be let in: the file of write keys cannot be used."""
         await self._sources.start()
-        self._started = True
+        self.app.open = True
 
     async def stop(self) -> None:
         """Take no more calls, and answer those in hand when the log has them."""
+        self.app.open = False
         await self._batches.close()
         await self._sources.stop()
 
     async def ready(self) -> list[str]:
-        if not self._started:
-            return ["ingest: starting"]
-        if self._batches.closed:
-            return ["ingest: stopping"]
+        if not self.app.open:
+            return ["ingest: takes no calls, since it is starting or stopping"]
         problem = await self._log.ready()
         return [problem] if problem else []
 

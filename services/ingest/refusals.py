@@ -48,5 +48,5 @@ REASONS: dict[str, Reason] = {
     "internal_error": Reason(500, "A defect of Rapport's own. It is in the log; nothing was answered as taken."),
     "overloaded": Reason(503, "More bytes wait for the log than this process may hold. Send the same again."),
     "log_unavailable": Reason(503, "The log has not confirmed in time; it may have the events. Send the same again."),
-    "stopping": Reason(503, "This process is stopping. Send again; another one answers."),
+    "not_ready": Reason(503, "This process is starting or stopping. Send the same again; another one answers."),
 }

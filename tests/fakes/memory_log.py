@@ -1,4 +1,4 @@
-"""The log port in memory, for tests of what writes to it. It can be told to wait, to fail and to refuse."""
+"""The log port in memory, for tests of what writes to it. It can be told to wait, to fail and to lose its answers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from shared.errors import Unavailable
-from shared.log.port import Entry, Fetched, OffsetOutOfRange, Reader, Record, RecordTooLarge
+from shared.contracts.streams import STREAMS
+from shared.errors import RapportError, Unavailable
+from shared.log.port import LARGEST_RECORD, Entry, Fetched, OffsetOutOfRange, Reader, Record, RecordTooLarge
 
 
 class MemoryLog:
     """Streams as lists. `appends` keeps each call as it came: (stream, partition, entries)."""
 
-    def __init__(self, partitions: int = 12, largest_record: int = 1024 * 1024) -> None:
-        self._partitions, self._largest = partitions, largest_record
+    def __init__(self, partitions: int = 12, largest_record: int = LARGEST_RECORD) -> None:
+        self._partitions, self.largest_record = partitions, largest_record
         self._streams: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
         self._open = asyncio.Event()
         self._open.set()
         self._arrived = asyncio.Condition()
         self.appends: list[tuple[str, int, Sequence[Entry]]] = []
+        self._installation: str | None = None
         self.waiting = 0
         self.away: str | None = None
-        self.forgetful = False
+        self.answers_to_lose = 0
 
     @property
     def partitions(self) -> int:
@@ -41,24 +43,27 @@ class MemoryLog:
         return [record for some in partitions for record in self._streams[stream, some]]
 
     async def append(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
-        """`away` fails it with that text; `forgetful` lets the records in and loses the answer."""
+        """While `away` says why, it fails. Of `answers_to_lose`, the records are taken and the answer is lost."""
+        if stream not in STREAMS or not 0 <= partition < self._partitions:
+            raise RapportError(f"log: there is no {stream}[{partition}] among {self._partitions} partitions.")
         self.waiting += 1
         try:
             await self._open.wait()
         finally:
             self.waiting -= 1
-        if self.away is not None and not self.forgetful:
-            raise Unavailable(self.away)
-        for entry in entries:
-            if len(entry.value) > self._largest:
-                raise RecordTooLarge(f"{stream}[{partition}]: {len(entry.value)} bytes.")
-        self.appends.append((stream, partition, list(entries)))
-        lane = self._streams[stream, partition]
-        lane.extend(Record(len(lane) + n, *entry) for n, entry in enumerate(entries))
-        async with self._arrived:
-            self._arrived.notify_all()
         if self.away is not None:
             raise Unavailable(self.away)
+        for entry in entries:
+            if (size := len(entry.key.encode()) + len(entry.value)) > self.largest_record:
+                raise RecordTooLarge(f"{stream}[{partition}]: a record of {size:,} bytes.")
+        self.appends.append((stream, partition, list(entries)))
+        lane = self._streams[stream, partition]
+        lane.extend(Record(offset, *entry) for offset, entry in enumerate(entries, len(lane)))
+        async with self._arrived:
+            self._arrived.notify_all()
+        if self.answers_to_lose:
+            self.answers_to_lose -= 1
+            raise Unavailable(f"{stream}[{partition}]: the answer was lost.")
 
     def reader(self, stream: str) -> Reader:
         return _MemoryReader(self, stream)
@@ -68,6 +73,14 @@ class MemoryLog:
 
     async def ready(self) -> str | None:
         return self.away
+
+    async def installation(self) -> str | None:
+        return self._installation
+
+    async def set_installation(self, identity: str) -> None:
+        if self._installation not in (None, identity):
+            raise RapportError(f"log: the streams belong to the installation {self._installation}, not to {identity}.")
+        self._installation = identity
 
     async def start(self) -> None:
         """Nothing to open."""
@@ -86,6 +99,8 @@ class _MemoryReader:
 
     async def fetch(self, partition: int, limit: int, wait: float) -> Fetched:
         lane = self._log._streams[self._stream, partition]
+        if partition not in self._offsets:
+            raise RapportError(f"log: {self._stream}[{partition}] is not assigned to this reader.")
         offset = self._offsets[partition]
         if not 0 <= offset <= len(lane):
             raise OffsetOutOfRange(self._stream, partition, offset, 0, len(lane))

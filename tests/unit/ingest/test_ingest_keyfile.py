@@ -71,7 +71,7 @@ def test_a_key_written_in_the_clear_is_not_repeated_in_the_message() -> None:
         ("[]", "sources.yaml:1:1: expected `sources`"),
         ("sources: []", "sources.yaml:1:10: `sources` needs a list"),
         ("sources:\n  shop: x", "sources.yaml:2:3: `sources` needs a list"),
-        ("sources: [", "sources.yaml:1:1"),
+        ("sources: [", "sources.yaml:2:1"),
         ("sources: [shop]", "sources.yaml:1:11: expected `name` and `keys`"),
         ("sources: [{name: rapport/mailer, keys: [x]}]", "sources.yaml:1:18: a source needs a `name`"),
         ("a: \x00", "sources.yaml"),
