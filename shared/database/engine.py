@@ -67,6 +67,9 @@ class Database:
                     # A stopped owner must not hold a fence's row for ever.
                     "idle_in_transaction_session_timeout": f"{int(idle_timeout * 1000)}",
                     "jit": "off",
+                    # Every statement goes by keys. A plan that was cached over a table just emptied would otherwise
+                    # read all of it for as long as the connection lives, however much it has grown.
+                    "enable_seqscan": "off",
                 },
             },
         )

@@ -174,18 +174,20 @@ def numbered(count: int, *, start: int = 0, writer: str = "w") -> list[Entry]:
     return [Entry(f"customer-{n}", f"{writer} {n}".encode()) for n in range(start, start + count)]
 
 
-async def read_all(reader: Reader, partition: int, *, limit: int = 500) -> list[Record]:
-    """Everything from the reader's position to the end; the log may be away for a while."""
+async def read_all(log: Log, reader: Reader, partition: int, *, limit: int = 500) -> list[Record]:
+    """The events from the reader's position to what is now the end; the log may be away for a while."""
     records: list[Record] = []
+    end = -1
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
+                end = end if end >= 0 else (await log.ends(EVENTS))[partition]
                 fetched = await reader.fetch(partition, limit, 0.5)
             except Unavailable:
                 await asyncio.sleep(0.05)
                 continue
             records += fetched.records
-            if fetched.drained:
+            if fetched.drained and fetched.next_offset >= end:
                 return records
 
 
@@ -210,7 +212,7 @@ async def test_records_come_back_as_they_were_appended(server: Server) -> None:
         await log.append(EVENTS, 2, entries[1:])
         reader = log.reader(EVENTS)
         reader.assign({2: 0})
-        assert await read_all(reader, 2) == [Record(offset, *entry) for offset, entry in enumerate(entries)]
+        assert await read_all(log, reader, 2) == [Record(offset, *entry) for offset, entry in enumerate(entries)]
         assert (await log.ends(EVENTS)) == {0: 0, 1: 0, 2: 3, 3: 0}
         assert (await log.ends(MESSAGES)) == {0: 0, 1: 0, 2: 0, 3: 0}
 
@@ -235,22 +237,22 @@ async def test_seek_reads_again_from_anywhere(server: Server) -> None:
         await log.append(EVENTS, 1, numbered(10, start=10))
         reader = log.reader(EVENTS)
         reader.assign({1: 0})
-        assert len(await read_all(reader, 1)) == 20
+        assert len(await read_all(log, reader, 1)) == 20
         for offset in (13, 0, 9, 19):
             reader.seek(1, offset)
-            assert [record.offset for record in await read_all(reader, 1)] == list(range(offset, 20))
+            assert [record.offset for record in await read_all(log, reader, 1)] == list(range(offset, 20))
 
 
 async def test_drained_says_that_nothing_follows_and_never_too_early(server: Server) -> None:
     async with started(server) as log:
         reader = log.reader(EVENTS)
         reader.assign({0: 0, 1: 0})
-        assert await read_all(reader, 0) == []
+        assert await read_all(log, reader, 0) == []
         await log.append(EVENTS, 0, numbered(30))
         fetched = await first(reader, 0, 10)
         assert not fetched.drained
-        assert len(await read_all(reader, 0)) + len(fetched.records) == 30
-        assert await read_all(reader, 1) == []
+        assert len(await read_all(log, reader, 0)) + len(fetched.records) == 30
+        assert await read_all(log, reader, 1) == []
 
 
 async def test_appenders_at_the_same_time_keep_their_own_order_and_lose_nothing(server: Server) -> None:
@@ -263,7 +265,7 @@ async def test_appenders_at_the_same_time_keep_their_own_order_and_lose_nothing(
         await asyncio.gather(*(write(log, f"{name}{n}") for name, log in (("a", one), ("b", other)) for n in range(5)))
         reader = one.reader(EVENTS)
         reader.assign({3: 0})
-        records = await read_all(reader, 3)
+        records = await read_all(one, reader, 3)
         assert [record.offset for record in records] == list(range(600))
         by_writer: dict[bytes, list[int]] = {}
         for record in records:
@@ -278,7 +280,7 @@ async def test_a_waiting_reader_is_woken_by_an_append(server: Server, whose: str
     async with started(server) as log, started(server) as other:
         reader = log.reader(EVENTS)
         reader.assign({0: 0, 1: 0, 2: 0, 3: 0})
-        await read_all(reader, 2)
+        await read_all(log, reader, 2)
         waiting = asyncio.create_task(reader.fetch(2, 10, PATIENCE))
         elsewhere = asyncio.create_task(reader.fetch(3, 10, 0.3))
         assert not (await elsewhere).records
@@ -299,13 +301,13 @@ async def test_a_reader_reads_what_it_is_assigned_and_keeps_its_place_in_what_it
         reader.assign({0: 0, 1: 2})
         assert [record.offset for record in (await first(reader, 0, 4)).records] == [0, 1, 2, 3]
         reader.assign({0: 0, 2: 5})
-        assert [record.offset for record in await read_all(reader, 0)] == [4, 5]
-        assert [record.offset for record in await read_all(reader, 2)] == [5]
+        assert [record.offset for record in await read_all(log, reader, 0)] == [4, 5]
+        assert [record.offset for record in await read_all(log, reader, 2)] == [5]
         with pytest.raises(RapportError, match=r"events\[1\] is not assigned"):
             await reader.fetch(1, 10, 0)
         reader.assign({})
         reader.assign({1: 5})
-        assert [record.offset for record in await read_all(reader, 1)] == [5]
+        assert [record.offset for record in await read_all(log, reader, 1)] == [5]
 
 
 async def test_an_offset_after_the_end_is_refused_with_the_range_that_there_is(server: Server) -> None:
@@ -317,7 +319,7 @@ async def test_an_offset_after_the_end_is_refused_with_the_range_that_there_is(s
             await fetch_until_heard(reader, 0)
         assert (refusal.value.offset, refusal.value.earliest, refusal.value.end) == (100, 0, 3)
         reader.seek(0, 3)
-        assert await read_all(reader, 0) == []
+        assert await read_all(log, reader, 0) == []
 
 
 async def test_an_offset_that_is_no_longer_kept_is_refused_and_not_skipped(mortal: Server) -> None:
@@ -331,7 +333,7 @@ async def test_an_offset_that_is_no_longer_kept_is_refused_and_not_skipped(morta
             await fetch_until_heard(reader, 0)
         assert (refusal.value.offset, refusal.value.earliest, refusal.value.end) == (2, 5, 10)
         reader.seek(0, 5)
-        assert [record.offset for record in await read_all(reader, 0)] == [5, 6, 7, 8, 9]
+        assert [record.offset for record in await read_all(log, reader, 0)] == [5, 6, 7, 8, 9]
 
 
 async def fetch_until_heard(reader: Reader, partition: int) -> Fetched:
@@ -353,7 +355,7 @@ async def test_the_largest_record_is_taken_and_a_larger_one_refused(server: Serv
         await log.append(EVENTS, 0, [largest])
         reader = log.reader(EVENTS)
         reader.assign({0: 0})
-        assert [record.value for record in await read_all(reader, 0)] == [b"w 0", b"w 1", largest.value]
+        assert [record.value for record in await read_all(log, reader, 0)] == [b"w 0", b"w 1", largest.value]
 
 
 async def test_more_than_one_batch_holds_is_appended_in_order(server: Server) -> None:
@@ -362,7 +364,7 @@ async def test_more_than_one_batch_holds_is_appended_in_order(server: Server) ->
         await asyncio.gather(log.append(EVENTS, 0, entries), log.append(EVENTS, 0, numbered(3)))
         reader = log.reader(EVENTS)
         reader.assign({0: 0})
-        records = await read_all(reader, 0)
+        records = await read_all(log, reader, 0)
         assert [(record.key, record.value) for record in records[:25]] == [(e.key, e.value) for e in entries]
         assert [record.value for record in records[25:]] == [b"w 0", b"w 1", b"w 2"]
 
@@ -427,7 +429,7 @@ async def test_a_crash_of_the_server_loses_nothing_that_was_acknowledged(mortal:
         assert await log.ready() is None
         found: list[int] = []
         for partition in range(PARTITIONS):
-            records = await read_all(reader, partition)
+            records = await read_all(log, reader, partition)
             assert [record.offset for record in records] == list(range(len(records)))
             numbers = [int(record.value) for record in records]
             assert numbers == sorted(numbers)
@@ -440,7 +442,7 @@ async def test_a_silent_log_is_not_drained_and_hangs_nobody(mortal: Server) -> N
     async with started(mortal) as log:
         reader = log.reader(EVENTS)
         reader.assign({0: 0})
-        assert await read_all(reader, 0) == []
+        assert await read_all(log, reader, 0) == []
         mortal.hush()
         try:
             # What was heard within the last second may still be said; after that, only that nothing is known.
@@ -457,7 +459,7 @@ async def test_a_silent_log_is_not_drained_and_hangs_nobody(mortal: Server) -> N
         async with asyncio.timeout(PATIENCE):
             while await refused(log.append(EVENTS, 0, numbered(1, writer="after"))):
                 await asyncio.sleep(0.05)
-        assert (await read_all(reader, 0))[-1].value == b"after 0"
+        assert (await read_all(log, reader, 0))[-1].value == b"after 0"
 
 
 async def undrained(fetching: Awaitable[Fetched]) -> None:
