@@ -18,7 +18,7 @@ from shared.clock import Clock
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database, is_transient
 from shared.errors import RapportError, Unavailable
-from shared.log.port import Entry, Log, OffsetOutOfRange, Origin, Reader, Record
+from shared.log.port import LARGEST_RECORD, Entry, Log, OffsetOutOfRange, Origin, Reader, Record
 from shared.processing import store
 from shared.processing.agenda import Agenda
 from shared.processing.faults import reached
@@ -38,9 +38,6 @@ from shared.telemetry import (
 )
 
 T = TypeVar("T")
-
-MOST_VALUE_BYTES = 900_000
-"""The largest value that a record may carry; below Kafka's default of 1 MB for a batch with its overhead."""
 
 _FAILURES_BEFORE_HALT = 20
 _ATTEMPTS_BEFORE_CARE = 3
@@ -113,9 +110,9 @@ class Run:
         self._emit((stream, self.partition), key, value)
 
     def _emit(self, destination: Destination, key: str, value: bytes) -> None:
-        if len(value) > MOST_VALUE_BYTES:
+        if len(value) > LARGEST_RECORD:
             raise Poison(
-                f"an output for {destination[0]} has {len(value)} bytes; {MOST_VALUE_BYTES} is the most. Send less "
+                f"an output for {destination[0]} has {len(value)} bytes; {LARGEST_RECORD} is the most. Send less "
                 f"data with the event, or keep less on the profile."
             )
         name = f"{destination[0]}/{destination[1]}"

@@ -12,6 +12,7 @@ import random
 import socket
 import time
 from contextlib import suppress
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -32,6 +33,8 @@ from shared.telemetry import FENCED, LAG, OWNED
 _TICK_SECONDS = 1.0
 _MEASURE_SECONDS = 10.0
 _AVOID_SECONDS = 30.0
+_TRIM_SECONDS = 3600.0
+_KEEP_PASSED = timedelta(days=7)
 
 
 class Worker:
@@ -93,6 +96,7 @@ class Worker:
             asyncio.create_task(self._every(self._settings.heartbeat_seconds, self._balance, "ownership")),
             asyncio.create_task(self._every(_TICK_SECONDS, self._housekeeping, "ticks")),
             asyncio.create_task(self._every(_MEASURE_SECONDS, self._measure, "measuring")),
+            asyncio.create_task(self._every(_TRIM_SECONDS, self._trim, "trimming")),
         ]
 
     async def stop(self) -> None:
@@ -313,3 +317,10 @@ class Worker:
         for partition, lane in self._lanes.items():
             behind = max(0, ends.get(partition, 0) - lane.position.next_offset)
             LAG.labels(self._service, str(partition)).set(behind)
+
+    async def _trim(self) -> None:
+        """Streams in PostgreSQL are kept for a while after their one reader has passed; Kafka has its own retention."""
+        if isinstance(self._log, PostgresLog):
+            for partition, lane in list(self._lanes.items()):
+                passed = lane.position.next_offset
+                await self._log.trim(self._frame.processor.stream, partition, passed, _KEEP_PASSED)

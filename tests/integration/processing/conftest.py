@@ -1,3 +1,3 @@
-from conftest_processing import house
+from conftest_processing import house, kafka
 
-__all__ = ["house"]
+__all__ = ["house", "kafka"]

@@ -1,4 +1,4 @@
-"""A log in PostgreSQL, a database with the mechanics' tables, and workers of the tally service."""
+"""A log of either kind, a database with the mechanics' tables, and workers of the tally service."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
+import pytest
 import pytest_asyncio
+from kafka_for_tests import Kafka
 from tally import START, Tally, make_table
 
 from shared.clock import ManualClock
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.database.migrations import migrate
-from shared.log.port import Entry, Record
+from shared.log.kafka import KafkaLog
+from shared.log.port import Entry, Log, Record
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
 from shared.processing import MIGRATIONS
@@ -31,7 +35,7 @@ PARTITIONS = 4
 class House:
     url: str
     database: Database
-    log: PostgresLog
+    log: Log
     clock: ManualClock
     installation: Installation
     settings: Settings
@@ -50,8 +54,15 @@ class House:
         await self.log.append("events", partition_of(key, PARTITIONS), [Entry(key, value) for value in values])
 
     async def output(self, key: str) -> list[bytes]:
-        """What stands in the customer's partition of the stream that the tally writes."""
-        return [record.value for record in await self.records("customers", partition_of(key, PARTITIONS))]
+        """What a reader takes of the customer's partition of the stream that the tally writes: Kafka may have a record
+        twice, and the sequence of its source tells."""
+        taken: list[bytes] = []
+        for record in await self.records("customers", partition_of(key, PARTITIONS)):
+            assert record.origin is not None
+            if record.origin.seq > len(taken):
+                assert record.origin.seq == len(taken) + 1, "records are missing"
+                taken.append(record.value)
+        return taken
 
     async def records(self, stream: str, partition: int) -> list[Record]:
         reader = self.log.reader(stream)
@@ -65,11 +76,24 @@ class House:
                 return found
 
 
+@pytest.fixture(params=["postgres", pytest.param("kafka", marks=pytest.mark.kafka)])
+def kafka(request: pytest.FixtureRequest) -> Kafka | None:
+    """The broker, or None for the log in PostgreSQL."""
+    found: Kafka | None = request.getfixturevalue("kafka_broker") if request.param == "kafka" else None
+    return found
+
+
 @pytest_asyncio.fixture
-async def house(database_url: str, database: Database) -> AsyncIterator[House]:
+async def house(kafka: Kafka | None, database_url: str, database: Database) -> AsyncIterator[House]:
     await migrate(database, [LOG_MIGRATIONS, MIGRATIONS])
     await make_table(database)
-    log = PostgresLog(database, PARTITIONS)
+    log: Log
+    if kafka is not None:
+        prefix = f"tally-{uuid4().hex[:8]}."
+        await kafka.make_topics(prefix, PARTITIONS)
+        log = KafkaLog(kafka.bootstrap, PARTITIONS, prefix=prefix)
+    else:
+        log = PostgresLog(database, PARTITIONS)
     await log.start()
     async with database.connect() as connection:
         installation = await open_installation(connection, PARTITIONS, 1.0)
