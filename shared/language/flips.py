@@ -114,6 +114,7 @@ def _shape_of_leaf(node: Node, problems: list[Remark]) -> Shape:
 
 
 def _shape(node: Node, problems: list[Remark]) -> Shape:
+    """How a node changes with time; what cannot be solved is noted once, and counts as still for what is around it."""
     match node:
         case Name(path=("now",)):
             return "slope"
@@ -122,6 +123,7 @@ def _shape(node: Node, problems: list[Remark]) -> Shape:
         case Call(function="days_since", arguments=(argument,)):
             if _shape(argument, problems) == "slope":
                 problems.append(_unforeseen(node, "what stands in days_since changes at every moment itself"))
+                return "still"
             return "slope"
         case Call(function="coalesce", arguments=arguments):
             return _steepest(*(_shape(argument, problems) for argument in arguments))
@@ -131,12 +133,15 @@ def _shape(node: Node, problems: list[Remark]) -> Shape:
             shapes = (_shape(left, problems), _shape(right, problems))
             if shapes == ("slope", "slope"):
                 problems.append(_unforeseen(node, f'both sides of "{operator}" change at every moment'))
-            elif operator == "/" and shapes[1] == "slope":
+                return "still"
+            if operator == "/" and shapes[1] == "slope":
                 problems.append(_unforeseen(node, "it divides by what changes at every moment"))
+                return "still"
             return _steepest(*shapes)
     shape = _steepest(*(_shape(child, problems) for child in children(node)))
     if shape == "slope":
         problems.append(_unforeseen(node, f"{_called(node)} takes what changes at every moment"))
+        return "still"
     return shape
 
 
