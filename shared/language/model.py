@@ -673,7 +673,7 @@ class CapEntry(Section):
 
 
 class Caps(Section):
-    """How often a customer hears from you at most, across all journeys."""
+    """A limit for each channel."""
 
     noun: ClassVar[str] = "channel"
     later: ClassVar[frozenset[str]] = frozenset({"sms", "push"})
@@ -740,7 +740,7 @@ class PropertySchema(Section):
     noun: ClassVar[str] = "property field"
 
     type: str | list[str] | None = Field(None, description="string, number, integer, boolean, array, object or null.")
-    title: str | None = None
+    title: str | None = Field(None, description="What people call it.")
     description: str | None = Field(None, description="What it means.")
     format: str | None = Field(None, description="date-time, date, uri, email …")
     enum: list[Any] | None = Field(None, description="All the values that it can have.")

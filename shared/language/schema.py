@@ -75,7 +75,8 @@ def _tidy(node: JsonSchemaValue | list[Any] | Any, inside_properties: bool = Fal
     tidied = {
         key: _tidy(value, inside_properties=key in ("properties", "$defs"))
         for key, value in node.items()
-        if not (key == "title" and isinstance(value, str)) and not (key == "default" and value is None)
+        if not (key == "title" and isinstance(value, str))
+        and not (key == "default" and (value is None or isinstance(value, dict)))
     }
     if "patternProperties" in tidied:
         tidied.setdefault("additionalProperties", False)

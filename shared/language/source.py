@@ -405,17 +405,22 @@ def _block_characters(text: str, node: Scalar) -> Iterator[tuple[int, int]]:
     """The same for `|` and `>`: the header line is skipped, and each line's indentation."""
     starts = [node.start + start for start in line_starts(text[node.start : node.end])][1:]
     lines = [text[start:end] for start, end in pairwise([*starts, node.end])]
-    indents = [len(line) - len(line.lstrip(" ")) for line in lines if line.strip()]
-    indent = min(indents, default=0)
+    # With an indentation indicator (`|2`) the value itself begins with blanks.
+    written = next((_blanks(line) for line in lines if line.strip()), 0)
+    indent = written - next((_blanks(line) for line in node.text.splitlines() if line.strip()), 0)
     value = 0
     for start, line in zip(starts, lines, strict=True):
-        index = min(indent, len(line) - len(line.lstrip(" ")))
+        index = min(indent, _blanks(line))
         for offset, character in enumerate(line[index:].rstrip("\r\n") + "\n", index):
             if value < len(node.text) and (node.text[value] == character or character == "\n"):
                 if character == "\n" and not node.text[value].isspace():
                     continue
                 yield start + offset, 1
                 value += 1
+
+
+def _blanks(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 def _reworded(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:

@@ -255,7 +255,8 @@ def _check_given(
     lacking = [sender for sender in lacking if sender.sound]
     if not lacking:
         return
-    meant = nearest(name, (*STANDARD, *message.variables, *(given for each in message.senders for given in each.gives)))
+    given = {*STANDARD, *message.variables, *(each for sender in message.senders for each in sender.gives)}
+    meant = nearest(name, given - {name})
     by = f"{lacking[0].file}:{lacking[0].line}"
     if len(lacking) > 1:
         by += f" and {len(lacking) - 1} more"

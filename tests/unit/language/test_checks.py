@@ -289,9 +289,9 @@ def test_segments_do_not_ask_for_one_another_in_a_circle() -> None:
 
 
 def test_a_segment_does_not_ask_for_all_segments() -> None:
-    said = said_of(sample(segments_yaml="segments:\n  a:\n    when: '\"vip\" in customer.segments'\n"))
+    said = said_of(sample(segments_yaml=SEGMENTS + "  a:\n    when: '\"vip\" in customer.segments'\n"))
     assert said == [
-        "segments.yaml:3:19: customer.segments is not known here, since segments are being decided. "
+        "segments.yaml:6:21: customer.segments is not known here, since segments are being decided. "
         'Use in_segment("name").'
     ]
 
