@@ -53,6 +53,7 @@ _RETRY_AFTER = b"2"
 """Seconds. Longer than a leader election or a restart of PostgreSQL usually takes; the clients wait and go on."""
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_OK = INGEST_REQUESTS.labels("ok")
 _encode = msgspec.json.Encoder().encode
 _logger = structlog.get_logger("rapport.ingest")
 
@@ -281,7 +282,7 @@ def _taken(post: _Post) -> Answer:
         INGEST_REFUSED.labels(post.source, why.code).inc()
     if post.refused is not None:
         return _refuse(post.refused)
-    INGEST_REQUESTS.labels("ok").inc()
+    _OK.inc()
     if post.accepted == 1 and not post.rejected:
         return _ONE_TAKEN
     rejected = [{"index": place, "code": why.code, "message": why.message} for place, why in post.rejected]
@@ -295,9 +296,6 @@ def _refuse(why: Rejection) -> Answer:
         headers = [*headers, (b"retry-after", _RETRY_AFTER), (b"access-control-expose-headers", b"retry-after")]
     elif why.status == 405:
         headers = [*headers, (b"allow", b"POST, OPTIONS")]
-    elif why.status == 413:
-        # What is left of the body is not read.
-        headers = [*headers, (b"connection", b"close")]
     return Answer(why.status, _encode({"code": why.code, "message": why.message}), headers)
 
 

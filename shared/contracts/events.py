@@ -59,7 +59,8 @@ class Event(msgspec.Struct, frozen=True, tag="event", tag_field="kind", omit_def
     traits: msgspec.Raw = EMPTY
     context: msgspec.Raw = EMPTY
     extra: msgspec.Raw = EMPTY
-    """Fields of the call that the protocol does not name, kept as they came."""
+    """What the call says beyond these fields, by its names on the wire: `groupId`, `previousId`, `category`,
+    `integrations`, and whatever the protocol does not name, kept as it came."""
     historical: bool = False
     hops: int = 0
     v: int = VERSION

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import uvicorn
@@ -170,3 +171,11 @@ def test_a_wrong_key_is_told_and_not_tried_again(server: Server) -> None:
         client.shutdown()
         assert [(error.status, error.code) for error in wrong] == [(401, "unknown_key")]
     assert server.log.records("events") == []
+
+
+def test_what_is_refused_before_it_was_read_is_still_answered(server: Server) -> None:
+    with httpx.Client(base_url=server.url) as http:
+        for auth, status in (((KEY, ""), 413), (("wrong", ""), 401), ((KEY, ""), 413)):
+            assert http.post("/v1/batch", content=b"x" * 5_000_000, auth=auth).status_code == status
+        assert http.post("/v1/page", json={"userId": "ada"}, auth=(KEY, "")).status_code == 200
+        assert http.options("/v1/page").status_code == 204
