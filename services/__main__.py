@@ -124,8 +124,9 @@ def migrate() -> None:
         finally:
             await database.close()
         if settings.kafka_bootstrap_servers:
-            log = KafkaLog(settings.kafka_bootstrap_servers, settings.partitions)
-            await log.ensure_streams(settings.kafka_replication_factor)
+            log = KafkaLog(settings.kafka_bootstrap_servers, settings.partitions, prefix=settings.kafka_topic_prefix)
+            for topic in await log.ensure_streams(settings.kafka_replication_factor):
+                _out.print(f"kafka: topic {topic}", highlight=False)
         _out.print("up to date")
 
     _run(run())

@@ -108,7 +108,7 @@ def visited(data: Path) -> Settings:
 
 def open_log(settings: Settings, database: Database | None) -> Log:
     if settings.kafka_bootstrap_servers:
-        return KafkaLog(settings.kafka_bootstrap_servers, settings.partitions)
+        return KafkaLog(settings.kafka_bootstrap_servers, settings.partitions, prefix=settings.kafka_topic_prefix)
     if database is None:
         raise RapportError("neither KAFKA_BOOTSTRAP_SERVERS nor DATABASE_URL is set: there is nowhere to keep events.")
     return postgres.PostgresLog(database, settings.partitions)

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("kafka_bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS")
     )
     """`host:port,…`; without it the streams are kept in PostgreSQL."""
+    kafka_topic_prefix: str = Field("rapport.", pattern=r"[A-Za-z0-9._-]{0,100}")
+    """What the names of the topics begin with, so that one cluster may hold several installations."""
     kafka_replication_factor: int = Field(1, ge=1, le=9)
     """How many brokers keep each record; for `rapport migrate`, which makes the topics."""
     partitions: int = Field(12, ge=1, le=1024)

@@ -1,4 +1,4 @@
-"""What every log does, whoever keeps it: one suite, run on PostgreSQL and on Kafka."""
+"""What every log does, whoever keeps it: one suite, run on PostgreSQL, on Kafka, and on the fake in memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
+from fakes.memory_log import MemoryLog
 from kafka_for_tests import MOCK_PARTITIONS, Kafka, RealKafka, also_on_kafka
 from wire import Wire
 
@@ -52,6 +53,10 @@ class Server(Protocol):
         """The log as one more process sees it; not started."""
         ...
 
+
+class Mortal(Server, Protocol):
+    """One that can crash, be silent and forget."""
+
     async def crash(self) -> None: ...
 
     async def recover(self) -> None: ...
@@ -65,6 +70,16 @@ class Server(Protocol):
     async def forget(self, log: Log, partition: int, before: int) -> None:
         """Let what is kept of the events' partition begin at about `before`."""
         ...
+
+
+class OnMemory:
+    """The fake that other tests use: one object is the log for all."""
+
+    def __init__(self) -> None:
+        self._log = MemoryLog(PARTITIONS)
+
+    async def connect(self, partitions: int = PARTITIONS) -> Log:
+        return self._log
 
 
 class OnPostgres:
@@ -147,16 +162,27 @@ async def on_kafka(kafka_broker: Kafka) -> OnKafka:
     return OnKafka(kafka_broker, prefix)
 
 
-@pytest.fixture(params=["postgres", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture
+def on_memory() -> OnMemory:
+    return OnMemory()
+
+
+@pytest.fixture(params=["memory", "postgres", pytest.param("kafka", marks=pytest.mark.kafka)])
 def server(request: pytest.FixtureRequest) -> Server:
     found: Server = request.getfixturevalue(f"on_{request.param}")
     return found
 
 
-@pytest.fixture(params=also_on_kafka(["postgres"]))
-def mortal(request: pytest.FixtureRequest) -> Server:
-    """A server that can crash and be silent."""
+@pytest.fixture(params=["postgres", pytest.param("kafka", marks=pytest.mark.kafka)])
+def installed(request: pytest.FixtureRequest) -> Server:
+    """A server whose streams are made before the log is first opened."""
     found: Server = request.getfixturevalue(f"on_{request.param}")
+    return found
+
+
+@pytest.fixture(params=also_on_kafka(["postgres"]))
+def mortal(request: pytest.FixtureRequest) -> Mortal:
+    found: Mortal = request.getfixturevalue(f"on_{request.param}")
     return found
 
 
@@ -322,7 +348,7 @@ async def test_an_offset_after_the_end_is_refused_with_the_range_that_there_is(s
         assert await read_all(log, reader, 0) == []
 
 
-async def test_an_offset_that_is_no_longer_kept_is_refused_and_not_skipped(mortal: Server) -> None:
+async def test_an_offset_that_is_no_longer_kept_is_refused_and_not_skipped(mortal: Mortal) -> None:
     async with started(mortal) as log:
         await log.append(EVENTS, 0, numbered(5))
         await log.append(EVENTS, 0, numbered(5))
@@ -377,9 +403,9 @@ async def test_a_partition_or_stream_that_does_not_exist_is_an_error_of_the_call
             await log.append("gossip", 0, numbered(1))
 
 
-async def test_another_partition_count_than_was_installed_is_refused(server: Server) -> None:
-    async with started(server):
-        other = await server.connect(partitions=6)
+async def test_another_partition_count_than_was_installed_is_refused(installed: Server) -> None:
+    async with started(installed):
+        other = await installed.connect(partitions=6)
         with pytest.raises(RapportError, match="set RAPPORT_PARTITIONS=4"):
             await other.start()
         await other.close()
@@ -395,7 +421,7 @@ async def test_the_log_knows_whose_it_is(server: Server) -> None:
             await other.set_installation("shop-2")
 
 
-async def test_a_crash_of_the_server_loses_nothing_that_was_acknowledged(mortal: Server) -> None:
+async def test_a_crash_of_the_server_loses_nothing_that_was_acknowledged(mortal: Mortal) -> None:
     async with started(mortal) as log:
         reader = log.reader(EVENTS)
         reader.assign(dict.fromkeys(range(PARTITIONS), 0))
@@ -438,7 +464,7 @@ async def test_a_crash_of_the_server_loses_nothing_that_was_acknowledged(mortal:
         assert len(found) == len(set(found))
 
 
-async def test_a_silent_log_is_not_drained_and_hangs_nobody(mortal: Server) -> None:
+async def test_a_silent_log_is_not_drained_and_hangs_nobody(mortal: Mortal) -> None:
     async with started(mortal) as log:
         reader = log.reader(EVENTS)
         reader.assign({0: 0})
