@@ -14,7 +14,7 @@ from services.segmenter.history import Row
 from services.segmenter.profile import Profile
 from services.segmenter.rules import NO_RULES, NOTHING_DEFINED, Rules, compile_rules
 from services.segmenter.store import Seen, unpack_profile
-from services.segmenter.worker import NO_MEMO, Memo, SegmenterBatch, wanted
+from services.segmenter.worker import NO_MEMO, Memo, SegmenterBatch, feeding, wanted
 from shared.contracts.customers import CustomerRecord, CustomerUpdated
 from shared.contracts.events import Activation, Event, EventRecord
 from shared.language.aggregates import Aggregate
@@ -243,13 +243,8 @@ class Road:
         rebuilt = {}
         for key, profile in profiles.items():
             ids = wanted(self.definitions[profile.definition], in_play)
-            fed_by = {
-                name: tuple(aggregate for aggregate in aggregates if aggregate.id in ids)
-                for one in rules.values()
-                for name, aggregates in one.fed_by.items()
-            }
             mine = sorted((row for row in self.rows if row.customer == key), key=lambda row: row[1:4])
-            rebuilt[key] = history.rebuild({}, fed_by, mine)
+            rebuilt[key] = history.rebuild({}, feeding(ids, in_play), mine)
         ids_ = {fingerprints.identity(m.source, m.id) for m in messages if isinstance(m, Event)}
         seen = {identity: self.seen[identity] for identity in ids_ if identity in self.seen}
         sizes = {key: len(state) for key, state in packed.items()}

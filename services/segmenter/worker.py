@@ -18,6 +18,7 @@ from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, VERSION, Activation, Event, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS, EVENTS
+from shared.language.aggregates import Aggregate
 from shared.language.playbook import Playbook
 from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
 
@@ -193,12 +194,7 @@ class SegmenterProcessor:
                 groups.setdefault(ids, []).append(key)
         rebuilt: dict[str, dict[str, Any]] = {}
         for ids, keys in groups.items():
-            fed_by = {
-                event: tuple(aggregate for aggregate in aggregates if aggregate.id in ids)
-                for rules in in_play
-                for event, aggregates in rules.fed_by.items()
-                if any(aggregate.id in ids for aggregate in aggregates)
-            }
+            fed_by = feeding(ids, in_play)
             async for customer, rows in store.past(connection, partition, keys, fed_by.keys()):
                 rebuilt[customer] = history.rebuild({}, fed_by, rows)
         return rebuilt
@@ -261,6 +257,19 @@ def wanted(before: Definition, in_play: Sequence[Rules]) -> frozenset[str]:
         # What one playbook drops and the next takes up again is begun anew.
         held &= rules.aggregates.keys()
     return frozenset(found)
+
+
+def feeding(ids: frozenset[str], in_play: Sequence[Rules]) -> dict[str, tuple[Aggregate, ...]]:
+    """By event name, the aggregates among `ids`."""
+    found = {
+        aggregate_id: rules.aggregates[aggregate_id]
+        for rules in in_play
+        for aggregate_id in ids & rules.aggregates.keys()
+    }
+    by_event: dict[str, list[Aggregate]] = {}
+    for aggregate in found.values():
+        by_event.setdefault(aggregate.event, []).append(aggregate)
+    return {event: tuple(aggregates) for event, aggregates in by_event.items()}
 
 
 class SegmenterBatch:
@@ -327,11 +336,8 @@ class SegmenterBatch:
         states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
         if self._activated and lacking:
             # Events of this very batch, from before the activation, are not in the database yet.
-            fed_by = {
-                event: tuple(aggregate for aggregate in aggregates if aggregate.id in lacking)
-                for event, aggregates in rules.fed_by.items()
-            }
-            states = history.rebuild(states, fed_by, (row for row in self.rows if row.customer == key))
+            mine = (row for row in self.rows if row.customer == key)
+            states = history.rebuild(states, feeding(lacking, [rules]), mine)
         since = {journey: at for journey, (_, at) in self._memo.dates.items()}
         after, record = adopt(profile, key, rules, before, states, since, out.as_of)
         self._sizes[key] = len(pack_profile(after))
