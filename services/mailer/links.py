@@ -67,9 +67,9 @@ class Links:
         return None
 
 
-def occurrence(token: str, what: str, now: datetime) -> str:
+def occurrence(link: Click | Unsubscribe, what: str, now: datetime) -> str:
     """The id of the event that using a link makes: the same within a minute, so a double click is one event."""
-    return str(uuid5(_OCCURRENCES, f"{what}\n{token}\n{now:%Y-%m-%dT%H:%M}"))
+    return str(uuid5(_OCCURRENCES, f"{what}\n{':'.join(map(str, link))}\n{now:%Y-%m-%dT%H:%M}"))
 
 
 def _uuid_bytes(id: str) -> bytes | None:

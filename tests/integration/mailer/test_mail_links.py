@@ -1,0 +1,271 @@
+"""What happens to a person who follows a link of a mail: they arrive, nothing is undone by looking, and no is no."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+import pytest_asyncio
+from fakes.memory_log import MemoryLog
+from mailer_playbook import request
+
+from services.mailer import store
+from services.mailer.api import Doors, make_face
+from services.mailer.consent import Decision
+from services.mailer.links import Links
+from services.mailer.store import Change, Message
+from shared import processing
+from shared.clock import ManualClock
+from shared.contracts.events import Event
+from shared.contracts.streams import EVENTS, partition_of
+from shared.database.engine import Database
+from shared.database.migrations import Migrations, migrate
+from shared.language import load, read_folder
+from shared.processing.playbooks import PlaybookShelf, activate
+
+ROOT = Path(__file__).parents[3]
+NOW = datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC)
+ANNA = "anna@example.org"
+TARGETS = ("https://lamps.example/?a=1&b=2", "https://blåbær.example/lampe/ø?q=å#ø")
+ONE_CLICK = {"List-Unsubscribe": "One-Click"}
+
+
+@dataclass
+class Town:
+    """A mailer's face with one mail sent to Anna, a clock that stands still, and a log that can go away."""
+
+    database: Database
+    log: MemoryLog
+    clock: ManualClock
+    links: Links
+    doors: Doors
+    http: httpx.AsyncClient
+    message: str
+
+    def events(self) -> list[Event]:
+        records = self.log.records(EVENTS, partition_of("anna", self.log.partitions))
+        events = [msgspec.json.decode(record.value, type=Event) for record in records if record.key]
+        assert all(record.key == "anna" for record in records if record.key)
+        return events
+
+    async def consent(self) -> dict[str, bool]:
+        async with self.database.connect() as connection:
+            decisions = (await store.consent_of(connection, [ANNA]))[ANNA]
+        return {topic: decision.subscribed for topic, decision in decisions.items()}
+
+    async def say(self, *decisions: Decision) -> None:
+        async with self.database.connect() as connection:
+            await store.decide_consent(connection, ANNA, decisions)
+
+    async def get(self, url: str) -> httpx.Response:
+        return await self.http.get(url)
+
+    async def choose(self, choice: str) -> httpx.Response:
+        return await self.http.post(self.links.unsubscribe(self.message), data={"choice": choice})
+
+
+@pytest_asyncio.fixture
+async def town(database: Database) -> AsyncIterator[Town]:
+    folder = ROOT / "services" / "mailer" / "migrations"
+    await migrate(database, [processing.MIGRATIONS, Migrations("mailer", folder)])
+    log, clock, shelf = MemoryLog(), ManualClock(NOW), PlaybookShelf()
+    links = Links(b"k" * 32, "http://mail.example/mailer")
+    asked = request()
+    async with database.connect() as connection:
+        await activate(log, connection, load(read_folder(ROOT / "playbook")), NOW)
+        message = Message(asked.id, asked.customer, "requested", asked.due, request=asked)
+        await store.insert_messages(connection, partition_of("anna", 12), [message])
+        await store.change_messages(connection, [Change(asked.id, "sent", asked.due, address=ANNA, links=TARGETS)])
+    doors = Doors(log, database, clock, links, shelf)
+
+    async def ready() -> list[str]:
+        return []
+
+    app = make_face(doors, database, shelf, ready, inbox=False)
+    # As behind a prefix: the root path is the mailer's place on a shared port.
+    transport = httpx.ASGITransport(app, root_path="/mailer")
+    async with httpx.AsyncClient(transport=transport, base_url="http://mail.example/mailer") as http:
+        yield Town(database, log, clock, links, doors, http, asked.id)
+    await doors.stop()
+
+
+# Clicks.
+
+
+async def test_a_click_leads_to_its_target_and_is_reported_once(town: Town) -> None:
+    link = town.links.click(town.message, 0)
+    for _ in range(2):
+        answer = await town.get(link)
+        assert answer.status_code == 302
+        assert answer.headers["location"] == TARGETS[0]
+        assert answer.headers["referrer-policy"] == "no-referrer"
+    one, other = town.events()
+    assert one.id == other.id  # the segmenter takes it once
+    assert (one.name, one.source, one.hops) == ("Email Link Clicked", "rapport/mailer", 1)
+    properties = msgspec.json.decode(one.properties)
+    assert properties["message_id"] == town.message
+    assert properties["link"] == TARGETS[0]
+    town.clock.advance(timedelta(minutes=1))
+    await town.get(link)
+    assert town.events()[2].id != one.id
+
+
+async def test_a_target_outside_ascii_can_be_followed(town: Town) -> None:
+    answer = await town.get(town.links.click(town.message, 1))
+    assert answer.headers["location"] == "https://xn--blbr-roah.example/lampe/%C3%B8?q=%C3%A5#%C3%B8"
+
+
+async def test_a_machine_that_looks_at_a_link_clicks_nothing(town: Town) -> None:
+    answer = await town.http.head(town.links.click(town.message, 0))
+    assert answer.status_code == 302
+    assert town.events() == []
+
+
+@pytest.mark.parametrize("forge", ["last", "other_secret", "unsubscribe", "beyond", "unknown", "nonsense"])
+async def test_a_link_that_is_not_ours_leads_nowhere(town: Town, forge: str) -> None:
+    link = town.links.click(town.message, 0)
+    forged = {
+        "last": link[:-1] + ("A" if link[-1] != "A" else "B"),
+        "other_secret": Links(b"x" * 32, "http://mail.example/mailer").click(town.message, 0),
+        "unsubscribe": town.links.unsubscribe(town.message).replace("/u/", "/c/"),
+        "beyond": town.links.click(town.message, 2),
+        "unknown": town.links.click("00000000-52f3-5c1e-8a53-0d6f7f4f2b6e", 0),
+        "nonsense": "http://mail.example/mailer/c/%F0%9F%92%A1..",
+    }[forge]
+    answer = await town.get(forged)
+    assert answer.status_code == 404
+    assert "leads nowhere" in answer.text
+    assert town.events() == []
+
+
+async def test_nobody_waits_for_a_log_that_is_slow_and_the_click_is_not_lost(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.mailer.api._CLICK_WAITS", 0.05)
+    town.log.hold()
+    answer = await town.get(town.links.click(town.message, 0))
+    assert answer.status_code == 302
+    assert town.events() == []
+    town.log.resume()
+    async with asyncio.timeout(5):
+        while not town.events():
+            await asyncio.sleep(0)
+
+
+async def test_a_click_is_reported_when_the_log_is_back(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.mailer.api._CLICK_WAITS", 0.05)
+    town.log.away = "gone"
+    assert (await town.get(town.links.click(town.message, 0))).status_code == 302
+    town.log.away = None
+    async with asyncio.timeout(5):
+        while not town.events():
+            await asyncio.sleep(0.01)
+
+
+# Unsubscribing.
+
+
+async def test_looking_at_the_page_changes_nothing(town: Town) -> None:
+    await town.say(Decision("cart-reminders", True, NOW - timedelta(days=1), "shop"))
+    answer = await town.get(town.links.unsubscribe(town.message))
+    assert answer.status_code == 200
+    assert "Cart reminders" in answer.text
+    assert "Lamp &amp; Light" in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert town.events() == []
+    assert await town.consent() == {"cart-reminders": True}
+
+
+@pytest.mark.parametrize("encoding", ["form", "multipart", "nothing"])
+async def test_one_click_unsubscribes_before_it_is_answered(town: Town, encoding: str) -> None:
+    await town.say(Decision("cart-reminders", True, NOW - timedelta(days=1), "shop"))
+    link = town.links.unsubscribe(town.message)
+    if encoding == "form":
+        answer = await town.http.post(link, data=ONE_CLICK)
+    elif encoding == "multipart":
+        answer = await town.http.post(link, files={"List-Unsubscribe": (None, "One-Click")})
+    else:
+        answer = await town.http.post(link)
+    assert answer.status_code == 200
+    assert await town.consent() == {"cart-reminders": False}
+    (event,) = town.events()
+    assert (event.name, event.hops) == ("Topic Unsubscribed", 0)
+    assert msgspec.json.decode(event.properties)["topic"] == "cart-reminders"
+    assert event.occurred_at == NOW
+
+
+async def test_asking_twice_says_it_once(town: Town) -> None:
+    for _ in range(3):
+        assert (await town.choose("topic")).status_code == 200
+    assert len(town.events()) == 1
+
+
+async def test_a_click_sent_twice_at_the_same_time_is_one_event(town: Town) -> None:
+    town.log.hold()
+    answers = [asyncio.create_task(town.choose("topic")) for _ in range(2)]
+    while town.log.waiting < 2:
+        await asyncio.sleep(0)
+    town.log.resume()
+    assert [(await answer).status_code for answer in answers] == [200, 200]
+    assert len({event.id for event in town.events()}) == 1
+
+
+async def test_a_mistake_is_undone_and_no_is_no_again_within_the_minute(town: Town) -> None:
+    await town.choose("topic")
+    town.clock.advance(timedelta(seconds=5))
+    undone = await town.choose("undo-topic")
+    assert "Welcome back" in undone.text
+    assert await town.consent() == {"cart-reminders": True}
+    town.clock.advance(timedelta(seconds=5))
+    await town.choose("topic")
+    assert await town.consent() == {"cart-reminders": False}
+    assert [event.name for event in town.events()] == ["Topic Unsubscribed", "Topic Subscribed", "Topic Unsubscribed"]
+    assert len({event.id for event in town.events()}) == 3
+
+
+async def test_undoing_everything_brings_back_what_was_wanted_and_no_more(town: Town) -> None:
+    await town.say(
+        Decision("cart-reminders", True, NOW - timedelta(days=2), "shop"),
+        Decision("newsletter", False, NOW - timedelta(days=1), "shop"),
+    )
+    await town.choose("everything")
+    assert await town.consent() == {"cart-reminders": True, "newsletter": False, "*": False}
+    town.clock.advance(timedelta(seconds=5))
+    await town.choose("undo-everything")
+    assert await town.consent() == {"cart-reminders": True, "newsletter": False, "*": False}
+    (event,) = town.events()[1:]
+    assert msgspec.json.decode(event.properties)["topic"] == "cart-reminders"
+    town.clock.advance(timedelta(seconds=5))
+    # Said again, it is a new word: the topic that came back goes again.
+    await town.choose("everything")
+    assert town.events()[2].name == "Topic Unsubscribed"
+
+
+async def test_nothing_is_acknowledged_while_the_log_is_away(town: Town) -> None:
+    town.log.away = "gone"
+    answer = await town.choose("topic")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert "Nothing has been changed" in answer.text
+    assert await town.consent() == {}
+    town.log.away = None
+    assert (await town.choose("topic")).status_code == 200
+
+
+async def test_a_forged_unsubscribe_link_changes_nothing(town: Town) -> None:
+    link = town.links.unsubscribe(town.message)
+    for url in (link[:-2] + "zz", town.links.click(town.message, 0).replace("/c/", "/u/")):
+        assert (await town.http.post(url, data=ONE_CLICK)).status_code == 404
+    assert town.events() == []
+
+
+async def test_a_body_without_end_is_not_read_to_its_end(town: Town) -> None:
+    answer = await town.http.post(town.links.unsubscribe(town.message), content=b"choice=" + b"x" * 1_000_000)
+    assert answer.status_code == 200
+    assert await town.consent() == {"cart-reminders": False}
