@@ -297,9 +297,12 @@ class _Reader:
         if not text:
             return
         after = _CUT.match(self.text, end)
-        open_quote, open_bracket = _unfinished(text)
-        if after and (open_quote or open_bracket):
-            inside = "inside a quotation" if open_quote else "before its bracket closes"
+        closing = _unfinished(text)
+        line_end = self.text.find("\n", end)
+        rest = self.text[end : line_end if line_end >= 0 else len(self.text)]
+        cut = closing is not None and closing in rest
+        if after and cut:
+            inside = "inside a quotation" if closing in ("'", '"') else "before its bracket closes"
             message = f'" #" starts a YAML comment, so the expression ends {inside}.'
             self.trap(after.start(), message, "Put the whole value in single quotes.")
             self.document.broken.add(path)
@@ -307,12 +310,10 @@ class _Reader:
             message = f'" #" starts a YAML comment, so this value is only {quoted(text)}.'
             remedy = "Put the whole value in single quotes, or a blank after # where a comment is meant."
             self.trap(after.start(), message, remedy, "warning")
-        elif flow and (open_quote or open_bracket):
-            rest = re.compile(r"\s*([,\]}])").match(self.text, end)
-            if rest and rest.group(1) == ",":
-                message = "inside { } and [ ] a comma ends the value, so the expression is cut here."
-                self.trap(rest.start(1), message, "Put the whole value in single quotes.")
-                self.document.broken.add(path[:-1])
+        elif flow and cut and rest.lstrip().startswith(","):
+            message = "inside { } and [ ] a comma ends the value, so the expression is cut here."
+            self.trap(end + rest.index(","), message, "Put the whole value in single quotes.")
+            self.document.broken.add(path[:-1])
 
     def list(self, event: yaml.SequenceStartEvent, path: Path, depth: int) -> ListNode:
         items: list[Node] = []
@@ -354,21 +355,24 @@ def resolved(text: str) -> Value:
     return text
 
 
-def _unfinished(text: str) -> tuple[bool, bool]:
-    """Whether a text ends inside a double quotation, and whether it ends inside a bracket."""
-    quote, depth, escaped = False, 0, False
-    for character in text:
+def _unfinished(text: str) -> str | None:
+    """What a text still lacks that ends inside a quotation or a bracket: the sign that would close it."""
+    quote: str | None = None
+    brackets: list[str] = []
+    escaped = False
+    for before, character in pairwise(" " + text):
         if escaped:
             escaped = False
-        elif quote and character == "\\":
-            escaped = True
-        elif character == '"':
-            quote = not quote
-        elif not quote and character in "([":
-            depth += 1
-        elif not quote and character in ")]":
-            depth -= 1
-    return quote, depth > 0
+        elif quote is not None:
+            escaped = character == "\\"
+            quote = None if character == quote else quote
+        elif character == '"' or (character == "'" and not before.isalnum()):
+            quote = character
+        elif character in "([":
+            brackets.append(")" if character == "(" else "]")
+        elif character in ")]" and brackets:
+            brackets.pop()
+    return quote or (brackets[-1] if brackets else None)
 
 
 def _characters(text: str, node: Scalar) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from jinja2 import TemplateError, meta, nodes
+from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
 
 from shared.language.bodies import BodyKind, compile_body
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
@@ -111,11 +111,15 @@ def _trial(text: str, kind: str) -> tuple[int, str] | None:
         if kind in ("mjml", "html"):
             chosen: BodyKind = "mjml" if kind == "mjml" else "html"
             body = compile_body(text, chosen)
-            for source, html in ((body.html, True), (body.text, False)):
-                try:
-                    compile_template(source.text, html=html, name=kind)
-                except TemplateInvalid as error:
-                    return source.line(error.line), error.message
+            try:
+                compile_template(body.html.text, html=True, name=kind)
+            except TemplateInvalid as error:
+                return body.html.line(error.line), error.message
+            try:
+                # Its filters are those of the html, so the syntax is all that can differ.
+                environment(html=False).parse(body.text.text)
+            except TemplateSyntaxError as error:
+                return body.text.line(error.lineno), error.message or "this is not a template"
         else:
             compile_template(text, html=False, name=kind)
     except TemplateInvalid as error:

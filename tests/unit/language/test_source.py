@@ -233,7 +233,12 @@ def test_every_character_of_a_scalar_has_a_place_inside_it(text: str, style: str
             "Put the whole value in single quotes.",
         ),
         (
-            "where: (a or # b\n  c)",
+            "where: event.name == 'a #1'",
+            'a.yaml:1:24: " #" starts a YAML comment, so the expression ends inside a quotation. '
+            "Put the whole value in single quotes.",
+        ),
+        (
+            "where: (a or # b)",
             'a.yaml:1:13: " #" starts a YAML comment, so the expression ends before its bracket closes. '
             "Put the whole value in single quotes.",
         ),
@@ -266,6 +271,7 @@ def test_each_trap_is_named_where_it_stands(text: str | bytes, said: str) -> Non
 
 
 def test_an_ordinary_comment_is_not_remarked_on() -> None:
+    assert problems_of("a: don't rock 'n roll  # so\nb: {c: rock 'n roll, d: 1}\n") == []
     assert problems_of("a: b  # counted from entry\nc: d # why not\n# whole line\n") == []
 
 
