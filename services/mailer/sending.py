@@ -44,6 +44,7 @@ _LATENESS = timedelta(minutes=1)
 _MOST_LOOKED_AT = 512
 _LONGEST_DETAIL = 500
 _GATHERING_SECONDS = 0.005
+_TURN_SECONDS = 0.05
 _PATIENCE_SECONDS = 20.0
 
 
@@ -62,26 +63,29 @@ class Shelf(Protocol):
 class Slots:
     """The transport's connections, which the partitions of a process share: whoever has waited longest takes them.
 
-    Taking a few at a time would cost a transaction for each few, so a slot that comes free waits a moment for others.
+    A transaction for each few mails would cost more than the mails. So a slot that comes free waits a moment for
+    others, and who took them may take them again for a while: one transaction records receipts and takes more.
     """
 
     def __init__(self, count: int) -> None:
         self._free = count
         self._worthwhile = (count + 1) // 2
         self._waiting: dict[Desk, None] = {}
-        self._gathering: asyncio.TimerHandle | None = None
+        self._keeper: Desk | None = None
+        self._keeps_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._gathered = False
 
     def take(self, desk: Desk) -> int:
         """Every free slot, or 0: then `desk` is stirred when its turn has come."""
         self._waiting.setdefault(desk)
-        if next(iter(self._waiting)) is not desk or not self._free:
-            return 0
-        if self._free < self._worthwhile and not self._gathered:
+        if self._front() is not desk or not (self._gathered or self._free >= self._worthwhile):
             self._offer()
             return 0
         del self._waiting[desk]
         self._gathered = False
+        if self._keeper is None:
+            self._keeper, self._keeps_until = desk, asyncio.get_running_loop().time() + _TURN_SECONDS
         taken, self._free = self._free, 0
         return taken
 
@@ -90,24 +94,36 @@ class Slots:
         self._offer()
 
     def withdraw(self, desk: Desk) -> None:
-        """This desk waits no more."""
-        if desk in self._waiting:
-            del self._waiting[desk]
-            self._offer()
+        """This desk has nothing to hand over."""
+        self._waiting.pop(desk, None)
+        if self._keeper is desk:
+            self._keeper = None
+        self._offer()
+
+    def _front(self) -> Desk | None:
+        """Whose turn it is, whether it is waiting now or not."""
+        if self._keeper is not None and asyncio.get_running_loop().time() < self._keeps_until:
+            return self._keeper
+        self._keeper = None
+        return next(iter(self._waiting), None)
 
     def _offer(self) -> None:
-        if not self._waiting or not self._free:
+        front = self._front()
+        if not self._free or not self._waiting or front is None:
             return
-        if self._free >= self._worthwhile:
-            next(iter(self._waiting)).stir.set()
-        elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._gathering_over)
+        if front in self._waiting and self._free >= self._worthwhile:
+            front.stir.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._gathering_over)
 
     def _gathering_over(self) -> None:
-        self._gathering = None
-        if self._waiting and self._free:
+        self._timer = None
+        front = self._front()
+        if self._free and front is not None and front in self._waiting:
             self._gathered = True
-            next(iter(self._waiting)).stir.set()
+            front.stir.set()
+        else:
+            self._offer()
 
 
 @dataclass(eq=False, slots=True)
@@ -207,6 +223,9 @@ class Sending:
                 if not (slots or desk.done or (desk.doubtful and not lane.leaving.is_set())):
                     await desk.stir.wait()
                     continue
+                if len(desk.done) < len(desk.flying) and not slots:
+                    await asyncio.sleep(_GATHERING_SECONDS)  # more receipts are about to come
+                    slots = self._slots.take(desk) if desk.due and not lane.leaving.is_set() else 0
                 try:
                     await self._turn(lane, desk, slots)
                     failures = 0
@@ -249,6 +268,8 @@ class Sending:
             raise
         assert turn is not None
         desk.doubtful = False
+        if not desk.due:
+            self._slots.withdraw(desk)
         for taken in turn.recorded:
             del desk.done[taken]
         if turn.begun:
