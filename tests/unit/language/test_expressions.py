@@ -465,10 +465,14 @@ class Plainly:
             case "*":
                 if kinds == (number, duration):
                     a, b, kinds = b, a, (duration, number)
-                return a * b if kinds in {(number, number), (duration, number)} else None
+                if kinds == (duration, number):
+                    return timedelta(microseconds=round(b * (a // timedelta(microseconds=1))))
+                return a * b if kinds == (number, number) else None
         if kinds == (duration, duration):
             return Fraction(a // timedelta(microseconds=1), b // timedelta(microseconds=1)) if b else None
-        return a / b if kinds in {(number, number), (duration, number)} and b else None
+        if kinds == (duration, number):
+            return self.binary("*", a, 1 / b) if b else None
+        return a / b if kinds == (number, number) and b else None
 
     def call(self, function: str, given: list[Any]) -> Any:
         first = given[0]

@@ -80,6 +80,12 @@ def test_days_since_passes_a_number_at_the_instant(operator: str, late: timedelt
     assert next_flip(cooling, scope) == NOW + 20 * DAY + late
 
 
+def test_days_since_a_moment_that_itself_leaves_a_window_flips_before_it_and_with_it() -> None:
+    fading = compiled('days_since(first("Order", within=20d)) > 5')
+    scope = scope_of(fading, [order(19), order(2)])
+    assert list(flips_of(fading, scope)) == [NOW + DAY, NOW + 3 * DAY + INSTANT, NOW + 18 * DAY]
+
+
 def test_a_date_in_the_traits_is_passed_whether_written_by_now_or_by_days_since() -> None:
     for text in ("now >= date(traits.renewal)", "date(traits.renewal) <= now", "days_since(traits.renewal) >= 0"):
         expression = compiled(text)
@@ -181,6 +187,7 @@ LEAVES = st.one_of(
     st.builds("{} {} {}".format, SLOPES, ORDER, NUMBER),
     st.builds("{} {} {}".format, NUMBER, ORDER, SLOPES),
     st.builds("{} {} {}".format, SLOPES, ORDER, COUNTS),
+    st.builds("days_since(first({}, within={})) {} {}".format, EVENT, WINDOW, ORDER, NUMBER),
     st.builds("now {} {}".format, ORDER, st.sampled_from(["date(traits.soon)", 'last("A") + 3d', "date(traits.none)"])),
     st.builds("now - {} {} {}".format, st.sampled_from(['last("A")', "date(traits.soon)"]), ORDER, WINDOW),
     st.just("traits.vip"),
