@@ -283,6 +283,12 @@ class _Check:
                 self.compiled[key] = error
         compiled = self.compiled[key]
         if isinstance(compiled, ExpressionError):
+            if site is GIVEN and not re.search(r"[\"'.()=<>]", text):
+                # YAML takes one pair of quotes away, so advice to add one would lead in a circle.
+                message = f"{quoted(text)} is read as an expression, and names nothing that is known in a step."
+                remedy = f"For text write '\"{text}\"', with both pairs of quotes."
+                self.report(document.problem(document.at(path), message, remedy))
+                return None
             for remark in compiled.problems:
                 later = remark.message.startswith('"vars" is not known')
                 self.remark(document, path, replace(remark, remedy=_VARS_LATER) if later else remark)
@@ -326,7 +332,8 @@ class _Check:
             if absent is not None:
                 part, known = absent
                 ending = consequence if kind == "property" else "so this is always null"
-                remedy = did_you_mean(part, known, f"Correct it, or have the shop send {part}.")
+                instead = "Remove where" if path[-1] == "where" else "Correct it"
+                remedy = did_you_mean(part, known, f"{instead}, or have the shop send {part}.")
                 wrong(f"{quoted(event or '')} has no {part} in the catalogue, {ending}.", remedy)
         elif kind in ("stage", "segment", "topic"):
             self.check_known(kind, name, wrong)

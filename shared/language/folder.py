@@ -49,6 +49,8 @@ def read_folder(path: Path | str) -> dict[str, bytes]:
             file = Path(root) / name
             if name.startswith(".") or not file.is_file():
                 continue
+            if not file.relative_to(folder).as_posix().isprintable():
+                raise refuse(f"the name {name!a} has signs in it that are none.", "Rename this file.")
             total += file.stat().st_size
             if len(files) >= MAX_FILES or total > MAX_TOTAL_BYTES:
                 limit = f"{MAX_FILES:,} files or {MAX_TOTAL_BYTES // 1024 // 1024} MB"

@@ -848,12 +848,16 @@ def _problem(document: Document, reading: _Reading, around: Path, error: ErrorDe
     if kind == "refused":
         return problem(given["message"], given["remedy"])
     if kind == "missing":
-        return _missing(document, reading.classes.get(path[:-1], Section), path)
+        shape, beside = reading.classes.get(path[:-1], Section), document.node(path[:-1])
+        known = [info.alias or field_name for field_name, info in shape.model_fields.items()]
+        unknown = [key for key in (beside.entries if isinstance(beside, MappingNode) else ()) if key not in known]
+        # A misspelt field is reported as such; that it is missing under its right name is the same slip.
+        return None if nearest(str(path[-1]), unknown) else _missing(document, shape, path)
     if kind == "extra_forbidden":
         shape, name = reading.classes.get(path[:-1], Section), str(path[-1])
+        known = [info.alias or field_name for field_name, info in shape.model_fields.items()]
         if name in shape.later:
             return problem(f"{quoted(name)} comes later.", "Leave it out for now.")
-        known = [info.alias or field_name for field_name, info in shape.model_fields.items()]
         around_it = document.node(path[:-1])
         taken = around_it.entries if isinstance(around_it, MappingNode) else {}
         free = [field_name for field_name in known if field_name not in taken]

@@ -152,7 +152,7 @@ def test_a_property_that_the_catalogue_does_not_have_says_what_comes_of_it() -> 
     rapport = RAPPORT + "carts: sent\n"
     assert of_journey(journey(steps, GOAL, KEYED), rapport_yaml=rapport, **sent) == [
         '8:10: "Order Completed" has no cart_id in the catalogue, so this goal is never reached and buyers keep '
-        "getting mail. Correct it, or have the shop send cart_id."
+        "getting mail. Remove where, or have the shop send cart_id."
     ]
     exits = "exit_on:\n  - {event: Order Completed, where: event.product.sku == key}\n"
     assert of_journey(journey(steps, exits, KEYED), **CATALOGUE) == [
@@ -366,6 +366,12 @@ def test_a_given_name_does_not_take_the_place_of_one_that_templates_know() -> No
     assert of_journey(journey("- email: cart-reminder\n  with: {traits: 1}"))[0] == (
         '7:12: "traits" means something else in every template. Give it another name.'
     )
+
+
+def test_text_given_to_a_template_needs_both_pairs_of_quotes() -> None:
+    said = '7:18: "Hello there" is read as an expression, and names nothing that is known in a step. '
+    remedy = "For text write '\"Hello there\"', with both pairs of quotes."
+    assert said + remedy in of_journey(journey('- email: cart-reminder\n  with: {word: "Hello there"}'))
 
 
 # Whole files

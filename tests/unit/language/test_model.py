@@ -124,6 +124,12 @@ def test_a_journeys_steps(steps: str, said: str) -> None:
     assert said in of_steps(steps)
 
 
+def test_a_misspelt_field_is_not_reported_as_missing_too() -> None:
+    assert of_steps("- wait_for: {event: Order Completed}\n  timout: 1d") == [
+        '7:5: unknown step field "timout". Did you mean "timeout"?'
+    ]
+
+
 def test_a_wait_that_any_event_ends_is_told_what_to_compare() -> None:
     text = journey("- wait_for: {event: Order Completed}", trigger="event: Cart Updated\nkey: event.cart_id")
     assert of_journey(text) == [

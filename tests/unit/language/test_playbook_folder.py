@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def test_a_folder_is_read_without_hidden_files_and_follows_links_to_files(tmp_pa
 def test_a_folder_that_is_none_or_holds_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PlaybookInvalid, match=r"nowhere:1:1: there is no such folder\. Give the folder"):
         read_folder(tmp_path / "nowhere")
+    odd = tmp_path / os.fsdecode(b"caf\xe9.yaml")
+    odd.write_bytes(b"")
+    with pytest.raises(PlaybookInvalid, match=r"the name 'caf\\udce9\.yaml' has signs in it that are none"):
+        read_folder(tmp_path)
+    odd.unlink()
     monkeypatch.setattr(folder, "MAX_FILES", 1)
     (tmp_path / "a").write_bytes(b"")
     (tmp_path / "b").write_bytes(b"")
