@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import re
 import shutil
 import signal
 import socket
@@ -101,7 +102,9 @@ class KafkaBroker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self._controller = _free_ports(2)
+        # Ports are part of what a formatted folder remembers.
+        kept = re.search(r"^listeners=.*:(\d+),.*:(\d+)$", _text(self._properties), re.MULTILINE)
+        self.port, self._controller = map(int, kept.groups()) if kept else free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -188,7 +191,7 @@ class KafkaBroker:
                 stderr=log,
                 # A process group of its own: Ctrl-C on a terminal stops the services first, then the broker.
                 process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _format(self, jars: Path) -> None:
@@ -204,7 +207,7 @@ class KafkaBroker:
         draft.rename(self._properties)
 
     def _log_tail(self) -> str:
-        return self._log.read_text(errors="replace")[-800:].strip()
+        return _text(self._log)[-800:].strip()
 
 
 def _jars() -> Path:
@@ -220,7 +223,12 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _free_ports(count: int) -> list[int]:
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on now."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -228,6 +236,7 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a child between fork and exec: the kernel is to end it when we end, however that happens."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
