@@ -138,9 +138,30 @@ class SegmenterProcessor:
             if await self._sweep(lane):
                 continue
             if loop.time() - house_kept >= _HOUSEKEEPING_SECONDS:
-                await self._keep_house(lane)
+                await self.keep_house(lane)
                 house_kept = loop.time()
             await _first_of(lane.leaving, lane.woken, timeout=_HOUSEKEEPING_SECONDS)
+
+    async def keep_house(self, lane: Lane) -> None:
+        """Say how far this partition has come; the owner of the first drops what no partition needs any more."""
+
+        async def note_as_of(connection: Connection, out: Outputs) -> datetime | None:
+            await store.count(connection, lane.partition, 0, 0, lane.as_of)
+            if lane.partition != 0:
+                return None
+            return await store.slowest_as_of(connection)
+
+        slowest = await lane.transact(note_as_of)
+        if slowest is None:
+            return
+
+        async def drop(connection: Connection, out: Outputs) -> bool:
+            """Whether there may be more."""
+            gone = await store.drop_before(connection, "seen", slowest - fingerprints.WINDOW - _SEEN_MARGIN)
+            return gone + await store.drop_before(connection, "history", slowest - _RETENTION) > 0
+
+        while not lane.leaving.is_set() and await lane.transact(drop):
+            pass
 
     async def _rules_of(self, connection: Connection, playbook: str) -> Rules:
         found = self._rules.get(playbook)
@@ -227,25 +248,6 @@ class SegmenterProcessor:
             self._swept[lane.partition] = memo.definition, memo.since
             return False
         return True
-
-    async def _keep_house(self, lane: Lane) -> None:
-        async def note_as_of(connection: Connection, out: Outputs) -> datetime | None:
-            await store.count(connection, lane.partition, 0, 0, lane.as_of)
-            if lane.partition != 0:
-                return None
-            return await store.slowest_as_of(connection)
-
-        slowest = await lane.transact(note_as_of)
-        if slowest is None:
-            return
-
-        async def drop(connection: Connection, out: Outputs) -> bool:
-            """Whether there may be more."""
-            gone = await store.drop_before(connection, "seen", slowest - fingerprints.WINDOW - _SEEN_MARGIN)
-            return gone + await store.drop_before(connection, "history", slowest - _RETENTION) > 0
-
-        while not lane.leaving.is_set() and await lane.transact(drop):
-            pass
 
 
 def wanted(before: Definition, in_play: Sequence[Rules]) -> frozenset[str]:

@@ -1,0 +1,242 @@
+"""What the segmenter keeps in PostgreSQL: the same as in memory, quick from the empty table on, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest_asyncio
+from segmenter_world import Road, Run, activation, at, birthday, event, identify, playbook
+
+from services.segmenter import main as segmenter
+from services.segmenter import spans, store
+from services.segmenter.history import Kind
+from services.segmenter.worker import SegmenterProcessor
+from shared.contracts.events import EventRecord
+from shared.database.engine import Database
+from shared.database.migrations import migrate
+from shared.language.playbook import Playbook
+from shared.processing.agenda import Agenda
+from shared.processing.port import Connection, Outputs, Timer
+
+USUAL = playbook(
+    segments={"vip": 'sum("Order Completed", "total", within=20d) >= 100', "nordic": 'traits.country == "NO"'},
+    dates={"birthday": birthday()},
+    carts="derived",
+)
+EDITED = playbook(
+    segments={"vip": 'sum("Order Completed", "total", within=20d) >= 40', "lookers": 'count("Page Viewed") >= 3'},
+    carts="derived",
+)
+
+
+class Shelf:
+    async def get(self, connection: Connection, content_hash: str) -> Playbook:
+        return {one.hash: one for one in (USUAL, EDITED)}[content_hash]
+
+
+class Owner:
+    """One partition on a real database, played as the mechanics would; also the lane of its background work."""
+
+    def __init__(self, database: Database, partition: int = 0) -> None:
+        self.database = database
+        self.partition = partition
+        self.processor = SegmenterProcessor(Shelf())
+        self.memo = b""
+        self.as_of = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+        self.timers: dict[tuple[str, str], datetime] = {}
+        self.emitted: list[bytes] = []
+        self.leaving = asyncio.Event()
+        self.woken = asyncio.Event()
+
+    async def take(self, messages: Sequence[EventRecord]) -> None:
+        end = max([self.as_of, *(message.received_at for message in messages)])
+        due = [Timer(when, *subject) for subject, when in self.timers.items() if when <= end]
+        async with self.database.connect() as connection:
+            batch = await self.processor.load(connection, self.partition, self.memo, messages, due)
+        agenda = Agenda(due)
+        run = Run(self.as_of, agenda)
+        for message in messages:
+            road = max(run.as_of, message.received_at)
+            while (timer := agenda.pop(road)) is not None:
+                run.as_of = max(run.as_of, timer.due)
+                batch.fire(timer, run)
+            run.as_of = road
+            batch.handle(message, run)
+        async with self.database.transaction() as connection:
+            self.memo = await batch.save(connection)
+        self._keep(run)
+
+    async def transact(self, work: Callable[[Connection, Outputs], Awaitable[Any]]) -> Any:
+        run = Run(self.as_of, Agenda(()))
+        async with self.database.transaction() as connection:
+            result = await work(connection, run)
+        self._keep(run)
+        return result
+
+    def _keep(self, run: Run) -> None:
+        self.as_of = run.as_of
+        self.emitted += run.emitted
+        for subject, due in run.agenda.changed.items():
+            if due is None:
+                self.timers.pop(subject, None)
+            else:
+                self.timers[subject] = due
+
+
+@pytest_asyncio.fixture
+async def tables(database: Database) -> Database:
+    await migrate(database, [segmenter.MIGRATIONS])
+    return database
+
+
+def story(events: int, seed: int) -> list[EventRecord]:
+    """A month of five customers, with repetitions, late events and a change of the playbook in the middle."""
+    chance = random.Random(seed)
+    told: list[EventRecord] = [activation(USUAL, at())]
+    for number in range(events):
+        now = at(hours=number * 720 / events)
+        late = now - timedelta(days=chance.choice([0, 0, 0, 1, 40]))
+        key = f"c{chance.randrange(5)}"
+        told.append(
+            chance.choice(
+                [
+                    event("Order Completed", late, key=key, id=f"e{number}", received=now, total=30, currency="EUR"),
+                    event("Product Added", late, key=key, id=f"e{number}", received=now, product_id="lamp", price=5),
+                    event("Page Viewed", late, key=key, id=f"e{number}", received=now),
+                    identify(late, key=key, id=f"e{number}", received=now, country="NO", birthday="1990-03-20"),
+                    *(event("Page Viewed", now, key=key, id=f"e{number - back}") for back in (1, 2)),
+                ]
+            )
+        )
+        if number == events // 2:
+            told.append(activation(EDITED, now))
+    return told
+
+
+async def test_database_and_memory_agree_however_the_road_is_cut(tables: Database) -> None:
+    told = story(200, seed=7)
+    road = Road()
+    road.rules |= Road(USUAL, EDITED).rules
+    road.definitions |= {rules.definition.hash: rules.definition for rules in road.rules.values()}
+    for one in told:
+        road.take(one)
+    owner = Owner(tables)
+    chance = random.Random(1)
+    rest = list(told)
+    while rest:
+        size = chance.choice([1, 3, 20, 70])
+        await owner.take(rest[:size])
+        rest = rest[size:]
+        if chance.random() < 0.3:
+            # Another process takes over: nothing that was only in memory is needed.
+            owner.processor = SegmenterProcessor(Shelf())
+    assert owner.emitted == road.emitted
+    assert owner.timers == road.timers
+    assert owner.memo == road.memo
+    async with tables.connect() as connection:
+        packed = await store.packed_profiles(connection, 0, list(road.packed))
+        assert packed == road.packed
+        kept = await connection.fetch("SELECT customer, occurred_at, kind, id, source, name, body, changes"
+                                      " FROM segmenter.history")  # fmt: skip
+        assert sorted(tuple(row)[:7] for row in kept) == sorted(row[:7] for row in road.rows)
+        assert await store.events_counted(connection) == (road.processed, road.deduplicated)
+        assert await store.not_in_history(connection, [row.id for row in road.rows if row.kind == Kind.EVENT]) == []
+
+
+async def test_load_reads_by_keys_though_its_plans_were_made_over_empty_tables(tables: Database) -> None:
+    owner = Owner(tables)
+    await owner.take([activation(USUAL, at())])
+    for number in range(8):
+        await owner.take([event("Page Viewed", at(minutes=number), key=f"early{number}")])
+    async with tables.connect() as connection:
+        await connection.execute(
+            "INSERT INTO segmenter.profiles SELECT 0, 'late' || n, 'attract', '\\x00' FROM generate_series(1, 30000) n"
+        )
+        await connection.execute(
+            "INSERT INTO segmenter.seen SELECT $1, n, 0, sha256(n::text::bytea) FROM generate_series(1, 30000) n", at()
+        )
+    before = await _rows_scanned(tables)
+    for number in range(8):
+        await owner.take([event("Page Viewed", at(hours=1), key=f"early{number}")])
+    assert await _rows_scanned(tables) - before < 30_000
+
+
+async def _rows_scanned(database: Database) -> int:
+    async with database.connect() as connection:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+        found: int = await connection.fetchval(
+            "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE schemaname = 'segmenter'"
+            " AND (relname = 'profiles' OR relname LIKE 'seen%')"
+        )
+    return found
+
+
+async def test_day_takes_over_what_the_default_partition_had_of_it(tables: Database) -> None:
+    owner = Owner(tables)
+    async with tables.transaction() as connection:
+        await store.save_seen(connection, 0, {b"x" * 16: store.Seen(1, at(5))})
+    await owner.take([event("Page Viewed", at(5))])
+    async with tables.connect() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_default") == 0
+        assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_20260307") == 2
+
+
+async def test_two_owners_make_the_same_day_at_the_same_time(tables: Database) -> None:
+    owners = [Owner(tables, partition) for partition in range(4)]
+    await asyncio.gather(*(owner.take([event("Page Viewed", at(), key=f"c{owner.partition}")]) for owner in owners))
+    async with tables.connect() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_20260302") == 4
+
+
+async def test_duplicate_is_known_over_midnight_and_forgotten_after_a_day(tables: Database) -> None:
+    owner = Owner(tables)
+    for moment in (at(hours=11), at(hours=13), at(hours=34.9)):
+        owner.processor = SegmenterProcessor(Shelf())
+        await owner.take([event("Page Viewed", moment, id="e1")])
+    async with tables.connect() as connection:
+        assert await store.events_counted(connection) == (1, 2)
+    await owner.take([event("Page Viewed", at(hours=35), id="e1")])
+    async with tables.connect() as connection:
+        assert await store.events_counted(connection) == (2, 2)
+
+
+async def test_what_no_partition_needs_any_more_is_dropped(tables: Database) -> None:
+    ahead, behind = Owner(tables, 0), Owner(tables, 1)
+    await ahead.take([event("Page Viewed", at(), id="e1"), event("Page Viewed", at(-3000), received=at(), id="e2")])
+    await behind.take([event("Page Viewed", at(), key="bob")])
+    await ahead.take([event("Page Viewed", at(3), id="e3")])
+    assert await _tables(tables) >= {"seen_20260302", "seen_20260305", "history_202603"}
+
+    await ahead.processor.keep_house(ahead)
+    assert "seen_20260302" in await _tables(tables), "the other partition has not come so far"
+    await behind.take([event("Page Viewed", at(3), key="bob")])
+    await behind.processor.keep_house(behind)
+    await ahead.processor.keep_house(ahead)
+    assert "seen_20260302" not in await _tables(tables)
+    assert await _tables(tables) >= {"seen_20260305", "history_202603"}
+    async with tables.connect() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM segmenter.history_default") == 0
+
+    await ahead.take([event("Page Viewed", at(800))])
+    await behind.take([event("Page Viewed", at(800), key="bob")])
+    await ahead.processor.keep_house(ahead)
+    assert "history_202603" not in await _tables(tables)
+
+
+async def _tables(database: Database) -> set[str]:
+    async with database.connect() as connection:
+        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'segmenter'")
+    return {row[0] for row in rows}
+
+
+def test_spans_of_days_and_months() -> None:
+    assert spans.day("seen", at()).name == "seen_20260302"
+    assert spans.month("history", at(300)).name == "history_202612"
+    assert spans.month("history", at(300)).end == datetime.fromisoformat("2027-01-01T00:00:00+00:00")
+    kept = spans.months("history", [at(-9000), at(-40), at()], since=at(-731), until=at())
+    assert {span.name for span in kept} == {"history_202601", "history_202603"}
