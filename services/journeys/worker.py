@@ -109,12 +109,9 @@ class Person:
     def last_of(self, journey: str, key: str) -> Left | None:
         return next((left for left in self.left if left.journey == journey and left.key == key), None)
 
-    def remember(self, left: Left) -> None:
-        self.forget(left.journey, left.key)
-        self.left.append(left)
-
-    def forget(self, journey: str, key: str) -> None:
-        self.left[:] = [left for left in self.left if (left.journey, left.key) != (journey, key)]
+    def remember(self, new: Left) -> None:
+        self.left[:] = [left for left in self.left if (left.journey, left.key) != (new.journey, new.key)]
+        self.left.append(new)
 
     def row(self) -> StoredCustomer | None:
         """As it is to be stored, or None where there is nothing to remember."""
@@ -319,7 +316,6 @@ class JourneysBatch:
         assert self._in_force is not None
         course = Course(journey, journey.status, self._in_force)
         enrollment, commands = engine.begin(course, person.latest, entry)
-        person.forget(journey.name, key_text(entry.key))
         person.enrollments.append(enrollment)
         self._begun[journey.name] += 1
         self._move(person, None, enrollment)

@@ -262,3 +262,20 @@ def test_event_that_enters_does_not_answer_its_own_first_wait() -> None:
     assert story.sent() == []
     story.posts("Cart Updated", CART, when="10m")
     assert story.sent() == [("thanks", at("10m"))]
+
+
+def test_imported_order_from_before_the_cart_is_not_the_goal() -> None:
+    story = shop()
+    story.posts("Cart Updated", CART, when="0m")
+    story.posts("Order Completed", CART, when="10m", historical=True, occurred=at("0m") - HOUR)
+    assert story.ended() == [""]
+    story.posts("Order Completed", CART, when="20m", historical=True, occurred=at("5m"))
+    assert story.ended() == ["goal"]
+
+
+def test_goal_counts_from_entry_also_for_those_inside() -> None:
+    slow = journey(Wait("wait-9d", "mail", 9 * 24 * HOUR, None, None), email("mail"))
+    story = _Shop(playbook(slow))
+    story.posts("Cart Updated", CART, when="0m")
+    story.posts("Order Completed", CART, when="8d")
+    assert story.ended() == [""]

@@ -122,3 +122,11 @@ def test_decision_reaches_the_mailer_before_the_message_that_it_allows() -> None
     story.posts("Signed Up", when="0m", consent=(yes,))
     kinds = [type(message).__name__ for message in story.road.messages]
     assert kinds.index("ConsentChanged") < kinds.index("MessageRequested")
+
+
+def test_mail_in_hand_under_another_topic_is_not_taken_back() -> None:
+    last = journey(email("receipt", topic="orders"), **on("Order Completed"))
+    story = Shop(playbook(last), mailer="holds")
+    story.posts("Order Completed", when="0m")
+    story.says_no("cart-reminders", when="1h")
+    assert (story.cancelled(), story.ended()) == ([], [""])

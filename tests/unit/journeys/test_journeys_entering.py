@@ -292,3 +292,34 @@ def test_order_that_ends_one_journey_begins_another() -> None:
     story.ticks(when="2h")
     assert story.sent() == [("thanks", at("30m"))]
     assert story.ended() == ["goal", "completed"]
+
+
+def test_restarts_ask_for_a_new_message_each_time() -> None:
+    story = carts(mailer="holds")
+    update(story, "0m")
+    for hour in ("3h", "6h", "9h"):
+        story.ticks(when=hour)
+        update(story, hour)
+        story.outcome(story.requested()[-1], "Email Skipped", reason="restarted")
+    story.ticks(when="12h")
+    assert [due for _, due in story.sent()] == [at("1h"), at("4h"), at("7h"), at("10h")]
+    assert len({message.id for message in story.requested()}) == 4
+
+
+def test_who_clicked_has_the_mail_whatever_is_reported_of_it() -> None:
+    story = carts(mailer="holds")
+    update(story, "0m")
+    story.ticks(when="1h")
+    story.clicks(story.requested()[0], when="2h")
+    update(story, "3h")
+    assert story.cancelled() == []
+
+
+def test_mail_that_may_have_gone_out_counts_as_gone() -> None:
+    wait = Wait("wait-1d", "second", DAY, None, None)
+    story = Shop(playbook(journey(email("mail", "wait-1d"), wait, email("second"))), mailer="holds")
+    update(story, "0m")
+    story.outcome(story.requested()[0], "Email Unknown", when="1m")
+    update(story, "1h")
+    story.ticks(when="2d")
+    assert story.sent() == [("mail", at("0m")), ("second", at("24h"))]

@@ -161,3 +161,18 @@ def test_mailer_is_told_the_time_where_it_hears_nothing_else(pause: float, ticks
     story.posts("Product Viewed", when=timedelta(seconds=pause))
     said = [message for message in story.road.messages if isinstance(message, Tick)]
     assert len(said) == ticks
+
+
+def test_sweep_does_not_lose_what_else_the_customer_waits_for() -> None:
+    other = journey(Wait("wait-1d", "hello", DAY, None, None), email("hello"), name="other", **on("Signed Up"))
+    versions = {"a": reminder(), "b": reminder(status="paused"), "c": reminder()}
+    story = Shop(*(playbook(one, other, name=name) for name, one in versions.items()), mailer="holds")
+    story.posts("Cart Updated", when="0m")
+    story.posts("Signed Up", when="0m")
+    story.activate("b", when="10m")
+    story.ticks(when="3h")
+    story.activate("c", when="5h")
+    story.road.sweep()
+    story.ticks(when="5h")
+    story.ticks(when="2d")
+    assert story.sent() == [("mail", at("5h")), ("hello", at("24h"))]
