@@ -69,10 +69,12 @@ async def test_among_many_nothing_begins_after_its_unsubscribe_was_acknowledged(
     await post_office.open()
     begun: dict[str, set[str]] = {}
 
-    async def leave(customer: str) -> None:
-        await asyncio.sleep(0)
-        address = f"{customer}@example.org"
-        await unsubscribe(post_office, address)
+    async def leave(customer: str, after: int) -> None:
+        async def mails_have_gone_out() -> bool:
+            return len(post_office.postbox.mails) >= after or shopping.done()
+
+        await until(mails_have_gone_out)
+        await unsubscribe(post_office, f"{customer}@example.org")
         async with post_office.database.connect() as connection:
             listed = await store.listing(connection, limit=100, customer=customer)
         begun[customer] = {message.id for message in listed if message.status not in ("requested", "held", "skipped")}
@@ -83,10 +85,9 @@ async def test_among_many_nothing_begins_after_its_unsubscribe_was_acknowledged(
                 await post_office.ask(f"{customer}-{number}", customer=customer)
 
     async with asyncio.TaskGroup() as together:
-        together.create_task(shop())
-        for customer in customers:
-            await asyncio.sleep(0.01)
-            together.create_task(leave(customer))
+        shopping = together.create_task(shop())
+        for number, customer in enumerate(customers):
+            together.create_task(leave(customer, 2 * number))
     await post_office.read_up()
     for customer in customers:
         sent = {id for id in post_office.postbox.ids if id.startswith(f"{customer}-")}
