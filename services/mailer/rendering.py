@@ -170,8 +170,9 @@ def _compile(message: Message, levels: tuple[str, ...]) -> _Compiled:
     subject = _plain(path(*subject_at), message.files[levels[subject_at[0]]][subject_at[1]])
     level, name = body_at
     kind: BodyKind = "mjml" if name == "body.mjml" else "html"
+    preheader = next((message.preheaders[of] for of in levels if of in message.preheaders), message.preheader)
     try:
-        body = compile_body(message.files[levels[level]][name], kind, message.preheader)
+        body = compile_body(message.files[levels[level]][name], kind, preheader)
     except TemplateInvalid as error:
         raise RenderingFailed(f"{path(level, name)}:{error.line}: {error.message}") from None
     html = _derived(path(level, name), body.html, html=True)
