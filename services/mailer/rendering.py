@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import tzinfo
 from html import escape, unescape
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from jinja2 import Template
 
@@ -22,6 +20,7 @@ from shared.language.bodies import BodyKind, Source, compile_body
 from shared.language.locales import fallbacks, tidy
 from shared.language.playbook import Message, Playbook
 from shared.language.templating import Rendition, TemplateInvalid, compile_template, render
+from shared.walltime import zone_of
 
 _MAX_SUBJECT = 500
 _MAX_TARGET = 4_000
@@ -107,9 +106,12 @@ class Renderer:
         locale = self._voice(compiled.language, request.locale)
         targets = _Targets(lambda number: self.links.click(request.id, number), unsubscribe_url)
         rendition = Rendition(
-            locale, _zone(request.timezone, self.playbook.brand.timezone), self.playbook.brand.currency, targets.in_html
+            locale,
+            zone_of(request.timezone, self.playbook.brand.timezone),
+            self.playbook.brand.currency,
+            targets.in_html,
         )
-        subject = " ".join(_rendered(compiled.subject, variables, rendition).split())[:_MAX_SUBJECT]
+        subject = _WHITESPACE.sub(" ", _rendered(compiled.subject, variables, rendition)).strip()[:_MAX_SUBJECT]
         if not subject:
             raise RenderingFailed(f"{compiled.subject.path}:1: the subject is empty for this customer. Give it words.")
         html = _rendered(compiled.html, variables, rendition)
@@ -199,13 +201,7 @@ def _derived(path: str, source: Source, *, html: bool) -> _Part:
         raise RenderingFailed(f"{path}:{source.line(error.line)}: {error.message}") from None
 
 
-def _zone(name: str | None, home: str) -> tzinfo:
-    try:
-        return ZoneInfo(name or home)
-    except (ValueError, OSError, KeyError):
-        return ZoneInfo(home)
-
-
+_WHITESPACE = re.compile(r"[ \t\n\r\f\v]+")
 _BLANK_LINES = re.compile(r"[ \t]*\n(?:[ \t]*\n){2,}")
 _URL_IN_TEXT = re.compile(r"https?://[^\s<>\"]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]+")
