@@ -42,6 +42,7 @@ OUR_OWN_DOING = frozenset({EMAIL_SENT, EMAIL_SKIPPED, EMAIL_FAILED, EMAIL_UNKNOW
 """What mailer reports of itself: nothing that the customer did, so it is no sign of having been seen."""
 
 _CONSENT = "consent"
+_OF_THE_PERSON = frozenset({"email", "locale", "timezone"})
 _CONSENT_EVENTS = {TOPIC_SUBSCRIBED: True, TOPIC_UNSUBSCRIBED: False, UNSUBSCRIBED: False}
 _ADDRESS = re.compile(r"[^\s@<>,;\x00-\x1f]{1,64}@[^\s@<>,;\x00-\x1f]{1,255}")
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
@@ -85,21 +86,12 @@ class Profile(msgspec.Struct, array_like=True):
     dates: dict[str, Pending] = {}
     cart: carts.Cart | None = None
 
-    @property
-    def locale(self) -> str | None:
-        """As the trait says, else as the customer's device said last."""
-        return _locale(self.traits.get("locale")) or self.context_locale
-
-    @property
-    def timezone(self) -> str | None:
-        """An IANA name that exists: the trait's, else that of the customer's device."""
-        trait = self.traits.get("timezone")
-        return trait if _zone(trait) is not None else self.context_timezone
-
-    @property
-    def address(self) -> str | None:
-        email = self.traits.get("email")
-        return email.strip() if isinstance(email, str) and _ADDRESS.fullmatch(email.strip()) else None
+    locale: str | None = None
+    """As the trait says, else as the customer's device said last."""
+    timezone: str | None = None
+    """An IANA name that exists: the trait's, else that of the customer's device."""
+    address: str | None = None
+    """The trait `email`, where it can be one."""
 
 
 class _Device(msgspec.Struct):
@@ -262,11 +254,10 @@ def _take(
             mask |= readers.get(READS_CONSENT, 0)
 
     mask |= _see(after, event, readers)
-    if learned or len(event.context) > 2:
-        if after.locale != locale_before:
-            mask |= readers.get("customer.locale", 0)
-        if after.timezone != zone_before:
-            mask |= readers.get("customer.timezone", 0)
+    if after.locale != locale_before:
+        mask |= readers.get("customer.locale", 0)
+    if after.timezone != zone_before:
+        mask |= readers.get("customer.timezone", 0)
     if event.type == "track":
         mask |= _observe(after, event, rules)
 
@@ -327,6 +318,9 @@ def _learn(after: Profile, event: Event) -> tuple[frozenset[str], tuple[ConsentD
     except OverflowError:
         raise Unreadable("traits: an integer is larger than 64 bits. Send it as text.") from None
     after.traits = {name: value for name, value in {**held, **new}.items() if value is not None}
+    if not new.keys().isdisjoint(_OF_THE_PERSON):
+        _place(after)
+        after.address = _address(after.traits.get("email"))
     decisions: tuple[ConsentDecision, ...] = ()
     if isinstance(new.get(_CONSENT), dict):
         # A shop repeats all traits with every call; only what it says differently than before is a decision.
@@ -338,6 +332,13 @@ def _learn(after: Profile, event: Event) -> tuple[frozenset[str], tuple[ConsentD
             if isinstance(yes, bool) and topic and earlier.get(topic) is not yes
         )
     return frozenset(new), decisions
+
+
+def _place(after: Profile) -> None:
+    """Language and place: what the traits say goes before what the device says."""
+    zone = after.traits.get("timezone")
+    after.timezone = zone if _zone(zone) is not None else after.context_timezone
+    after.locale = _locale(after.traits.get("locale")) or after.context_locale
 
 
 def _said(event: Event) -> tuple[ConsentDecision, ...]:
@@ -374,9 +375,11 @@ def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
                 device = _decode_device(event.context)
             except msgspec.DecodeError:
                 raise Unreadable("context is no JSON object. Send one, or leave it out.") from None
-            after.context_locale = _locale(device.locale) or after.context_locale
-            if _zone(device.timezone) is not None:
-                after.context_timezone = device.timezone
+            if device.locale != after.context_locale or device.timezone != after.context_timezone:
+                after.context_locale = _locale(device.locale) or after.context_locale
+                if _zone(device.timezone) is not None:
+                    after.context_timezone = device.timezone
+                _place(after)
         if at != after.last_seen:
             after.last_seen = at
             mask |= readers.get("customer.last_seen", 0)
@@ -437,9 +440,9 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
         changed = False
         if condition.segment is None:
             stage, flip = "", None
-            for candidate in condition.stages:
+            for candidate, timed in condition.stages:
                 # Only the stages down to the one that holds matter: none below it can take over before they do.
-                own = next_flip(candidate.when, scope)
+                own = next_flip(candidate.when, scope) if timed else None
                 if own is not None and (flip is None or own < flip):
                     flip = own
                 if candidate.when.truth(scope):
@@ -450,7 +453,7 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
                 about["stage"] = stage
         else:
             holds = condition.segment.truth(scope)
-            flip = next_flip(condition.segment, scope)
+            flip = next_flip(condition.segment, scope) if condition.timed else None
             if holds is not (name in members):
                 changed = True
                 (entered if holds else left).append(name)
@@ -536,6 +539,11 @@ def _known_zone(name: str) -> ZoneInfo | None:
 
 def _zone(name: Any) -> ZoneInfo | None:
     return _known_zone(name) if isinstance(name, str) and 0 < len(name) <= 64 else None
+
+
+def _address(email: Any) -> str | None:
+    address = email.strip() if isinstance(email, str) else ""
+    return address if _ADDRESS.fullmatch(address) else None
 
 
 def _locale(name: Any) -> str | None:

@@ -17,6 +17,7 @@ import msgspec
 
 from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression
+from shared.language.flips import changes_with_time
 from shared.language.playbook import DateTrigger, Playbook, Stage, Topic
 
 STAGE = ""
@@ -46,12 +47,15 @@ NOTHING_DEFINED = Definition(hash=b"")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A segment, or (`STAGE`) all stages in their order. `bit` is its place in masks; later ones may read earlier."""
+    """A segment, or (`STAGE`) all stages in their order. `bit` is its place in masks; later ones may read earlier.
+
+    `timed` says whether time alone can change it, for each stage of its own."""
 
     name: str
     bit: int
     segment: Expression | None
-    stages: tuple[Stage, ...]
+    timed: bool
+    stages: tuple[tuple[Stage, bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +111,7 @@ def compile_rules(playbook: Playbook) -> Rules:
     for aggregate in playbook.aggregates.values():
         fed_by.setdefault(aggregate.event, []).append(aggregate)
     dates = {name: j.trigger for name, j in playbook.journeys.items() if isinstance(j.trigger, DateTrigger)}
-    conditions = tuple(
-        Condition(name, bit, None, playbook.stages)
-        if name == STAGE
-        else Condition(name, bit, playbook.segments[name].when, ())
-        for bit, name in enumerate(_in_order_of_reading(playbook))
-    )
+    conditions = tuple(_condition(playbook, name, bit) for bit, name in enumerate(_in_order_of_reading(playbook)))
     readers: dict[str, int] = {}
     for condition in conditions:
         for expression in _expressions(condition):
@@ -136,6 +135,14 @@ def compile_rules(playbook: Playbook) -> Rules:
     )
 
 
+def _condition(playbook: Playbook, name: str, bit: int) -> Condition:
+    if name == STAGE:
+        stages = tuple((stage, changes_with_time(stage.when)) for stage in playbook.stages)
+        return Condition(name, bit, None, any(timed for _, timed in stages), stages)
+    when = playbook.segments[name].when
+    return Condition(name, bit, when, changes_with_time(when), ())
+
+
 def reads(expression: Expression) -> set[str]:
     """What about a profile an expression depends on, apart from the time, in the words of `Rules.readers`."""
     found = {*expression.aggregates, *(change_of(segment) for segment in expression.segments)}
@@ -148,7 +155,7 @@ def reads(expression: Expression) -> set[str]:
 
 
 def _expressions(condition: Condition) -> Iterable[Expression]:
-    return [condition.segment] if condition.segment is not None else [stage.when for stage in condition.stages]
+    return [condition.segment] if condition.segment is not None else [stage.when for stage, _ in condition.stages]
 
 
 def _in_order_of_reading(playbook: Playbook) -> Iterable[str]:

@@ -262,7 +262,7 @@ def _asked_everything(road: Road, key: str, rules: Rules) -> tuple[str, set[str]
         scope.customer = {**scope.customer, "stage": stage}
         scope.segments = members
         if condition.segment is None:
-            stage = next((one.name for one in condition.stages if one.when.truth(scope)), "")
+            stage = next((one.name for one, _ in condition.stages if one.when.truth(scope)), "")
         elif condition.segment.truth(scope):
             members = {*members, condition.name}
     return stage, members
@@ -273,7 +273,7 @@ def _told(road: Road, key: str, rules: Rules, aggregates: dict[str, Any]) -> tup
     conditions = [
         (condition.name, one)
         for condition in rules.conditions
-        for one in ([condition.segment] if condition.segment else [stage.when for stage in condition.stages])
+        for one in ([condition.segment] if condition.segment else [stage.when for stage, _ in condition.stages])
     ]
     return "", {f"{name}:{one.source}" for name, one in conditions if one.truth(scope)}
 
