@@ -241,9 +241,14 @@ class Sending:
             self._slots.withdraw(desk)
 
     async def finish(self) -> None:
-        """Wait for every hand-over that has begun; call it before the transport is closed."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Let go of the hand-overs that no lane waits for any more; call it before the transport is closed.
+
+        Lanes wait for theirs as long as they may. What is left then hangs on a server that does not answer, and has no
+        owner here who could record its receipt: it is `unknown` to the next one.
+        """
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _desk(self, partition: int) -> Desk:
         return self._desks.setdefault(partition, Desk())

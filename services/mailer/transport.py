@@ -83,7 +83,7 @@ class Transport(Protocol):
 
         `data_by` is in the running loop's time (`loop.time()`): where DATA cannot be sent before it, `abandoned`. It
         is looked at directly before DATA is written, since the process may have been stopped in between. Waiting for
-        a connection counts. Cancelling the call is not part of the contract; the worker never does.
+        a connection counts. The call is cancelled only where the process stops and has given the mail up.
         """
         ...
 

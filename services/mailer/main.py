@@ -1,0 +1,91 @@
+"""How the mailer is put together: the same alone and embedded."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from services.mailer import mime
+from services.mailer.api import Doors, make_face
+from services.mailer.inbox import InboxTransport
+from services.mailer.links import Links
+from services.mailer.rendering import Renderer
+from services.mailer.sending import Sending
+from services.mailer.settings import MailerSettings
+from services.mailer.smtp import Relay, SmtpTransport
+from services.mailer.transport import Mail, Transport
+from services.mailer.worker import Mailer as Processor
+from shared.contracts.messages import MessageRequested
+from shared.database.migrations import Migrations
+from shared.errors import RapportError
+from shared.language.playbook import Playbook
+from shared.processing.playbooks import PlaybookShelf
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+
+MIGRATIONS = Migrations("mailer", Path(__file__).parent / "migrations")
+
+_INBOX = "inbox://"
+
+
+class Composer:
+    """Makes mails, with one renderer for the playbook in force: what it compiled is kept until the next one comes."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._renderers: dict[str, Renderer] = {}
+
+    def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail:
+        renderer = self._renderers.get(playbook.hash)
+        if renderer is None:
+            while len(self._renderers) > 1:  # partitions switch one after the other, so two are in use at a time
+                del self._renderers[next(iter(self._renderers))]
+            renderer = self._renderers[playbook.hash] = Renderer(playbook, self._links)
+        return mime.compose(renderer, request, now)
+
+
+class Mailer:
+    """The built service."""
+
+    name = "mailer"
+
+    def __init__(self, runtime: Runtime, settings: MailerSettings, transport: Transport | None) -> None:
+        if runtime.database is None or runtime.installation is None:
+            raise RapportError("mailer needs a database. Set DATABASE_URL.")
+        links = Links(runtime.installation.secret, settings.mailer_public_url)
+        shelf = PlaybookShelf()
+        self._transport = transport or _transport(runtime, settings)
+        retry_base = timedelta(seconds=settings.mailer_retry_seconds)
+        self._sending = Sending(self._transport, Composer(links), shelf, runtime.clock, retry_base)
+        self._worker = Worker(runtime, Processor(self._sending), settings)
+        self._doors = Doors(runtime.log, runtime.database, runtime.clock, links, shelf)
+        inbox = settings.mailer_smtp_url == _INBOX
+        self.app: FastAPI = make_face(self._doors, runtime.database, shelf, self.ready, inbox=inbox)
+
+    async def start(self) -> None:
+        await self._transport.start()
+        await self._worker.start()
+
+    async def stop(self) -> None:
+        await self._worker.stop()
+        await self._sending.finish()
+        await self._doors.stop()
+        await self._transport.close()
+
+    async def ready(self) -> list[str]:
+        """A mail server that is away is not among it: mails wait for it, and links are answered all the same."""
+        return await self._worker.ready()
+
+
+def build(runtime: Runtime, settings: MailerSettings, transport: Transport | None = None) -> Mailer:
+    """`transport` is where mail goes; without it, what the settings' URL says."""
+    return Mailer(runtime, settings, transport)
+
+
+def _transport(runtime: Runtime, settings: MailerSettings) -> Transport:
+    if settings.mailer_smtp_url == _INBOX:
+        assert runtime.database is not None
+        return InboxTransport(runtime.database, runtime.clock)
+    return SmtpTransport(Relay.of(settings.mailer_smtp_url), connections=settings.mailer_connections)
