@@ -76,15 +76,19 @@ def up(
         from services.serving import stop_requested
 
         async with embedded.running(options) as running:
-            _out.print(f"Rapport is up at {running.address}", highlight=False)
-            _out.print(f"  post events to  {running.address}/v1/batch   write key {running.write_key}", highlight=False)
+            _out.print(f"Rapport is up at {running.address}", highlight=False, soft_wrap=True)
+            _out.print(
+                f"  post events to  {running.address}/v1/batch   write key {running.write_key}",
+                highlight=False,
+                soft_wrap=True,
+            )
             _out.print(
                 f"  customers       {running.address}/segmenter/v1/customers/KEY   read key {running.read_key}",
                 highlight=False,
             )
             if smtp == embedded.INBOX:
-                _out.print(f"  read the mails  {running.address}/mailer/inbox", highlight=False)
-            _out.print(f"  API reference   {running.address}/docs", highlight=False)
+                _out.print(f"  read the mails  {running.address}/mailer/inbox", highlight=False, soft_wrap=True)
+            _out.print(f"  API reference   {running.address}/docs", highlight=False, soft_wrap=True)
             await stop_requested(running.server)
 
     _run(run())
@@ -120,13 +124,13 @@ def migrate() -> None:
         database = Database(settings.database_url)
         try:
             for line in await bring_up(database, serving.MIGRATIONS):
-                _out.print(line, highlight=False)
+                _out.print(line, highlight=False, soft_wrap=True)
         finally:
             await database.close()
         if settings.kafka_bootstrap_servers:
             log = KafkaLog(settings.kafka_bootstrap_servers, settings.partitions, prefix=settings.kafka_topic_prefix)
             for topic in await log.ensure_streams(settings.kafka_replication_factor):
-                _out.print(f"kafka: topic {topic}", highlight=False)
+                _out.print(f"kafka: topic {topic}", highlight=False, soft_wrap=True)
         _out.print("up to date")
 
     _run(run())
@@ -163,7 +167,7 @@ def playbook_init(folder: Folder) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     write_schemas(folder / ".schema")
-    _out.print(f"{folder} is ready. Edit it, then: rapport playbook check {folder}", highlight=False)
+    _out.print(f"{folder} is ready. Edit it, then: rapport playbook check {folder}", highlight=False, soft_wrap=True)
 
 
 @playbook_app.command("check")
@@ -210,7 +214,7 @@ def playbook_apply(folder: Folder, data: Data = DEFAULT_DATA) -> None:
                     _out.print(f"{playbook.hash[:12]} is in force already")
                     return
                 await playbooks.activate(runtime.log, connection, playbook, runtime.clock.now())
-        _out.print(f"{playbook.hash[:12]} is in force", highlight=False)
+        _out.print(f"{playbook.hash[:12]} is in force", highlight=False, soft_wrap=True)
 
     _run(run())
 
@@ -221,7 +225,7 @@ def playbook_schema(folder: Folder) -> None:
     from shared.language import write_schemas
 
     write_schemas(folder / ".schema")
-    _out.print(f"written to {folder / '.schema'}", highlight=False)
+    _out.print(f"written to {folder / '.schema'}", highlight=False, soft_wrap=True)
 
 
 @letters_app.command("list")
@@ -290,7 +294,7 @@ def keys_new() -> None:
     from shared.security import hash_key
 
     key = secrets.token_urlsafe(24)
-    _out.print(f"key   {key}\nhash  {hash_key(key)}", highlight=False)
+    _out.print(f"key   {key}\nhash  {hash_key(key)}", highlight=False, soft_wrap=True)
 
 
 @keys_app.command("hash")
@@ -298,7 +302,7 @@ def keys_hash(key: Annotated[str, typer.Argument(help="A key.")]) -> None:
     """The hash of a key."""
     from shared.security import hash_key
 
-    _out.print(hash_key(key), highlight=False)
+    _out.print(hash_key(key), highlight=False, soft_wrap=True)
 
 
 @contextlib.asynccontextmanager

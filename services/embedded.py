@@ -51,7 +51,8 @@ class Options:
     write_key: str | None = None
     read_key: str | None = None
     public_url: str | None = None
-    clock_speed: float = 1.0
+    clock_speed: float | None = None
+    """None: what RAPPORT_CLOCK_SPEED says, else the machine's own."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         if url is None:
             postgres = await stack.enter_async_context(EmbeddedPostgres(_postgres_folder(options.data)))
             url = postgres.url
-        values: dict[str, Any] = {"database_url": url, "clock_speed": options.clock_speed}
+        values: dict[str, Any] = {"database_url": url}
+        if options.clock_speed is not None:
+            values["clock_speed"] = options.clock_speed
         settings = Settings.read(**values, database_connections=max(16, common.database_connections))
         migrating = Database(url)
         await migrate(migrating, serving.MIGRATIONS)

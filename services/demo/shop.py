@@ -14,7 +14,34 @@ from typing import Any
 
 from segment.analytics.client import Client
 
-_FIRST_NAMES = ["Ada", "Bo", "Clara", "Dario", "Edda", "Finn", "Greta", "Hugo", "Ida", "Jonas", "Kaia", "Leo", "Maja", "Nils", "Oda", "Pia", "Quirin", "Ronja", "Sven", "Tilda", "Ulla", "Vera", "Wim", "Xenia", "Yara", "Zoe"]
+_FIRST_NAMES = [
+    "Ada",
+    "Bo",
+    "Clara",
+    "Dario",
+    "Edda",
+    "Finn",
+    "Greta",
+    "Hugo",
+    "Ida",
+    "Jonas",
+    "Kaia",
+    "Leo",
+    "Maja",
+    "Nils",
+    "Oda",
+    "Pia",
+    "Quirin",
+    "Ronja",
+    "Sven",
+    "Tilda",
+    "Ulla",
+    "Vera",
+    "Wim",
+    "Xenia",
+    "Yara",
+    "Zoe",
+]
 _HOMES = (
     ("Europe/Oslo", "nb-NO", "NO"),
     ("Europe/Berlin", "de-DE", "DE"),
@@ -82,7 +109,13 @@ class Shop(threading.Thread):
         self._posted: set[str] = set()
         self._ended = threading.Event()
         self._client = Client(
-            write_key, host=address, on_error=self._failed, flush_interval=0.2, flush_at=50, max_retries=10, timeout=15
+            write_key,
+            host=address,
+            on_error=self._failed,
+            upload_interval=0.2,
+            upload_size=50,
+            max_retries=10,
+            timeout=15,
         )
 
     def stop(self) -> None:
