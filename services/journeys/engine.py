@@ -335,7 +335,7 @@ def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Emai
         priority=step.priority,
         due=now,
         expires=now + step.expires,
-        draft=course.status == "draft",
+        draft=course.status == "draft" or entry.draft,
         # The entry's own, not the last outcome's: a journey of nine mails is no loop.
         hops=entry.hops,
         data=data,

@@ -32,7 +32,8 @@ _NAMESPACE = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3")
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """What let a customer in: when, by which cause, for which key, and the properties of the event that did.
 
-    `trigger` is JSON as it came. `hops` counts how many consequences of consequences the event was.
+    `trigger` is JSON as it came. `hops` counts how many consequences of consequences the event was. Who enters a
+    `draft` is counted and gets nothing, also once it is published.
     """
 
     at: datetime
@@ -40,6 +41,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     key: Key = None
     trigger: bytes = b"{}"
     hops: int = 0
+    draft: bool = False
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -97,6 +99,7 @@ class Left(msgspec.Struct, frozen=True, omit_defaults=True):
     key: str
     at: datetime
     until: datetime | None = None
+    draft: bool = False
 
 
 class Story(msgspec.Struct, frozen=True, omit_defaults=True):

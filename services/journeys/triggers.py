@@ -88,10 +88,11 @@ def entry(
     if journey.status == "paused":
         return Declined("paused")
     customer = record.customer
+    draft = journey.status == "draft"
     if isinstance(record, DateReached):
-        found = Entry(at=now, cause=f"date\n{record.occasion}")
+        found = Entry(at=now, cause=f"date\n{record.occasion}", draft=draft)
     elif happening is None:
-        found = Entry(at=now, cause="time")
+        found = Entry(at=now, cause="time", draft=draft)
     else:
         event = happening.event
         if event.historical:
@@ -112,7 +113,7 @@ def entry(
                 if key is None:
                     return Declined("no_key")
         cause = f"event\n{event.source}\n{event.id}"
-        found = Entry(at=now, cause=cause, key=key, trigger=bytes(event.properties), hops=event.hops)
+        found = Entry(now, cause, key, bytes(event.properties), event.hops, draft)
     if journey.condition is not None:
         properties = happening.properties if happening is not None else None
         if not journey.condition.truth(scope(playbook, customer, now, event=properties, entry=found)):
@@ -122,6 +123,12 @@ def entry(
 
 def admit(journey: Journey, entry: Entry, inside: Enrollment | None, left: Left | None) -> Admission | Declined:
     """What an entry may do. `inside` is the customer's enrollment for the same key, `left` their last one before."""
+    if not entry.draft:
+        # What a draft only counted keeps nobody from the journey itself.
+        if inside is not None and inside.entry.draft:
+            return "replace"
+        if left is not None and left.draft:
+            left = None
     if inside is not None:
         if journey.mode == "single":
             return Declined("inside")
@@ -145,7 +152,7 @@ def left_of(journey: Journey | None, enrollment: Enrollment) -> Left:
     last = enrollment.entry.at
     again = journey.again if journey is not None else _GONE_REMEMBERED
     until = last + again if isinstance(again, timedelta) else None
-    return Left(enrollment.journey, key_text(enrollment.entry.key), last, until)
+    return Left(enrollment.journey, key_text(enrollment.entry.key), last, until, enrollment.entry.draft)
 
 
 def forgotten_at(journey: Journey | None, left: Left) -> datetime | None:

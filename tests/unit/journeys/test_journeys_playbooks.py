@@ -33,12 +33,36 @@ def test_draft_counts_and_sends_nothing() -> None:
     assert story.ended() == ["completed"]
 
 
-def test_draft_that_goes_live_sends_what_is_still_to_come() -> None:
-    story = Shop(playbook(reminder(status="draft"), name="draft"), playbook(reminder(), name="live"))
+def published(**changes: object) -> Shop:
+    return Shop(
+        playbook(reminder(status="draft", **changes), name="draft"), playbook(reminder(**changes), name="published")
+    )
+
+
+def test_publishing_takes_in_new_entrants_only() -> None:
+    story = published()
     story.posts("Cart Updated", when="0m")
-    story.activate("live", when="30m")
+    story.activate("published", when="30m")
     story.ticks(when="2h")
-    assert [message.draft for message in story.requested()] == [False]
+    assert [message.draft for message in story.requested()] == [True]
+
+
+@pytest.mark.parametrize("after", ["40m", "5h"])
+def test_who_was_in_the_draft_may_enter_what_is_published(after: str) -> None:
+    story = published(again="never")
+    story.posts("Cart Updated", when="0m")
+    story.activate("published", when="30m")
+    story.posts("Cart Updated", when=after)
+    story.ticks(when="9h")
+    assert [message.due for message in story.requested() if not message.draft] == [at(after) + HOUR]
+
+
+def test_journey_that_becomes_a_draft_sends_nothing_more() -> None:
+    story = Shop(playbook(reminder(), name="live"), playbook(reminder(status="draft"), name="draft"))
+    story.posts("Cart Updated", when="0m")
+    story.activate("draft", when="30m")
+    story.ticks(when="2h")
+    assert [message.draft for message in story.requested()] == [True]
 
 
 def test_paused_journey_takes_nobody_in() -> None:
