@@ -43,6 +43,9 @@ class Body:
     text: Source
 
 
+_RAW = re.compile(r"\{%[-+]?\s*raw\b")
+
+
 class _Tag(NamedTuple):
     text: str
     line: int
@@ -50,7 +53,7 @@ class _Tag(NamedTuple):
     @property
     def steers(self) -> bool:
         """It prints nothing itself: `{% … %}`."""
-        return self.text.startswith("{%")
+        return self.text.startswith("{%") and not _RAW.match(self.text)
 
 
 # Texts within a tag may hold its end. A raw block is one tag, since nothing in it is Jinja's.
@@ -210,7 +213,7 @@ class _Aside:
             lines.extend([lines[-1]] * before.count("\n"))
             # A line break within the tag changes nothing that is printed.
             cut = 3 if tag.text[2:3] in ("-", "+") else 2
-            if tag.text.startswith("{") and not re.match(r"\{%[-+]?\s*raw\b", tag.text):
+            if not _RAW.match(tag.text):
                 written = tag.text[:cut] + "\n" + tag.text[cut:]
                 lines.extend(range(tag.line, tag.line + tag.text.count("\n") + 1))
             else:
@@ -319,6 +322,28 @@ def _with_tracked_links(html: str, aside: _Aside) -> str:
     return _ANCHOR.sub(anchor, html)
 
 
+_BLOCK = re.compile(
+    r"</?(?:address|article|aside|blockquote|body|br|center|div|footer|h[1-6]|header|hr|html|li|main|nav|ol|p|section"
+    r"|table|tbody|td|tfoot|th|thead|tr|ul)\b[^<>]*>",
+    re.I,
+)
+
+
+def _with_steering_in_lines(html: str, aside: _Aside) -> str:
+    """What steers gets a line of its own between blocks, and stays in its sentence anywhere else."""
+
+    def placed(found: re.Match[str]) -> str:
+        tag = html.rfind("<", 0, found.start())
+        before = tag < 0 or _BLOCK.fullmatch(html, tag, len(html[: found.start()].rstrip()))
+        after = found.end() == len(html) or _BLOCK.match(html, found.end())
+        words = aside.word.finditer(found[0])
+        if before and after:
+            return "".join(f"<div>{word[0]}</div>" for word in words)
+        return found[0].replace("<!--", "").replace("-->", "")
+
+    return re.sub(rf"{aside.comment}(?:\s*{aside.comment})*\s*", placed, html)
+
+
 _CONDITIONAL = re.compile(r"<!--\[if\b.*?<!\[endif\]-->", re.DOTALL)
 _ANY_ANCHOR = re.compile(r"<a\s((?:\"[^\"]*\"|'[^']*'|[^\"'>])*)>(.*?)</a\s*>", re.DOTALL | re.I)
 _ANY_HREF = re.compile(r"\bhref\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.I)
@@ -330,7 +355,7 @@ def _to_text(html: str, aside: _Aside) -> str:
     targets (RFC 3986, appendix C: `<https://…>`)."""
     html = _CONDITIONAL.sub("", html)
     html = re.sub(r"<head\b.*?</head\s*>", "", html, flags=re.DOTALL | re.I)
-    html = re.sub(rf"<!--({aside._mark}\d+z)-->", r"<div>\1</div>", html)
+    html = _with_steering_in_lines(html, aside)
 
     def anchor(found: re.Match[str]) -> str:
         address = _ANY_HREF.search(found[1])

@@ -64,8 +64,7 @@ class Rendition:
         self.left -= units
         if self.left < 0:
             raise TemplateRuntimeError(
-                f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer, or "
-                "print less."
+                f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer, or print less."
             )
 
 
@@ -534,10 +533,14 @@ class _Environment(ImmutableSandboxedEnvironment):
         if one is None or other is None or operator == "**":
             raise TemplateRuntimeError(f"{operator} is for numbers. To join texts write ~")
         _spend(1)
-        if isinstance(one, Decimal) or isinstance(other, Decimal):
-            one, other = _decimal(one), _decimal(other)
         try:
-            result = self.binop_table[operator](one, other)
+            if isinstance(one, int) and isinstance(other, int):
+                result = self.binop_table[operator](one, other)
+            else:
+                # Decimals, or three lamps at 10.10 would cost 30.299999999999997.
+                result = self.binop_table[operator](_decimal(one), _decimal(other))
+                if not (isinstance(one, Decimal) or isinstance(other, Decimal)):
+                    result = float(result)
         except (ArithmeticError, ValueError):
             return self.undefined(name=operator)
         if isinstance(result, int) and result.bit_length() > _MAX_BITS:
