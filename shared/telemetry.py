@@ -41,6 +41,9 @@ INGEST_BYTES_IN_FLIGHT = Gauge("rapport_ingest_in_flight_bytes", "Bodies being r
 INGEST_SOURCES_INVALID = Gauge("rapport_ingest_sources_invalid", "1 while the file of write keys cannot be used")
 
 # Segmenter.
+SEGMENTER_EVENTS = Counter("rapport_segmenter_events_total", "Events, by what became of them", ["outcome"])
+SEGMENTER_CHANGES = Counter("rapport_segmenter_changes_total", "Records that moved a stage or a segment", ["cause"])
+SEGMENTER_SWEPT = Counter("rapport_segmenter_swept_profiles_total", "Profiles looked at after a change of playbook")
 
 # Journeys.
 ENROLLMENTS_BEGUN = Counter("rapport_journeys_begun_total", "Enrollments begun", ["journey"])

@@ -29,6 +29,7 @@ def month(table: str, moment: datetime) -> Span:
 
 
 def months(table: str, moments: Iterable[datetime], since: datetime, until: datetime) -> set[Span]:
-    """The months that have any of `moments` and lie, even in part, between `since` and `until`."""
-    found = {month(table, moment) for moment in moments}
+    """The months that have any of `moments` (UTC) and lie, even in part, between `since` and `until`."""
+    days = {(moment.year, moment.month) for moment in moments}
+    found = {month(table, datetime(year, of_year, 1, tzinfo=UTC)) for year, of_year in days}
     return {span for span in found if span.end > since and span.begin <= until}

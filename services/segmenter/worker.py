@@ -21,6 +21,7 @@ from shared.contracts.streams import CUSTOMERS, EVENTS
 from shared.language.aggregates import Aggregate
 from shared.language.playbook import Playbook
 from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
+from shared.telemetry import SEGMENTER_CHANGES, SEGMENTER_EVENTS, SEGMENTER_SWEPT
 
 FLIP = "flip"
 """Kind of the timer at a customer's earliest flip; the subject is the customer key."""
@@ -242,6 +243,7 @@ class SegmenterProcessor:
             last = max(packed, default=sweep.after_key)
             finished = len(packed) < _SWEEP_PROFILES
             await store.note_sweep(connection, lane.partition, last, len(packed), finished)
+            SEGMENTER_SWEPT.inc(len(packed))
             return finished
 
         if await lane.transact(next_chunk):
@@ -305,6 +307,7 @@ class SegmenterBatch:
         self.rows: list[Row] = []
         self.processed = 0
         self.deduplicated = 0
+        self._moved: dict[str, int] = {}
         self._sweep_since: datetime | None = None
         self._activated: list[Rules] = []
         self._as_of: datetime | None = None
@@ -374,6 +377,11 @@ class SegmenterBatch:
             await store.save_seen(connection, self._partition, self.taken)
         if self.rows:
             await store.save_history(connection, self._partition, self.rows)
+        # Counted a little early, and again where the transaction has to be: metrics are no ledger, the table is.
+        SEGMENTER_EVENTS.labels("processed").inc(self.processed)
+        SEGMENTER_EVENTS.labels("deduplicated").inc(self.deduplicated)
+        for cause, count in self._moved.items():
+            SEGMENTER_CHANGES.labels(cause).inc(count)
 
     def _take(self, event: Event, out: Outputs) -> None:
         identity = fingerprints.identity(event.source, event.id)

@@ -47,7 +47,8 @@ class CustomerUpdated(msgspec.Struct, frozen=True, tag="updated", tag_field="kin
 
     `cause` is `event`, `time` (a window ran out) or `definition` (the playbook changed; starts no journey).
     `stage_before` is None where the stage did not change. `derived` marks an event that segmenter made itself
-    (`Cart Updated`). `event` is None unless the cause is an event.
+    (`Cart Updated`). `event` is None unless the cause is an event. `address_before` is None where the address did not
+    change, and "" where there was none.
     """
 
     as_of: datetime
