@@ -16,6 +16,7 @@ from conftest_mailer import NOON, PARTITIONS, Postbox, PostOffice, until
 
 from services.mailer import store
 from services.mailer.consent import Decision
+from shared.database.engine import is_transient
 from shared.errors import Unavailable
 from shared.processing.port import Connection, Lane, Outputs
 
@@ -166,7 +167,9 @@ async def test_a_database_that_restarts_while_mails_are_in_hand_makes_none_unkno
 async def all_sent(post_office: PostOffice, count: int) -> bool:
     try:
         messages = await post_office.messages()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except Exception as error:
+        if not is_transient(error):
+            raise
         return False
     return len(messages) == count and {message.status for message in messages.values()} == {"sent"}
 
