@@ -240,7 +240,7 @@ class SegmenterProcessor:
             for key in packed:
                 batch.bring_up(key, out)
             await batch.write(connection)
-            last = max(packed, default=sweep.after_key)
+            last = next(reversed(packed), sweep.after_key)  # in the database's order, whatever its collation
             finished = len(packed) < _SWEEP_PROFILES
             await store.note_sweep(connection, lane.partition, last, len(packed), finished)
             SEGMENTER_SWEPT.inc(len(packed))
