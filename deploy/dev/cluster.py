@@ -37,7 +37,7 @@ READ_KEY = "cluster-read-key"
 
 _out = Console(highlight=False, markup=False)
 
-_START_SECONDS = 60
+_START_SECONDS = 180
 _STOP_SECONDS = 60
 
 
