@@ -55,9 +55,7 @@ class MessageCancelled(
     v: int = VERSION
 
 
-class ConsentChanged(
-    msgspec.Struct, frozen=True, tag="consent", tag_field="kind", omit_defaults=True, kw_only=True
-):
+class ConsentChanged(msgspec.Struct, frozen=True, tag="consent", tag_field="kind", omit_defaults=True, kw_only=True):
     """Decisions of a customer that concern the address; also sent when the customer's address changes."""
 
     as_of: datetime
