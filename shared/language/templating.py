@@ -121,7 +121,7 @@ def _measure(value: Any) -> None:
     """Pay for looking at all of a value."""
     if isinstance(value, str):
         _spend(1 + (len(value) >> 4))
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         _spend(1 + len(value))
         for each in value.values():
             _measure(each)
@@ -151,7 +151,7 @@ def _text(value: Any) -> str:
     if isinstance(value, (datetime, date)):
         return value.isoformat()
     if isinstance(value, (list, tuple, range)):
-        if any(isinstance(each, (list, tuple, Mapping)) for each in value):
+        if any(isinstance(each, (list, tuple, dict)) for each in value):
             raise TemplateRuntimeError(
                 "a list of objects cannot be printed. Loop over it, or pick a field with map(attribute=…)"
             )
@@ -224,7 +224,7 @@ def _compare(context: Context, left: Any, comparison: str, right: Any) -> bool:
     if comparison in ("in", "notin"):
         if isinstance(right, str):
             found = isinstance(left, str) and left in right
-        elif isinstance(right, (Mapping, list, tuple, range)):
+        elif isinstance(right, (dict, list, tuple, range)):
             try:
                 found = left in right
             except TypeError:
@@ -314,7 +314,7 @@ def _join(value: Any, separator: str = "", attribute: str | int | None = None) -
 
 def _field(item: Any, path: str | int) -> Any:
     for part in path.split(".") if isinstance(path, str) else (path,):
-        if isinstance(item, Mapping):
+        if isinstance(item, dict):
             item = item.get(part)
         elif isinstance(item, (list, tuple)):
             index = int(part) if isinstance(part, int) or part.isdigit() else -1
@@ -357,7 +357,7 @@ def _decimal(value: int | float | Decimal) -> Decimal:
 
 
 def _length(value: Any) -> int:
-    if isinstance(value, (str, Mapping)):
+    if isinstance(value, (str, dict)):
         return len(value)
     return len(_counted(value, 1))
 
@@ -389,7 +389,7 @@ def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
         value = args[at]
         if isinstance(value, str):
             _spend(1 + len(value))
-        elif isinstance(value, (list, tuple, range, Mapping)):
+        elif isinstance(value, (list, tuple, range, dict)):
             _spend(1 + 4 * len(value))
         elif value is None:
             value = Missing()
@@ -478,7 +478,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super()._generate(_Meter(self).visit(source), *args, **kwargs)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, Mapping):
+        if isinstance(obj, dict):
             # A dot names a field: carts have `items`, which must not turn into a method.
             if attribute in obj:
                 return obj[attribute]
@@ -494,7 +494,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        if isinstance(obj, (Mapping, list, tuple, str, range)):
+        if isinstance(obj, (dict, list, tuple, str, range)):
             try:
                 return obj[argument]
             except (LookupError, TypeError):
@@ -509,7 +509,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         owner = getattr(__obj, "__self__", None)
         name = getattr(__obj, "__name__", "")
         methods = _TEXT_METHODS if isinstance(owner, str) else _MAPPING_METHODS
-        if isinstance(owner, (str, Mapping)) and name in methods:
+        if isinstance(owner, (str, dict)) and name in methods:
             _spend(len(owner))
         elif not (
             isinstance(__obj, Macro)

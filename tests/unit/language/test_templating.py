@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.language.templating import MAX_SOURCE, MAX_WORK, Rendition, TemplateInvalid, compile_template, render
@@ -103,6 +103,7 @@ def test_escaping_cannot_be_switched_off(source: str) -> None:
         said(source, html=True, x="<")
 
 
+@settings(deadline=None)
 @given(DATA)
 def test_any_data_renders_or_is_refused_in_words(data: Any) -> None:
     source = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import uuid5
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.mailer.links import _OCCURRENCES, Click, Links, Unsubscribe, occurrence
@@ -14,12 +14,14 @@ LINKS = Links(b"secret" * 6, "https://mail.example/mailer/")
 ids = st.uuids().map(str) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(ids, st.integers(0, 65_535))
 def test_a_link_says_what_it_was_made_of(id: str, number: int) -> None:
     assert LINKS.read(LINKS.click(id, number).removeprefix("https://mail.example/mailer/c/")) == Click(id, number)
     assert LINKS.read(LINKS.unsubscribe(id).removeprefix("https://mail.example/mailer/u/")) == Unsubscribe(id)
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_nothing_else_is_a_link(token: str) -> None:
     assert LINKS.read(token) is None

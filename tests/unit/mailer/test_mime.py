@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from email.utils import parseaddr
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mailer_playbook import playbook, request
 
@@ -82,6 +82,7 @@ def test_lines_are_short_and_end_as_the_protocol_wants() -> None:
     assert mail.data.isascii()
 
 
+@settings(deadline=None)
 @given(text=texts)
 @example("=?utf-8?q?x?=")
 @example("a\r\nBcc: eve@example.org")
@@ -98,6 +99,7 @@ def test_any_subject_survives(text: str) -> None:
     assert set(read.keys()) == set(parsed(composed()[0].data).keys())
 
 
+@settings(deadline=None)
 @given(text=lines)
 @example("trailing \r\nblank\t\r\n")
 @example("=20\r\n=\r\n--=_5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e--")
@@ -115,6 +117,7 @@ def newlines(text: str) -> str:
     return re.sub(r"\r\n|\r", "\n", text)
 
 
+@settings(deadline=None)
 @given(name=texts)
 @example('Anna "the lamp" \\ Berg')
 @example("Ærlige Lamper AS, avdeling for svært lange navn på svært små lamper")
@@ -133,6 +136,7 @@ def test_any_sender_name_survives(name: str) -> None:
     assert parseaddr(whole)[0] == shown if raw.isascii() and "=?" not in raw else whole.startswith(shown)
 
 
+@settings(deadline=None)
 @given(address=texts)
 @example("anna@example.org\r\nRCPT TO:<eve@example.org>")
 @example("anna@example.org, eve@example.org")
