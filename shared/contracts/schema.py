@@ -1,4 +1,4 @@
-"""The JSON Schemas of what the streams carry, made from the structs; `python -m shared.contracts.schema` writes them."""
+"""JSON Schemas of what the streams carry, made from the structs; `python -m shared.contracts.schema` writes them."""
 
 from __future__ import annotations
 
