@@ -8,13 +8,6 @@ from fastapi import FastAPI
 
 from services.segmenter.api import create
 from services.segmenter.settings import SegmenterSettings
-from services.segmenter.store import (
-    Counted,
-    customers_by_stage,
-    events_counted,
-    not_in_history,
-    sweeps_unfinished,
-)
 from services.segmenter.worker import SegmenterProcessor
 from shared.database.migrations import Migrations
 from shared.errors import RapportError
@@ -23,17 +16,6 @@ from shared.processing.worker import Worker
 from shared.runtime import Runtime
 
 MIGRATIONS = Migrations("segmenter", Path(__file__).parent / "migrations")
-
-__all__ = [
-    "MIGRATIONS",
-    "Counted",
-    "Segmenter",
-    "build",
-    "customers_by_stage",
-    "events_counted",
-    "not_in_history",
-    "sweeps_unfinished",
-]
 
 
 class Segmenter:

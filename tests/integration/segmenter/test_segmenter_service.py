@@ -14,6 +14,7 @@ import pytest_asyncio
 from segmenter_world import at, event, identify
 
 from services.segmenter import main as segmenter
+from services.segmenter import store
 from services.segmenter.main import Segmenter
 from services.segmenter.settings import SegmenterSettings
 from shared.clock import ManualClock
@@ -220,9 +221,9 @@ async def test_what_is_repeated_refused_or_contradictory_is_accounted_for(shop: 
 
     await until(both_filed)
     async with shop.database.connect() as connection:
-        assert await segmenter.events_counted(connection) == (3, 1)
-        assert await segmenter.not_in_history(connection, ["e1", "e2", "e3", "e4"]) == ["e4"]
-        assert await segmenter.customers_by_stage(connection) == {"": 1}
+        assert await store.events_counted(connection) == (3, 1)
+        assert await store.not_in_history(connection, ["e1", "e2", "e3", "e4"]) == ["e4"]
+        assert await store.customers_by_stage(connection) == {"": 1}
 
 
 async def test_applying_a_playbook_sweeps_everybody_in(shop: Shop) -> None:
@@ -236,8 +237,8 @@ async def test_applying_a_playbook_sweeps_everybody_in(shop: Shop) -> None:
 
     await until(all_swept)
     async with shop.database.connect() as connection:
-        assert await segmenter.customers_by_stage(connection) == {"retain": 450}
-        assert await segmenter.sweeps_unfinished(connection) == {}
+        assert await store.customers_by_stage(connection) == {"retain": 450}
+        assert await store.sweeps_unfinished(connection) == {}
     (event_came, swept) = await shop.updates("c7", 2)
     assert event_came.customer.stage == ""
     assert (swept.cause, swept.customer.stage, "vip" in swept.customer.segments) == ("definition", "retain", True)
