@@ -18,7 +18,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, Unknown
@@ -225,8 +225,8 @@ class _Wire(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.use(transport)
+        # uvloop's transports are none of asyncio's classes.
+        self.use(cast("asyncio.Transport", transport))
 
     def use(self, transport: asyncio.Transport) -> None:
         self.transport = transport
