@@ -138,11 +138,16 @@ def _when(moment: datetime | None) -> Markup:
 
 
 _REASONS = {
+    "abandoned": "the mail server took too long; tried again later",
     "cap": "enough mails for now (a cap)",
+    "connection": "no connection to the mail server; tried again later",
+    "deferred": "the mail server wants it later",
     "draft": "its journey is a draft",
     "expired": "its time was over before it could go",
+    "greylisted": "the mail server wants to see it twice",
     "invalid_address": "the address is none",
     "interrupted": "the process ended in the middle of handing it over",
+    "login": "the mail server does not let us in; tried again later",
     "no_address": "no address is known",
     "no_playbook": "no playbook is in force",
     "no_such_address": "the server says there is no such address",
@@ -152,6 +157,7 @@ _REASONS = {
     "rendering": "the template failed",
     "retries_ran_out": "no attempt succeeded in time",
     "suppressed": "nothing goes to this address any more",
+    "tls": "no encrypted connection to the mail server; tried again later",
     "topic_removed": "its topic is not in the playbook any more",
     "unsubscribed": "unsubscribed from this topic",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from smtp_servers import Keeping, certificate, keeping_server, knows, replying, say, scripted_server
 
 from services.mailer.rendering import Rendered
@@ -109,6 +110,21 @@ async def test_tls_from_the_first_byte(tmp_path: Path) -> None:
                 await deliver(to, mail(body=b"Subject: x\r\n\r\n" + (b"x" * 900 + b"\r\n") * 2_000)), Accepted
             )
     assert len(kept.envelopes) == 1
+
+
+async def test_the_other_event_loop_speaks_the_same(tmp_path: Path) -> None:
+    """The services run on uvloop, whose transports are classes of its own."""
+    context, file = certificate(tmp_path)
+    kept = Keeping()
+
+    async def session() -> list[Receipt]:
+        async with keeping_server(kept, tls_context=context) as port:
+            async with transport(f"smtp://127.0.0.1:{port}?tls=required&ca={file}", timing=Timing()) as to:
+                return [await deliver(to), await deliver(to, mail("nobody@example.org")), await deliver(to)]
+
+    receipts = await asyncio.to_thread(uvloop.run, session())
+    assert [type(receipt) for receipt in receipts] == [Accepted, Rejected, Accepted]
+    assert kept.encrypted == [True, True]
 
 
 async def test_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
