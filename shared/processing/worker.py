@@ -55,6 +55,7 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         self._beaten_at = 0.0
         self._settled = False
+        self._stopping = False
         self._logger = structlog.get_logger(service=self._service)
         outlet: Outlet = (
             StreamOutlet(runtime.log)
@@ -101,12 +102,14 @@ class Worker:
 
     async def stop(self) -> None:
         """Let go of everything in order: finish the batch, publish what it committed, free the partition."""
+        self._stopping = True
         for loop in self._loops[1:]:
             loop.cancel()
         await self._let_go(list(self._lanes))
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._let_go(list(self._lanes))  # what a claim under way has brought meanwhile
         await self._frame.reader.close()
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with self._database.connect() as connection:
@@ -144,6 +147,8 @@ class Worker:
         async with self._database.connect() as connection:
             await store.beat(connection, self._service, self._id, socket.gethostname())
             self._beaten_at = time.monotonic()
+            if self._stopping:
+                return  # the heart beats on while lanes finish, and nothing is claimed any more
             workers = await store.live_workers(connection, self._service, expiry)
             held = await store.ownership(connection, self._service, expiry)
         for one in held:
@@ -164,6 +169,8 @@ class Worker:
         ]
         wanted = quota - len(self._lanes)
         for one in free[:wanted] if wanted > 0 else ():
+            if self._stopping:
+                return
             await self._claim(one.partition)
         # Others may still hold what is ours to claim; they let go within their next rounds.
         self._settled = len(self._lanes) >= quota or not any(one.owner is None for one in free)
