@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -277,6 +280,34 @@ async def test_nobody_listens() -> None:
     async with transport(f"smtp://127.0.0.1:{port}") as to:
         assert await deliver(to) == Deferred("", "connection")
         assert "cannot connect" in str(await to.ready())
+
+
+async def test_process_that_dies_after_the_dot_leaves_a_whole_mail_with_the_server(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from test_smtp import deliver, transport\n"
+        "async def main():\n"
+        "    async with transport(sys.argv[1]) as to:\n"
+        "        await deliver(to)\n"
+        "asyncio.run(main())\n"
+    )
+    proof = tmp_path / "proof"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "RAPPORT_FAULT": "mailer.data_sent",
+        "RAPPORT_FAULT_PROOF": str(proof),
+    }
+    async with keeping_server(kept := Keeping()) as port:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, f"smtp://127.0.0.1:{port}", env=environment
+        )
+        assert await process.wait() == -signal.SIGKILL
+        async with asyncio.timeout(5):
+            while not kept.envelopes:
+                await asyncio.sleep(0.01)
+    assert proof.read_text() == "mailer.data_sent\n"
+    assert kept.envelopes[0].content == mail().data
 
 
 async def test_server_that_hung_up_on_an_idle_connection_costs_no_attempt() -> None:
