@@ -133,7 +133,7 @@ async def test_a_process_that_dies_leaves_unknown_only_what_it_had_in_hand(
 async def test_an_orderly_stop_finishes_what_is_in_hand(post_office: PostOffice) -> None:
     await post_office.activate()
     post_office.postbox.open.clear()
-    worker = await post_office.open()
+    worker = await post_office.open(heartbeat_seconds=0.002)
     await post_office.ask("m1")
     await post_office.settled(m1="sending")
     stopping = asyncio.create_task(worker.stop())
@@ -141,6 +141,7 @@ async def test_an_orderly_stop_finishes_what_is_in_hand(post_office: PostOffice)
     post_office.postbox.open.set()
     await stopping
     post_office.workers.clear()
+    assert worker.owned == frozenset()
     after = await post_office.messages()
     assert after["m1"].status == "sent"
     assert "m2" not in after or after["m2"].status == "requested"
