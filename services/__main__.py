@@ -203,6 +203,7 @@ def playbook_apply(folder: Folder, data: Data = DEFAULT_DATA) -> None:
 
     async def run() -> None:
         from services import serving
+        from services.journeys.store import playbooks_in_use
         from shared.language import load, read_folder
         from shared.processing import playbooks
 
@@ -213,7 +214,8 @@ def playbook_apply(folder: Folder, data: Data = DEFAULT_DATA) -> None:
                 if await playbooks.in_force(connection) == playbook.hash:
                     _out.print(f"{playbook.hash[:12]} is in force already")
                     return
-                await playbooks.activate(runtime.log, connection, playbook, runtime.clock.now())
+                in_use = await playbooks_in_use(connection)
+                await playbooks.activate(runtime.log, connection, playbook, runtime.clock.now(), in_use)
         _out.print(f"{playbook.hash[:12]} is in force", highlight=False, soft_wrap=True)
 
     _run(run())

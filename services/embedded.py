@@ -19,6 +19,7 @@ from services.ingest.settings import IngestSettings
 from services.ingest.sources import GivenSources
 from services.journeys import main as journeys
 from services.journeys.settings import JourneysSettings
+from services.journeys.store import playbooks_in_use
 from services.mailer import main as mailer
 from services.mailer.settings import MailerSettings
 from services.segmenter import main as segmenter
@@ -188,7 +189,8 @@ class PlaybookWatcher:
             if await playbooks.in_force(connection) == content_hash:
                 return False
             playbook = await asyncio.to_thread(load, files)
-            await playbooks.activate(self._log, connection, playbook, self._clock.now())
+            in_use = await playbooks_in_use(connection)
+            await playbooks.activate(self._log, connection, playbook, self._clock.now(), in_use)
         return True
 
     def _stamp(self) -> object:

@@ -81,7 +81,7 @@ async def run_demo(*, seconds: float | None, headless: bool, report: Path | None
         picture, findings = await _settle(running, shop)
         summary = _summary(shop, picture, findings)
         if report is not None:
-            report.write_text(json.dumps(summary, indent=2) + "\n")
+            await asyncio.to_thread(report.write_text, json.dumps(summary, indent=2) + "\n")
         _tell(summary, findings, headless)
         if stays:
             _say(f"The mails are at {inbox}. Ctrl-C ends the demonstration.", headless)

@@ -160,13 +160,11 @@ async def enrollments_of(connection: Connection, partition: int, customer: str, 
     return [Told(*row) for row in rows]
 
 
-async def versions_in_use(connection: Connection) -> dict[tuple[str, str], set[str]]:
-    """The versions of journeys that somebody is in (or whose goal is watched): (journey, version) to the content
-    hashes of the playbooks that they began under. One of each must be kept."""
+async def playbooks_in_use(connection: Connection) -> set[str]:
+    """The content hashes of the playbooks under which somebody is in a journey, or whose journey's goal is watched: one
+    for each version of a journey, since an older one with the same version has the same steps."""
     rows = await connection.fetch(
-        "SELECT DISTINCT journey, version, playbook FROM journeys.tallies WHERE playbook <> '' AND count > 0"
+        "SELECT DISTINCT ON (journey, version) playbook FROM journeys.tallies WHERE playbook <> '' AND count > 0"
+        " ORDER BY journey, version, playbook"
     )
-    found: dict[tuple[str, str], set[str]] = {}
-    for row in rows:
-        found.setdefault((row["journey"], row["version"]), set()).add(row["playbook"])
-    return found
+    return {row["playbook"] for row in rows}

@@ -29,7 +29,7 @@ from shared.http import face
 from shared.language.playbook import Playbook, Topic
 from shared.log.port import Entry, Log
 from shared.processing import playbooks
-from shared.processing.playbooks import PlaybookMissing, PlaybookShelf
+from shared.processing.playbooks import PlaybookUnusable, PlaybookShelf
 from shared.processing.port import Connection
 
 PAGE = 50
@@ -160,7 +160,7 @@ class Doors:
         content_hash = await playbooks.in_force(connection)
         try:
             return await self._shelf.get(connection, content_hash) if content_hash else None
-        except PlaybookMissing:
+        except PlaybookUnusable:
             return None
 
     async def _decisions(self, connection: Connection, sent: Sent) -> dict[str, Decision]:

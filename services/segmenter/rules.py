@@ -6,8 +6,8 @@ time alone may have flipped it; that must give what asking all of them would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from graphlib import TopologicalSorter
 from hashlib import blake2b
@@ -106,7 +106,15 @@ NO_RULES = Rules(
 """Before any playbook is in force, profiles and history are kept all the same."""
 
 
-def compile_rules(playbook: Playbook) -> Rules:
+def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
+    """`kept` are playbooks before it under which somebody still is in a journey: what their journeys count stays."""
+    for older in kept:
+        counted = {id: older.aggregates[id] for id in older.journey_aggregates}
+        playbook = replace(
+            playbook,
+            aggregates={**counted, **playbook.aggregates},
+            journey_aggregates=playbook.journey_aggregates | older.journey_aggregates,
+        )
     fed_by: dict[str, list[Aggregate]] = {}
     for aggregate in playbook.aggregates.values():
         fed_by.setdefault(aggregate.event, []).append(aggregate)

@@ -49,7 +49,7 @@ _decode_version = msgspec.json.Decoder(_Versioned).decode
 
 
 class Memo(msgspec.Struct, array_like=True, frozen=True):
-    """What a partition remembers from batch to batch: the playbook in force there.
+    """What a partition remembers from batch to batch: the playbook in force there (see `_in_force`).
 
     `dates` maps each journey that begins on a date to a hash of that date's definition and when it came into force.
     """
@@ -113,7 +113,7 @@ class SegmenterProcessor:
     ) -> SegmenterBatch:
         told = _decode_memo(memo) if memo else NO_MEMO
         events = [message for message in messages if isinstance(message, Event)]
-        playbooks = [told.playbook, *(m.playbook for m in messages if isinstance(m, Activation))]
+        playbooks = [told.playbook, *(_in_force(m) for m in messages if isinstance(m, Activation))]
         rules = {name: await self._rules_of(connection, name) for name in dict.fromkeys(playbooks)}
         seen: dict[bytes, Seen] = {}
         if events:
@@ -167,7 +167,8 @@ class SegmenterProcessor:
     async def _rules_of(self, connection: Connection, playbook: str) -> Rules:
         found = self._rules.get(playbook)
         if found is None:
-            found = self._rules[playbook] = compile_rules(await self._shelf.get(connection, playbook))
+            books = [await self._shelf.get(connection, content_hash) for content_hash in playbook.split(_AND)]
+            found = self._rules[playbook] = compile_rules(books[0], books[1:])
             self._definitions[found.definition.hash] = found.definition
         return found
 
@@ -250,6 +251,14 @@ class SegmenterProcessor:
             self._swept[lane.partition] = memo.definition, memo.since
             return False
         return True
+
+
+_AND = "+"
+
+
+def _in_force(activation: Activation) -> str:
+    """The name that rules go by: the playbook's hash, and those of the playbooks whose journeys' counts are kept up."""
+    return _AND.join((activation.playbook, *activation.keeps))
 
 
 def wanted(before: Definition, in_play: Sequence[Rules]) -> frozenset[str]:
@@ -464,7 +473,7 @@ class SegmenterBatch:
             self._tell(record, out)
 
     def _activate(self, activation: Activation, out: Outputs) -> None:
-        rules = self._rules = self._all_rules[activation.playbook]
+        rules = self._rules = self._all_rules[_in_force(activation)]
         self._activated.append(rules)
         definition = rules.definition
         since = self._memo.since
@@ -474,7 +483,7 @@ class SegmenterBatch:
         for journey, text in definition.dates.items():
             held = self._memo.dates.get(journey)
             dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
-        self._memo = Memo(activation.playbook, definition.hash, since, dates)
+        self._memo = Memo(_in_force(activation), definition.hash, since, dates)
         forwarded = customers.Activation(as_of=out.as_of, playbook=activation.playbook)
         out.emit_here(CUSTOMERS, "", _encode(forwarded))
 

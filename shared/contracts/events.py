@@ -79,10 +79,14 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind", omit
 
 
 class Activation(msgspec.Struct, frozen=True, tag="activation", tag_field="kind", omit_defaults=True, kw_only=True):
-    """From this place of the road on, the playbook with this content hash is in force."""
+    """From this place of the road on, the playbook with this content hash is in force.
+
+    `keeps` are the hashes of playbooks before it under which somebody still is in a journey: what those journeys count
+    goes on being counted."""
 
     playbook: str
     received_at: datetime
+    keeps: tuple[str, ...] = ()
     v: int = VERSION
 
 

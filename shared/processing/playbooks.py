@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 import cramjam
@@ -10,8 +10,8 @@ import msgspec
 
 from shared.contracts import streams
 from shared.contracts.events import Activation
-from shared.errors import RapportError
-from shared.language import load
+from shared.errors import Unavailable
+from shared.language import PlaybookInvalid, load
 from shared.language.playbook import Playbook
 from shared.log.port import Entry, Log
 from shared.processing.port import Connection
@@ -19,11 +19,9 @@ from shared.processing.port import Connection
 _LOCK = 0x706C_6179  # one activation at a time, so that every partition sees them in the same order
 
 
-class PlaybookMissing(RapportError):
-    """A stream names a playbook that the database does not have."""
-
-    def __init__(self, content_hash: str) -> None:
-        super().__init__(f"playbook {content_hash} is not in the database. Restore it, or apply a playbook again.")
+class PlaybookUnusable(Unavailable):
+    """A stream names a playbook that the database does not have, or that this release cannot load. The partition waits:
+    no record is at fault."""
 
 
 class PlaybookShelf:
@@ -33,18 +31,26 @@ class PlaybookShelf:
         self._loaded: dict[str, Playbook] = {}
 
     async def get(self, connection: Connection, content_hash: str) -> Playbook:
-        """Raises PlaybookMissing."""
+        """Raises PlaybookUnusable."""
         found = self._loaded.get(content_hash)
         if found is None:
             packed = await connection.fetchval("SELECT files FROM processing.playbooks WHERE hash = $1", content_hash)
             if packed is None:
-                raise PlaybookMissing(content_hash)
-            found = self._loaded[content_hash] = load(_unpack(packed))
+                raise PlaybookUnusable(f"playbook {content_hash} is not in the database. Restore it.")
+            try:
+                found = self._loaded[content_hash] = load(_unpack(packed))
+            except PlaybookInvalid as error:
+                raise PlaybookUnusable(f"this release cannot load playbook {content_hash}: {error}") from error
         return found
 
 
-async def activate(log: Log, connection: Connection, playbook: Playbook, now: datetime) -> None:
-    """Store `playbook` and switch every partition to it, by a record in each. Running it again is harmless."""
+async def activate(
+    log: Log, connection: Connection, playbook: Playbook, now: datetime, still_in_use: Collection[str] = ()
+) -> None:
+    """Store `playbook` and switch every partition to it, by a record in each. Running it again is harmless.
+
+    `still_in_use` are the hashes of playbooks under which somebody is in a journey; the one in force is added to them,
+    since somebody may enter until the switch."""
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         await connection.execute(
@@ -53,7 +59,8 @@ async def activate(log: Log, connection: Connection, playbook: Playbook, now: da
             _pack(playbook.files),
             now,
         )
-        value = msgspec.json.encode(Activation(playbook=playbook.hash, received_at=now))
+        keeps = {*still_in_use, *filter(None, [await in_force(connection)])} - {playbook.hash}
+        value = msgspec.json.encode(Activation(playbook=playbook.hash, received_at=now, keeps=tuple(sorted(keeps))))
         for partition in range(log.partitions):
             await log.append(streams.EVENTS, partition, [Entry("", value)])
         await connection.execute(
