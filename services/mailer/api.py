@@ -29,7 +29,7 @@ from shared.http import face
 from shared.language.playbook import Playbook, Topic
 from shared.log.port import Entry, Log
 from shared.processing import playbooks
-from shared.processing.playbooks import PlaybookUnusable, PlaybookShelf
+from shared.processing.playbooks import PlaybookShelf, PlaybookUnusable
 from shared.processing.port import Connection
 
 PAGE = 50
