@@ -308,7 +308,7 @@ def test_the_name_may_be_written_as_segments_libraries_do(message: str) -> None:
 
 def test_a_norwegian_reads_norwegian_in_every_part() -> None:
     mail = mailed("cart-reminder", reader="norwegian")
-    assert mail.rendered.subject == "Du lot et lys stå på, Oda"
+    assert mail.rendered.subject == "Du lot lyset stå på, Oda"
     assert mail.rendered.text.startswith("Kjære Oda,")
     assert "- 3 × Filament bulb G95 (Amber): 58,50\u00a0kr" in mail.rendered.text
     assert "Lantern Nord ligger fortsatt i handlekurven. Det haster ikke." in mail.rendered.html
