@@ -40,6 +40,9 @@ _SETTLE_SECONDS = 20.0
 _SLACK = timedelta(hours=6)
 """What was due this long before the end (some seconds of the machine's time) must have happened."""
 
+_STAGES = ("attract", "convert", "retain", "delight")
+"""The shipped playbook's, as a relationship grows."""
+
 _console = Console()
 
 
@@ -123,7 +126,14 @@ async def _look(running: embedded.Embedded) -> Picture:
     enrollments: dict[str, int] = {}
     for tally, count in tallies:
         enrollments[tally.journey] = enrollments.get(tally.journey, 0) + count
-    return Picture(dict(sorted(stages.items())), enrollments, messages, counted.processed, counted.deduplicated, dead)
+    return Picture(
+        {stage: stages.get(stage, 0) for stage in _STAGES},
+        enrollments,
+        messages,
+        counted.processed,
+        counted.deduplicated,
+        dead,
+    )
 
 
 async def _settle(running: embedded.Embedded, shop: Shop) -> tuple[Picture, ledger.Findings]:
