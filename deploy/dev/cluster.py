@@ -86,9 +86,16 @@ class Cluster:
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], *, workers: int = WORKERS, first_port: int | None = None
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        playbook: Path = PLAYBOOK,
+        workers: int = WORKERS,
+        first_port: int | None = None,
     ) -> None:
         self.folder = folder
+        self._playbook = playbook
         sources = folder / "sources.yaml"
         sources.write_text(f"sources:\n  - name: shop\n    keys: [{hash_key(WRITE_KEY)}]\n")
         (folder / "logs").mkdir(exist_ok=True)
@@ -122,7 +129,7 @@ class Cluster:
 
     async def start(self) -> None:
         await self.command("migrate")
-        await self.command("playbook", "apply", str(PLAYBOOK))
+        await self.command("playbook", "apply", str(self._playbook))
         try:
             for worker in self.workers.values():
                 self.launch(worker)
@@ -148,6 +155,7 @@ class Cluster:
 
     def launch(self, worker: Worker, **environment: str) -> None:
         """Start a worker, or start it again after its end; `environment` is for this process alone."""
+        assert not worker.alive, f"{worker.name} runs already"
         command = ["serve", worker.service, "--host", "127.0.0.1", "--port", str(worker.port)]
         with open(worker.log, "ab") as log:
             worker.process = subprocess.Popen(
