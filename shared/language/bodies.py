@@ -198,6 +198,12 @@ class _Aside:
     def _commented(self, text: str) -> str:
         return self.word.sub(lambda found: f"<!--{found[0]}-->" if self.tags[int(found[1])].steers else found[0], text)
 
+    def _alone(self, text: str, end: int) -> bool:
+        """Whether nothing but tags that steer stands on the line that ends at `end`."""
+        line = text[text.rfind("\n", 0, end) + 1 : end]
+        words = self.word.findall(line)
+        return not self.word.sub("", line).strip() and all(self.tags[int(word)].steers for word in words)
+
     def put_back(self, text: str, *, whole: bool) -> Source:
         """The template's source. `whole`: every tag must have survived, since a lost `{% if %}` changes the meaning."""
         text = re.sub(rf"<!--({self._mark}\d+z)-->", r"\1", text)
@@ -221,6 +227,10 @@ class _Aside:
                 lines.extend([tag.line] * tag.text.count("\n"))
             out += (before, written)
             at = found.end()
+            if not whole and tag.steers and text[at : at + 1] == "\n" and not self._alone(text, at):
+                # A text template forgets the line end after a tag; this one ends a line of words.
+                out.append("\n")
+                lines.append(lines[-1])
         lines.extend([lines[-1]] * text.count("\n", at))
         out.append(text[at:])
         if whole:
@@ -293,11 +303,15 @@ def _page(fragment: str) -> str:
     )
 
 
+_SILENCE = " " + "&#847;&zwnj;&nbsp;" * 60
+"""Nothing to see, and wide: mail programs fill up the line after a short preheader with the body's first words."""
+
+
 def _with_preheader(html: str, line: str) -> str:
     """The line that mail programs show beside the subject, unless the body has its own."""
     hidden = (
-        '<div style="display:none;font-size:1px;line-height:1px;max-height:0;max-width:0;opacity:0;overflow:hidden">'
-        f"{line}</div>"
+        '<div style="display:none;mso-hide:all;font-size:1px;line-height:1px;max-height:0;max-width:0;opacity:0;'
+        f'overflow:hidden">{line}{_SILENCE}</div>'
     )
     return re.sub(r"(<body\b[^>]*>)", lambda body: body[0] + hidden, html, count=1, flags=re.I)
 
@@ -369,8 +383,11 @@ def _to_text(html: str, aside: _Aside) -> str:
         return shown if unescape(shown) in (target, bare) else f"{shown} {escape(f'<{bare}>')}"
 
     html = _ANY_ANCHOR.sub(anchor, html)
+    # What stands in a cell of its own in MJML is a paragraph of its own.
+    html = re.sub(r"<td\b(?=[^<>]*word-break: ?break-word)[^<>]*>", '<td style="margin-top:1em">', html)
     html = re.sub(r"<(/?)(?:table|thead|tbody|tfoot|tr)\b[^>]*>", r"<\1div>", html, flags=re.I)
     html = re.sub(r"</t[dh]\s*>\s*<t[dh]\b[^>]*>", " &#160; ", html, flags=re.I)
+    html = re.sub(r'<td style="margin-top:1em">', '<div style="margin-top:1em">', html)
     html = re.sub(r"<(/?)t[dh]\b[^>]*>", r"<\1div>", html, flags=re.I)
     text = get_text(html, _TEXT_CONFIG).replace("\u00a0", " ")
     lines = [line.strip() if aside.word.fullmatch(line.strip()) else line.rstrip() for line in text.splitlines()]

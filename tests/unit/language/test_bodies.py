@@ -115,6 +115,28 @@ def test_text_leaves_out_what_is_hidden_and_what_only_one_program_sees() -> None
     assert [line.strip() for line in text.split("\n") if line.strip()] == ["Yes", "a", "b", "* c"]
 
 
+def test_a_condition_at_the_end_of_a_line_does_not_pull_up_the_next_one() -> None:
+    source = SECTION.format(
+        "<mj-text>{% if name %}Dear {{ name }},{% else %}Hello,{% endif %}</mj-text>"
+        "<mj-text>Thank you{% if name %}<br />very{% endif %}<br />much</mj-text>"
+    )
+    _, text = both(source, name="Anna")
+    assert text == "Dear Anna,\n\nThank you\nvery\nmuch"
+    _, text = both(source)
+    assert text == "Hello,\n\nThank you\nmuch"
+
+
+def test_each_mj_text_is_a_paragraph_of_its_own() -> None:
+    _, text = both(SECTION.format("<mj-text>One</mj-text><mj-text>Two<br />three</mj-text>"))
+    assert text == "One\n\nTwo\nthree"
+
+
+def test_nothing_of_the_body_follows_a_short_preheader() -> None:
+    html, text = both("<p>Body</p>", "html", preheader="Short")
+    assert re.search(r"mso-hide: ?all[^>]*>Short (\u034f\u200c(\u00a0|&nbsp;)){60}</div>", html)
+    assert text == "Body"
+
+
 def test_preheader_of_the_body_wins() -> None:
     source = "<mjml><mj-head><mj-preview>mine</mj-preview></mj-head><mj-body></mj-body></mjml>"
     html, _ = both(source, preheader="theirs")
