@@ -73,7 +73,9 @@ async def open_runtime(
     async with contextlib.AsyncExitStack() as stack:
         database = None
         installation = None
-        if settings.database_url and (database_needed or not settings.kafka_bootstrap_servers):
+        # A clock of another speed has its anchor in the database, so ingest, too, reads it there once.
+        scaled = settings.clock_speed != 1
+        if settings.database_url and (database_needed or scaled or not settings.kafka_bootstrap_servers):
             database = Database(settings.database_url, size=settings.database_connections)
             stack.push_async_callback(database.close)
             await _wait_for(database)

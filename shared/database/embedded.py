@@ -171,9 +171,10 @@ class EmbeddedPostgres:
             raise RapportError(f"initdb failed in {self.folder}: {done.stderr.strip() or done.stdout.strip()}")
 
     async def _try_start(self) -> bool:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        if not self.port:  # one that is started again comes back where its clients look for it
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
         process = self._process = self._spawn()
         while process.poll() is None:
             try:
@@ -194,7 +195,8 @@ class EmbeddedPostgres:
             finally:
                 await connection.close()
             return True
-        return False  # the port was taken meanwhile, or the server of a process that just died still shuts down
+        self.port = 0  # it was taken meanwhile, or the server of a process that just died still shuts down
+        return False
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         # On the calling thread: the kernel ends the server when the thread that started it ends.

@@ -50,7 +50,9 @@ async def open_installation(connection: Connection, partitions: int, clock_speed
         # Another speed from here on: the clock goes on from what it shows now.
         shown = clock.now()
         await connection.execute(
-            "UPDATE processing.installation SET clock_speed = $1, clock_real = $2, clock_shown = $3",
+            # Of several processes that start at once, the first sets the anchor and the others read it.
+            "UPDATE processing.installation SET clock_speed = $1, clock_real = $2, clock_shown = $3"
+            " WHERE clock_speed <> $1",
             clock_speed,
             now,
             max(shown, now) if clock_speed == 1 else shown,
