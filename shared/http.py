@@ -10,8 +10,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
+from shared.database.engine import TRANSIENT, is_transient
 from shared.security import hash_key, same
 
 
@@ -57,6 +59,14 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
         first = raised.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         return error(400, "invalid", f"{place}: {first['msg']}.")
+
+    async def away(request: Request, raised: Exception) -> Response:
+        if not is_transient(raised):
+            raise raised
+        return error(503, "unavailable", "The database is away for now. Try again.", {"Retry-After": "1"})
+
+    for kind in (*TRANSIENT, DBAPIError):
+        app.add_exception_handler(kind, away)
 
     return app
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.errors import RapportError, Unavailable
-
-if TYPE_CHECKING:
-    pass
 
 # What asyncpg raises when the server is away, is stopping, or cut us off: the same call may succeed later.
 TRANSIENT: tuple[type[BaseException], ...] = (
@@ -74,6 +72,8 @@ class Database:
             },
         )
 
+        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
+
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection in autocommit, as asyncpg has it. One that broke is thrown away, not put back."""
@@ -107,3 +107,9 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _refuse_closed(connection: Any, record: object, proxy: object) -> None:
+    """A connection that the server ended while it lay in the pool (a restart) is replaced before anybody gets it."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
