@@ -3,20 +3,32 @@ exists twice in autumn is the first of the two. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from functools import lru_cache
+from zoneinfo import ZoneInfo
 
+_DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
+
+
+def known_zone(name: object) -> ZoneInfo | None:
+    """The timezone with this IANA name, or None where that is none: a trait is whatever a shop sent."""
+    return _found(name) if isinstance(name, str) and 0 < len(name) <= 64 else None
+
+
+@lru_cache(maxsize=2048)
+def _found(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        # KeyError: no such zone. The others: names that are no file names, such as "..", "/", or one with a NUL.
+        return None
 
 
 def zone_of(name: str | None, otherwise: str) -> ZoneInfo:
     """The timezone that a customer named, or `otherwise` (the brand's, which is proven) where that is none."""
-    if name:
-        try:
-            return ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            pass  # a trait is whatever a shop sent
-    return ZoneInfo(otherwise)
+    return known_zone(name) or ZoneInfo(otherwise)
 
 
 def instant(day: date, at: time, zone: ZoneInfo) -> datetime:
@@ -35,3 +47,18 @@ def instant(day: date, at: time, zone: ZoneInfo) -> datetime:
         else:
             early = middle
     return late.replace(microsecond=0)
+
+
+def next_instant(after: datetime, at: time | None, weekdays: Collection[int] | None, zone: ZoneInfo) -> datetime:
+    """The first instant (UTC) at or after `after` that shows `at` in `zone`, on one of `weekdays` (0 is Monday).
+
+    Without `at` any time of such a day will do: `after` itself, or the beginning of the next one.
+    """
+    local = after.astimezone(zone)
+    if at is None and (not weekdays or local.weekday() in weekdays):
+        return after
+    for days in range(-1, 16):
+        found = instant(local.date() + days * _DAY, at or time.min, zone)
+        if found >= after and (not weekdays or found.astimezone(zone).weekday() in weekdays):
+            return found
+    raise AssertionError(f"no {at} on {weekdays} after {after} in {zone}")

@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from services.journeys import local_time
 from services.journeys.commands import BeginAgain, CancelMessage, Command, SendMessage
 from services.journeys.enrollment import Enrollment, Entry, Happening, Pending, enrollment_id, message_id
 from services.journeys.scopes import about, scope
@@ -20,6 +19,7 @@ from shared.contracts import events
 from shared.contracts.customers import Customer
 from shared.language.expressions import plain
 from shared.language.playbook import Email, EventMatch, Exit, If, Journey, Playbook, Step, Wait, WaitFor
+from shared.walltime import next_instant, zone_of
 
 # Reasons for which an enrollment ends, beside those that a marketer gives an `exit` step.
 COMPLETED = "completed"
@@ -257,17 +257,17 @@ def _moved_clock(course: Course, enrollment: Enrollment, customer: Customer, now
     """A wait until a time of day is worked out anew when the customer's timezone has changed."""
     if enrollment.status != "waiting" or not enrollment.zone:
         return enrollment, []
-    name = local_time.zone_name(customer.timezone, course.playbook.brand.timezone)
-    if name == enrollment.zone:
+    zone = zone_of(customer.timezone, course.playbook.brand.timezone)
+    if zone.key == enrollment.zone:
         return enrollment, []
     step = course.journey.steps[enrollment.step]
     assert isinstance(step, Wait)
     assert enrollment.since is not None
     after = max(enrollment.since, now)
-    due = local_time.next_instant(after, step.until, step.weekdays, local_time.zone(name))
+    due = next_instant(after, step.until, step.weekdays, zone)
     if due <= now:
         return _run(course, enrollment, customer, step.next, now, [])
-    return _with(enrollment, zone=name, due=due), []
+    return _with(enrollment, zone=zone.key, due=due), []
 
 
 def _anew(course: Course, enrollment: Enrollment, customer: Customer, entry: Entry, commands: list[Command]) -> Moved:
@@ -293,12 +293,12 @@ def _run(
         match step:
             case Wait():
                 after = now + step.duration if step.duration else now
-                due, zone = after, ""
+                due, worked_out_in = after, ""
                 if step.until is not None or step.weekdays:
-                    zone = local_time.zone_name(customer.timezone, course.playbook.brand.timezone)
-                    due = local_time.next_instant(after, step.until, step.weekdays, local_time.zone(zone))
+                    zone = zone_of(customer.timezone, course.playbook.brand.timezone)
+                    due, worked_out_in = next_instant(after, step.until, step.weekdays, zone), zone.key
                 if due > now:
-                    return _with(enrollment, status="waiting", since=after, due=due, zone=zone), commands
+                    return _with(enrollment, status="waiting", since=after, due=due, zone=worked_out_in), commands
                 step_id = step.next
             case WaitFor():
                 if step.clicked is None or step.clicked not in enrollment.clicked:

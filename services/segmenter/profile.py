@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from copy import copy
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -37,6 +35,7 @@ from shared.language.aggregates import observe
 from shared.language.expressions import Scope
 from shared.language.flips import next_flip
 from shared.language.values import reach
+from shared.walltime import known_zone
 
 OUR_OWN_DOING = frozenset({EMAIL_SENT, EMAIL_SKIPPED, EMAIL_FAILED, EMAIL_UNKNOWN, EMAIL_BOUNCED})
 """What mailer reports of itself: nothing that the customer did, so it is no sign of having been seen."""
@@ -337,7 +336,7 @@ def _learn(after: Profile, event: Event) -> tuple[frozenset[str], tuple[ConsentD
 def _place(after: Profile) -> None:
     """Language and place: what the traits say goes before what the device says."""
     zone = after.traits.get("timezone")
-    after.timezone = zone if _zone(zone) is not None else after.context_timezone
+    after.timezone = zone if known_zone(zone) is not None else after.context_timezone
     after.locale = _locale(after.traits.get("locale")) or after.context_locale
 
 
@@ -377,7 +376,7 @@ def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
                 raise Unreadable("context is no JSON object. Send one, or leave it out.") from None
             if device.locale != after.context_locale or device.timezone != after.context_timezone:
                 after.context_locale = _locale(device.locale) or after.context_locale
-                if _zone(device.timezone) is not None:
+                if known_zone(device.timezone) is not None:
                     after.context_timezone = device.timezone
                 _place(after)
         if at != after.last_seen:
@@ -487,7 +486,7 @@ def _schedule(after: Profile, rules: Rules, journeys: Iterable[str], since: date
 
     With `keep` one that is pending does not get lost by lying in the past now: it comes at once.
     """
-    zone = _zone(after.timezone) or rules.zone
+    zone = known_zone(after.timezone) or rules.zone
     dates = dict(after.dates)
     for journey in journeys:
         trigger = rules.dates[journey]
@@ -526,19 +525,6 @@ def _object(event: Event, raw: msgspec.Raw) -> dict[str, Any]:
         return _decode_object(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unreadable(f"{event.name or event.type}: its data cannot be read ({error}). Send JSON objects.") from None
-
-
-@lru_cache(maxsize=2048)
-def _known_zone(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        # KeyError: no such zone. The others: names that are no file names, such as "..", or one with a NUL.
-        return None
-
-
-def _zone(name: Any) -> ZoneInfo | None:
-    return _known_zone(name) if isinstance(name, str) and 0 < len(name) <= 64 else None
 
 
 def _address(email: Any) -> str | None:
