@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import structlog
 
 from shared.errors import RapportError
 
 DATABASE = "rapport"
 USER = "rapport"
 
+_LOOK_EVERY = 0.1
+"""Seconds between two looks at whether the server still runs."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -48,7 +51,8 @@ class EmbeddedPostgres:
 
     `async with EmbeddedPostgres(folder) as server:` makes the cluster where there is none, starts it on a free port of
     the loopback interface and stops it at the end. Dying with us is the kernel's job (`PR_SET_PDEATHSIG`), so even
-    SIGKILL leaves no orphan. A second process over the same folder is refused.
+    SIGKILL leaves no orphan. A server that dies is started again at the same port, where its clients look for it.
+    A second process over the same folder is refused.
     """
 
     def __init__(self, folder: Path, *, settings: dict[str, str] | None = None) -> None:
@@ -67,6 +71,7 @@ class EmbeddedPostgres:
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._reviving: asyncio.Task[None] | None = None
         self._lock: int | None = None
         self.port = 0
 
@@ -92,16 +97,23 @@ class EmbeddedPostgres:
             if not (self._cluster / "PG_VERSION").exists():
                 await asyncio.to_thread(self._initdb)
             deadline = asyncio.get_running_loop().time() + 60
+            self.port = self.port or _free_port()
             while not await self._try_start():
                 if asyncio.get_running_loop().time() > deadline:
                     raise RapportError(f"PostgreSQL does not start: {self._log_tail()}")
                 await asyncio.sleep(0.2)
+                self.port = _free_port()  # it was taken meanwhile, or the server of a dead process still shuts down
         except BaseException:
-            self._release_folder()
+            await self.stop(immediate=True)
             raise
+        self._reviving = asyncio.create_task(self._revive(), name="postgres-revive")
 
     async def stop(self, *, immediate: bool = False) -> None:
         """Stop the server: connections are ended, committed data is safe. `immediate` is a crash on purpose."""
+        reviving, self._reviving = self._reviving, None
+        if reviving is not None:
+            reviving.cancel()
+            await asyncio.gather(reviving, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
@@ -171,10 +183,6 @@ class EmbeddedPostgres:
             raise RapportError(f"initdb failed in {self.folder}: {done.stderr.strip() or done.stdout.strip()}")
 
     async def _try_start(self) -> bool:
-        if not self.port:  # one that is started again comes back where its clients look for it
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
         process = self._process = self._spawn()
         while process.poll() is None:
             try:
@@ -186,17 +194,34 @@ class EmbeddedPostgres:
                     database="postgres",
                     timeout=5,
                 )
-            except (OSError, TimeoutError, asyncpg.PostgresError):
+                try:
+                    if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+                        await connection.execute(f"CREATE DATABASE {DATABASE}")
+                finally:
+                    await connection.close()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await asyncio.sleep(0.02)
                 continue
-            try:
-                if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
-                    await connection.execute(f"CREATE DATABASE {DATABASE}")
-            finally:
-                await connection.close()
             return True
-        self.port = 0  # it was taken meanwhile, or the server of a process that just died still shuts down
         return False
+
+    async def _revive(self) -> None:
+        """Start the server again whenever it has ended without being told to. Its clients see a database that is away
+        for a moment, and one that is away for long where it does not start any more."""
+        logger = structlog.get_logger()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if self._process is None or self._process.poll() is None:
+                continue
+            logger.error("PostgreSQL ended; it is started again", log=self._log_tail())
+            delay = _LOOK_EVERY
+            while not await self._try_start():
+                # What is left of the server that died may hold its memory and its port for a moment.
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, 5.0)
+                if delay == 5.0:
+                    logger.error("PostgreSQL does not start", log=self._log_tail())
+            logger.warning("PostgreSQL is back", port=self.port)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         # On the calling thread: the kernel ends the server when the thread that started it ends.
@@ -249,6 +274,13 @@ class EmbeddedPostgres:
             return self._logfile.read_text(errors="replace")[-500:].strip()
         except FileNotFoundError:
             return "no log was written"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def url_of_running(folder: Path) -> str | None:

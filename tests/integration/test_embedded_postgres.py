@@ -1,0 +1,70 @@
+"""The embedded PostgreSQL: it comes back where it was when it dies, and goes when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from shared.database.embedded import EmbeddedPostgres
+from shared.errors import RapportError
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[EmbeddedPostgres]:
+    with tempfile.TemporaryDirectory(prefix="rapport-test-") as folder:
+        Path(folder).chmod(0o755)
+        async with EmbeddedPostgres(Path(folder) / "postgres") as server:
+            yield server
+
+
+async def asked(url: str, question: str) -> object:
+    """The answer, once the server gives one."""
+    while True:
+        try:
+            connection = await asyncpg.connect(url)
+        except (OSError, asyncpg.PostgresError):
+            await asyncio.sleep(0.02)
+            continue
+        try:
+            return await connection.fetchval(question)
+        finally:
+            await connection.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL])
+async def test_a_server_that_dies_is_back_at_its_port_with_what_was_committed(
+    server: EmbeddedPostgres, how: signal.Signals
+) -> None:
+    url, pid = server.url, server.pid
+    assert pid is not None
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+    os.kill(pid, how)
+    assert await asked(url, "SELECT n FROM kept") == 42
+    assert server.pid != pid
+    connection.terminate()
+
+
+async def test_a_server_that_is_stopped_while_it_comes_back_stays_stopped(server: EmbeddedPostgres) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    while server.pid is not None and os.path.exists(f"/proc/{server.pid}/exe"):
+        await asyncio.sleep(0.01)
+    await server.stop()
+    assert server.pid is None
+    with pytest.raises(OSError, match=r"[Cc]onnect"):
+        await asyncpg.connect(host="127.0.0.1", port=server.port, user="rapport", database="rapport")
+
+
+async def test_a_second_server_over_the_same_folder_is_refused(server: EmbeddedPostgres) -> None:
+    with pytest.raises(RapportError, match="in use by another Rapport"):
+        await EmbeddedPostgres(server.folder).start()
+    assert await asked(server.url, "SELECT 1") == 1
