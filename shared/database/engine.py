@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -11,11 +12,12 @@ from urllib.parse import urlsplit
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.errors import RapportError, Unavailable
 
-# What asyncpg raises when the server is away, is stopping, or cut us off: the same call may succeed later.
+# What is raised when the server is away, is stopping, changes under us or cut us off: the same call may succeed later.
 TRANSIENT: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
@@ -27,6 +29,10 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    PoolExhausted,
 )
 
 
@@ -76,15 +82,18 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection in autocommit, as asyncpg has it. One that broke is thrown away, not put back."""
+        """A connection in autocommit, as asyncpg has it. One that broke, or may have, is thrown away, not put back."""
         async with self.engine.connect() as connection:
             raw = await connection.get_raw_connection()
             driver = raw.driver_connection
             assert driver is not None
             try:
                 yield driver
-            except BaseException:
-                if driver.is_closed() or driver.is_in_transaction():
+            except BaseException as error:
+                # Cut off while it waited for an answer, the driver does not know yet what that will be: a BEGIN may
+                # still come to pass, and everything later would run, and be lost, inside that transaction.
+                cut_off = isinstance(error, (asyncio.CancelledError, TimeoutError))
+                if cut_off or driver.is_closed() or driver.is_in_transaction():
                     driver.terminate()
                     raw.invalidate()
                 raise

@@ -1,0 +1,81 @@
+"""Connections: none goes back to the pool in the middle of something."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import asyncpg
+import pytest
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+
+from shared.database.engine import Database, is_transient
+
+
+async def test_work_that_is_cancelled_anywhere_leaves_no_transaction_open(database_url: str) -> None:
+    database = Database(database_url, size=2)
+
+    async def work() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(1)")
+
+    for steps in range(120):
+        task = asyncio.create_task(work())
+        for _ in range(steps % 40):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.0001 * (steps % 7))
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        async with database.connect() as connection:
+            await connection.fetchval("SELECT 1")
+            assert not connection.is_in_transaction(), steps
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long_leaves_no_transaction_open(database: Database) -> None:
+    with pytest.raises(TimeoutError):
+        async with database.connect() as connection:
+            await connection.execute("BEGIN; SELECT pg_sleep(10)", timeout=0.05)
+    async with database.connect() as connection:
+        await connection.fetchval("SELECT 1")
+        assert not connection.is_in_transaction()
+
+
+async def test_connections_that_the_server_ended_are_not_handed_out(database_url: str) -> None:
+    database = Database(database_url, size=4)
+    both_in_use = asyncio.Barrier(4)
+
+    async def use() -> None:
+        async with database.connect() as connection:
+            await connection.fetchval("SELECT 1")
+            await both_in_use.wait()
+
+    await asyncio.gather(*(use() for _ in range(4)))
+    other = await asyncpg.connect(database_url)
+    ended = await other.fetch(
+        "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await other.close()
+    assert len(ended) == 4
+    await asyncio.sleep(0.05)
+    await asyncio.gather(*(use() for _ in range(4)))
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PoolExhausted(),
+        asyncpg.ReadOnlySQLTransactionError("the server became a standby"),
+        asyncpg.InvalidCachedStatementError("a migration changed the table"),
+        asyncpg.CannotConnectNowError("the database system is starting up"),
+    ],
+)
+def test_trouble_that_passes_is_no_fault_of_a_record(error: Exception) -> None:
+    assert is_transient(error)
+
+
+def test_a_value_that_does_not_fit_is_no_trouble_that_passes() -> None:
+    assert not is_transient(asyncpg.DataError("invalid input for query argument $1"))
