@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -21,13 +20,21 @@ from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, Story, key_text
 from services.journeys.store import Changes, StoredCustomer, Tally
 from services.journeys.triggers import Declined, Triggers, admit, enters_again, entry, forgotten_at, left_of
-from shared.contracts import customers as contract
 from shared.contracts import streams
-from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
+from shared.contracts.customers import (
+    VERSION,
+    Activation,
+    Customer,
+    CustomerRecord,
+    CustomerUpdated,
+    DateReached,
+    Tick,
+)
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRequested
 from shared.language.playbook import Journey, Playbook
 from shared.processing.playbooks import PlaybookShelf
-from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
+from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.records import decoder
 from shared.telemetry import ENROLLMENTS_BEGUN, ENROLLMENTS_ENDED, ENTRIES_DECLINED
 
 SERVICE = "journeys"
@@ -36,7 +43,7 @@ WAKE = "wake"
 
 _SILENCE = timedelta(seconds=1)
 _SWEEP = 1000
-_decode = msgspec.json.Decoder(CustomerRecord).decode
+_decode = decoder(streams.CUSTOMERS, CustomerRecord, VERSION)
 _encode = msgspec.json.Encoder().encode
 _decode_customer = msgspec.json.Decoder(Customer).decode
 _decode_story = msgspec.msgpack.Decoder(Story).decode
@@ -55,10 +62,6 @@ class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _decode_memo = msgspec.msgpack.Decoder(Memo).decode
-
-
-class _Version(msgspec.Struct):
-    v: int = 1
 
 
 class Person:
@@ -442,16 +445,7 @@ class Journeys:
         self._triggers: dict[str, Triggers] = {}
 
     def decode(self, key: str, value: bytes) -> CustomerRecord:
-        try:
-            message: CustomerRecord = _decode(value)
-        except msgspec.DecodeError as error:
-            with suppress(msgspec.DecodeError):
-                version = msgspec.json.decode(value, type=_Version).v
-                if version > contract.VERSION:
-                    raise _newer(version) from None
-            raise Poison(f"customers, key {key!r}: {error}. Look at what wrote this record.") from None
-        if message.v > contract.VERSION:
-            raise _newer(message.v)
+        message: CustomerRecord = _decode(key, value)
         return message
 
     def as_of(self, message: CustomerRecord) -> datetime:
@@ -517,9 +511,3 @@ class Journeys:
             after = await lane.transact(wake)
             if not after:
                 return
-
-
-def _newer(version: int) -> NewerContract:
-    return NewerContract(
-        f"customers: version {version} is newer than {contract.VERSION}, the newest that this release knows. Update it."
-    )

@@ -9,24 +9,18 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from services.mailer import outcomes, store
 from services.mailer.consent import Decision, merge, normalise
 from services.mailer.outcomes import Ended
 from services.mailer.sending import NO_PLAYBOOK, RELEASE, Sending
 from services.mailer.store import Message, Person
-from shared.contracts import messages as contract
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
-from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
-from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
+from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
+from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.records import decoder
 
-_decode: Callable[[bytes], MessageRecord] = msgspec.json.Decoder(MessageRecord).decode
-
-
-class _Version(msgspec.Struct):
-    v: int = 0
+_decode = decoder(streams.MESSAGES, MessageRecord, VERSION)
 
 
 class Mailer:
@@ -39,17 +33,7 @@ class Mailer:
         self._sending = sending
 
     def decode(self, key: str, value: bytes) -> MessageRecord:
-        try:
-            message = _decode(value)
-            version = message.v
-        except msgspec.MsgspecError as error:
-            version = _version(value)
-            if version <= contract.VERSION:
-                raise Poison(f"{streams.MESSAGES}: {error}.") from error
-        if version > contract.VERSION:
-            raise NewerContract(
-                f"{streams.MESSAGES}: a record of version {version}; this release knows {contract.VERSION}. Upgrade it."
-            )
+        message: MessageRecord = _decode(key, value)
         return message
 
     def as_of(self, message: MessageRecord) -> datetime:
@@ -186,10 +170,3 @@ class MailerBatch:
 
 def _decision(decision: ConsentDecision) -> Decision:
     return Decision(decision.topic, decision.subscribed, decision.decided_at.astimezone(UTC), decision.source)
-
-
-def _version(value: bytes) -> int:
-    try:
-        return msgspec.json.decode(value, type=_Version).v
-    except msgspec.MsgspecError:
-        return 0

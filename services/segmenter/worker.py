@@ -20,7 +20,8 @@ from shared.contracts.events import MAX_HOPS, VERSION, Activation, Event, EventR
 from shared.contracts.streams import CUSTOMERS, EVENTS
 from shared.language.aggregates import Aggregate
 from shared.language.playbook import Playbook
-from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
+from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.records import decoder
 from shared.telemetry import SEGMENTER_CHANGES, SEGMENTER_EVENTS, SEGMENTER_SWEPT
 
 FLIP = "flip"
@@ -38,14 +39,7 @@ _SEEN_MARGIN = timedelta(hours=2)
 """How far ahead of ours the clock of whoever received an event may be."""
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(EventRecord).decode
-
-
-class _Versioned(msgspec.Struct):
-    v: int = 1
-
-
-_decode_version = msgspec.json.Decoder(_Versioned).decode
+_decode = decoder(EVENTS, EventRecord, VERSION)
 
 
 class Memo(msgspec.Struct, array_like=True, frozen=True):
@@ -86,18 +80,7 @@ class SegmenterProcessor:
         self._swept: dict[int, tuple[bytes, datetime | None]] = {}
 
     def decode(self, key: str, value: bytes) -> EventRecord:
-        try:
-            record: EventRecord = _decode(value)
-        except msgspec.DecodeError as error:
-            try:
-                version = _decode_version(value).v
-            except msgspec.DecodeError:
-                version = VERSION
-            if version > VERSION:
-                raise NewerContract(f"events of version {version} need a newer release than this one.") from None
-            raise Poison(f"not a record of events: {error}") from None
-        if record.v > VERSION:
-            raise NewerContract(f"events of version {record.v} need a newer release than this one.")
+        record: EventRecord = _decode(key, value)
         return record
 
     def as_of(self, message: EventRecord) -> datetime:
