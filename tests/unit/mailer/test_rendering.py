@@ -197,7 +197,5 @@ def test_languages_of_customers_do_not_fill_the_memory() -> None:
 
 def test_preheader_stands_first_and_hidden_and_escaped() -> None:
     mail = rendered(preheader="Less < more, {{ traits.first_name }}", asked={"traits": {"first_name": "<A>"}})
-    assert re.search(
-        r"<body[^>]*><div style=\"[^\"]*display:\s*none[^\"]*\">Less &lt; more, &lt;A&gt; ", mail.html
-    )
+    assert re.search(r"<body[^>]*><div style=\"[^\"]*display:\s*none[^\"]*\">Less &lt; more, &lt;A&gt; ", mail.html)
     assert "Less" not in rendered(text=None, preheader="Less").text
