@@ -77,7 +77,7 @@ def may_read(read_keys: str) -> Callable[[Request], None]:
     `read_keys` are their SHA-256 hashes, separated by commas. 401 without a key, 403 with another one: a write key,
     which lies in every shop's configuration, reads nothing.
     """
-    hashes = [one.strip() for one in read_keys.split(",") if one.strip()]
+    hashes = [one.strip().lower() for one in read_keys.split(",") if one.strip()]
 
     def check(request: Request) -> None:
         key = _shown_key(request.headers.get("authorization", ""))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Header, Query, Response
+from fastapi import Depends, FastAPI, Query, Response
 from pydantic import BaseModel
 
 from services.segmenter import consent, history, store
@@ -17,9 +17,8 @@ from services.segmenter.history import Kind
 from services.segmenter.profile import Profile
 from services.segmenter.store import Told
 from shared.contracts.streams import partition_of
-from shared.database.engine import Database, is_transient
-from shared.http import error, face
-from shared.security import hash_key, same
+from shared.database.engine import Database
+from shared.http import error, face, may_read
 
 MOST_ROWS = 200
 
@@ -93,35 +92,22 @@ class CustomerPage(BaseModel):
     timeline: Timeline
 
 
-def create(
-    database: Database, partitions: int, read_keys: Collection[str], ready: Callable[[], Awaitable[list[str]]]
-) -> FastAPI:
-    """`read_keys` are hashes (`shared.security.hash_key`)."""
+def create(database: Database, partitions: int, read_keys: str, ready: Callable[[], Awaitable[list[str]]]) -> FastAPI:
     app = face("Rapport segmenter", "Profiles, stages and segments of customers.", ready)
 
     @app.get(
         "/v1/customers/{key:path}",
         tags=["customers"],
+        dependencies=[Depends(may_read(read_keys))],
         response_model=CustomerPage,
-        responses={400: {}, 401: {}, 404: {}, 503: {}},
+        responses={400: {}, 401: {}, 403: {}, 404: {}, 503: {}},
     )
     async def customer(
         key: str,
         limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="How many rows of the timeline.")] = 50,
         before: Annotated[str | None, Query(description="`next` of the page after this one.")] = None,
-        authorization: Annotated[
-            str | None, Header(description="`Bearer <read key>`, or Basic with it as user.")
-        ] = None,
     ) -> Response:
         """Profile, stage, segments and timeline of the customer with this key (user id, else anonymous id)."""
-        given = _given_key(authorization)
-        if given is None:
-            message = "this needs a read key. Send it as Authorization: Bearer <key>, or as the user of Basic."
-            return error(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
-        hashed = hash_key(given)
-        if not any(same(hashed, allowed) for allowed in read_keys):
-            message = "this is no read key. Use one that RAPPORT_READ_KEYS has the hash of; write keys only write."
-            return error(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
         place = None
         if before is not None:
             place = _read_place(before)
@@ -130,14 +116,9 @@ def create(
         if "\0" in key:
             return error(404, "not_found", "no customer has a NUL character in the key.")
         partition = partition_of(key, partitions)
-        try:
-            async with database.connect() as connection:
-                profile = await store.profile(connection, partition, key)
-                rows = await store.timeline(connection, partition, key, place, limit + 1) if profile else []
-        except Exception as failure:
-            if not is_transient(failure):
-                raise
-            return error(503, "unavailable", "the database is away. Try again.", {"Retry-After": "1"})
+        async with database.connect() as connection:
+            profile = await store.profile(connection, partition, key)
+            rows = await store.timeline(connection, partition, key, place, limit + 1) if profile else []
         if profile is None:
             return error(404, "not_found", f"no customer has the key {key!r}.")
         body = _encode_json(_page(key, profile, rows, limit))
@@ -201,19 +182,6 @@ def _row(row: Told) -> dict[str, Any]:
             changed["address_before"] = changes.address_before or None
         told["changed"] = changed
     return told
-
-
-def _given_key(authorization: str | None) -> str | None:
-    scheme, _, value = (authorization or "").partition(" ")
-    value = value.strip()
-    if scheme.lower() == "bearer":
-        return value or None
-    if scheme.lower() == "basic":
-        try:
-            return base64.b64decode(value, validate=True).decode().partition(":")[0] or None
-        except (binascii.Error, UnicodeDecodeError):
-            return None
-    return None
 
 
 def _written_place(row: Told) -> str:

@@ -27,7 +27,7 @@ class Segmenter:
         if runtime.database is None:
             raise RapportError("segmenter needs a database. Set DATABASE_URL.")
         self._worker = Worker(runtime, SegmenterProcessor(PlaybookShelf()), settings)
-        self.app: FastAPI = create(runtime.database, runtime.log.partitions, settings.hashed_read_keys, self.ready)
+        self.app: FastAPI = create(runtime.database, runtime.log.partitions, settings.read_keys, self.ready)
 
     async def start(self) -> None:
         await self._worker.start()

@@ -168,7 +168,7 @@ async def test_nobody_reads_without_a_read_key_and_errors_say_what_to_do(shop: S
     await shop.updates("ann", 1)
     for response, status, code in [
         (await shop.get("/v1/customers/ann", None), 401, "unauthorized"),
-        (await shop.get("/v1/customers/ann", "another-key"), 401, "unauthorized"),
+        (await shop.get("/v1/customers/ann", "another-key"), 403, "forbidden"),
         (await shop.get("/v1/customers/nobody"), 404, "not_found"),
         (await shop.get("/v1/customers/a%00b"), 404, "not_found"),
         (await shop.get("/v1/customers/ann?before=zzz"), 400, "invalid"),
