@@ -85,6 +85,7 @@ def up(
             _out.print(
                 f"  customers       {running.address}/segmenter/v1/customers/KEY   read key {running.read_key}",
                 highlight=False,
+                soft_wrap=True,
             )
             if smtp == embedded.INBOX:
                 _out.print(f"  read the mails  {running.address}/mailer/inbox", highlight=False, soft_wrap=True)

@@ -29,7 +29,6 @@ from shared.database.engine import Database, is_transient
 from shared.database.migrations import Migrations, behind
 from shared.errors import RapportError
 from shared.log import postgres
-from shared.log.kafka import KafkaLog
 from shared.log.port import Log
 from shared.processing.installation import open_installation
 from shared.runtime import Runtime, Service
@@ -110,6 +109,9 @@ def visited(data: Path) -> Settings:
 
 def open_log(settings: Settings, database: Database | None) -> Log:
     if settings.kafka_bootstrap_servers:
+        # Not at the top: a process without Kafka starts sooner and smaller.
+        from shared.log.kafka import KafkaLog
+
         return KafkaLog(settings.kafka_bootstrap_servers, settings.partitions, prefix=settings.kafka_topic_prefix)
     if database is None:
         raise RapportError("neither KAFKA_BOOTSTRAP_SERVERS nor DATABASE_URL is set: there is nowhere to keep events.")
