@@ -13,19 +13,19 @@ from services.journeys.enrollment import Enrollment, Entry
 from shared.contracts.customers import Customer
 from shared.language.expressions import Scope
 from shared.language.playbook import Playbook
+from shared.language.variables import CustomerFields
 
 
-def about(customer: Customer) -> dict[str, Any]:
-    """What expressions and templates know as `customer`."""
-    return {
-        "key": customer.key,
-        "stage": customer.stage,
-        "segments": customer.segments,
-        "first_seen": customer.first_seen,
-        "last_seen": customer.last_seen,
-        "locale": customer.locale,
-        "timezone": customer.timezone,
-    }
+def about(customer: Customer) -> CustomerFields:
+    return CustomerFields(
+        key=customer.key,
+        stage=customer.stage,
+        segments=customer.segments,
+        first_seen=customer.first_seen,
+        last_seen=customer.last_seen,
+        locale=customer.locale,
+        timezone=customer.timezone,
+    )
 
 
 def scope(

@@ -20,6 +20,7 @@ from shared.language.bodies import BodyKind, Source, compile_body
 from shared.language.locales import fallbacks, tidy
 from shared.language.playbook import Message, Playbook
 from shared.language.templating import Rendition, TemplateInvalid, compile_template, render
+from shared.language.variables import BrandFields, MessageFields, TemplateVariables
 from shared.walltime import zone_of
 
 _MAX_SUBJECT = 500
@@ -73,16 +74,16 @@ class Renderer:
         self.playbook = playbook
         self.links = links
         brand = playbook.brand
-        self._brand = {
-            "name": brand.name,
-            "sender": brand.sender,
-            "reply_to": brand.reply_to,
-            "postal_address": brand.postal_address,
-            "timezone": brand.timezone,
-            "locale": brand.locale,
-            "currency": brand.currency,
-            "urls": dict(brand.urls),
-        }
+        self._brand = BrandFields(
+            name=brand.name,
+            sender=brand.sender,
+            reply_to=brand.reply_to,
+            postal_address=brand.postal_address,
+            timezone=brand.timezone,
+            locale=brand.locale,
+            currency=brand.currency,
+            urls=dict(brand.urls),
+        )
         self._home = tuple(fallbacks(brand.locale))
         self._compiled: dict[tuple[str, tuple[str, ...]], _Compiled | RenderingFailed] = {}
 
@@ -92,17 +93,17 @@ class Renderer:
         data = request.data
         topic = self.playbook.topics.get(request.topic)
         unsubscribe_url = self.links.unsubscribe(request.id)
-        variables: dict[str, Any] = {
-            **(data.get("with") or {}),
-            "customer": data.get("customer") or {},
-            "traits": data.get("traits") or {},
-            "trigger": data.get("trigger") or {},
-            "key": data.get("key"),
-            "brand": self._brand,
-            "urls": self._brand["urls"],
-            "message": {"id": request.id, "name": request.message, "topic": topic.title if topic else request.topic},
-            "unsubscribe_url": unsubscribe_url,
-        }
+        standard = TemplateVariables(
+            customer=data.get("customer") or {},
+            traits=data.get("traits") or {},
+            trigger=data.get("trigger") or {},
+            key=data.get("key"),
+            brand=self._brand,
+            urls=self._brand["urls"],
+            message=MessageFields(id=request.id, name=request.message, topic=topic.title if topic else request.topic),
+            unsubscribe_url=unsubscribe_url,
+        )
+        variables: dict[str, Any] = {**(data.get("with") or {}), **standard}
         locale = self._voice(compiled.language, request.locale)
         targets = _Targets(lambda number: self.links.click(request.id, number), unsubscribe_url)
         rendition = Rendition(

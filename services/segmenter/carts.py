@@ -14,18 +14,13 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from shared.contracts.events import Event
+from shared.contracts.events import CART_EMPTIED, CART_UPDATED, SEGMENTER_SOURCE, Event
 
 PRODUCT_ADDED = "Product Added"
 PRODUCT_REMOVED = "Product Removed"
 ORDER_COMPLETED = "Order Completed"
-CART_UPDATED = "Cart Updated"
-CART_EMPTIED = "Cart Emptied"
 
 CAUSES = frozenset({PRODUCT_ADDED, PRODUCT_REMOVED, ORDER_COMPLETED})
-
-SOURCE = "rapport/segmenter"
-"""The source of the events that are derived here."""
 
 FORGOTTEN = timedelta(days=30)
 """A cart that nobody touched for so long is not added to: the next product opens another."""
@@ -167,7 +162,7 @@ def _contents(cart: Cart) -> dict[str, Any]:
 def _derived(cause: Event, name: str, properties: Mapping[str, Any]) -> Event:
     return Event(
         id=str(uuid5(_NAMESPACE, f"{cause.source}\0{cause.id}\0{name}")),
-        source=SOURCE,
+        source=SEGMENTER_SOURCE,
         key=cause.key,
         name=name,
         user_id=cause.user_id,

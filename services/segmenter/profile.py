@@ -35,6 +35,7 @@ from shared.language.aggregates import observe
 from shared.language.expressions import Scope
 from shared.language.flips import next_flip
 from shared.language.values import reach
+from shared.language.variables import CustomerFields
 from shared.walltime import known_zone
 
 OUR_OWN_DOING = frozenset({EMAIL_SENT, EMAIL_SKIPPED, EMAIL_FAILED, EMAIL_UNKNOWN, EMAIL_BOUNCED})
@@ -409,15 +410,15 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
     if not mask:
         return _NOTHING
     members = set(after.segments)
-    about = {
-        "key": key,
-        "stage": after.stage,
-        "segments": after.segments,
-        "first_seen": after.first_seen,
-        "last_seen": after.last_seen,
-        "locale": after.locale,
-        "timezone": after.timezone,
-    }
+    about = CustomerFields(
+        key=key,
+        stage=after.stage,
+        segments=after.segments,
+        first_seen=after.first_seen,
+        last_seen=after.last_seen,
+        locale=after.locale,
+        timezone=after.timezone,
+    )
     scope = Scope(
         now=now,
         traits=after.traits,

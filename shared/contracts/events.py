@@ -19,8 +19,12 @@ EMPTY = msgspec.Raw(b"{}")
 
 CallType = Literal["track", "identify", "page", "screen", "group", "alias"]
 
+SEGMENTER_SOURCE = "rapport/segmenter"
 MAILER_SOURCE = "rapport/mailer"
-JOURNEYS_SOURCE = "rapport/journeys"
+
+# What segmenter derives from the products that come and go, where the shop does not report its carts.
+CART_UPDATED = "Cart Updated"
+CART_EMPTIED = "Cart Emptied"
 
 # What mailer reports, named after Segment's email events; the last four are Rapport's own.
 # https://segment.com/docs/connections/spec/email/

@@ -29,6 +29,7 @@ from shared.language.syntax import (
     walk,
 )
 from shared.language.syntax import Literal as Constant
+from shared.language.variables import CUSTOMER
 
 Catalogue = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """An event's name to its properties, each as JSON Schema."""
@@ -46,7 +47,6 @@ LATER_FUNCTIONS: Final = frozenset({"list", "median_gap"})
 
 ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "vars", "now"})
 LATER_ROOTS: Final = frozenset({"item"})
-CUSTOMER_FIELDS: Final = ("key", "stage", "segments", "first_seen", "last_seen", "locale", "timezone")
 LATER_CUSTOMER_FIELDS: Final = frozenset({"spend_percentile"})
 
 _FIELD_NEEDED: Final = frozenset({"sum", "avg", "min", "max"})
@@ -435,7 +435,7 @@ class Analysis:
 
     def customer_field(self, node: Name, path: tuple[str, ...]) -> Kind:
         if not path:
-            known = ", ".join(CUSTOMER_FIELDS)
+            known = ", ".join(CUSTOMER)
             self.error(
                 node, "name", '"customer" needs a field.', f"There are {known}. What the shop told is in traits."
             )
@@ -443,8 +443,8 @@ class Analysis:
         first = path[0]
         if first in LATER_CUSTOMER_FIELDS:
             self.error(node, "later", f'"customer.{first}" comes later.', "Compare sum(...) with a number for now.")
-        elif first not in CUSTOMER_FIELDS:
-            meant = closest(first, CUSTOMER_FIELDS)
+        elif first not in CUSTOMER:
+            meant = closest(first, CUSTOMER)
             remedy = f"Did you mean customer.{meant}?" if meant else f"What the shop told is in traits: traits.{first}."
             self.error(node, "name", f'"customer" has no "{first}".', remedy)
         elif len(path) > 1:

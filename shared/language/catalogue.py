@@ -8,13 +8,9 @@ from typing import Any
 
 from shared.contracts import events as contracts
 
-CART_UPDATED = "Cart Updated"
-CART_EMPTIED = "Cart Emptied"
-
 _TEXT: Mapping[str, Any] = {"type": "string"}
 _NUMBER: Mapping[str, Any] = {"type": "number"}
 _CART = {"cart_id": _TEXT, "total": _NUMBER, "currency": _TEXT, "products": {"type": "array", "items": {}}}
-_OUTCOME = dict.fromkeys(("message_id", "message", "journey", "enrollment", "step", "topic"), _TEXT)
 
 OWN: Mapping[str, Mapping[str, Any] | None] = {
     contracts.EMAIL_SENT: None,
@@ -35,7 +31,7 @@ USUAL = (
     "Checkout Started", "Checkout Step Viewed", "Checkout Step Completed", "Payment Info Entered", "Order Completed",
     "Order Updated", "Order Cancelled", "Order Refunded", "Coupon Entered", "Coupon Applied", "Coupon Denied",
     "Coupon Removed", "Product Added to Wishlist", "Product Reviewed", "Product Shared", "Cart Shared",
-    CART_UPDATED, CART_EMPTIED,
+    contracts.CART_UPDATED, contracts.CART_EMPTIED,
 )  # fmt: skip
 """Names of Segment's e-commerce spec, for the nearest word. https://segment.com/docs/connections/spec/ecommerce/v2/"""
 
@@ -52,8 +48,8 @@ class Catalogue:
 
     def derive_carts(self) -> None:
         """Adds what Rapport makes of cart events where `carts: derived`."""
-        self.events.setdefault(CART_UPDATED, _CART)
-        self.events.setdefault(CART_EMPTIED, {"cart_id": _TEXT})
+        self.events.setdefault(contracts.CART_UPDATED, _CART)
+        self.events.setdefault(contracts.CART_EMPTIED, {"cart_id": _TEXT})
         ordered = self.events.get("Order Completed")
         if ordered is not None and "cart_id" not in ordered:
             self.events["Order Completed"] = {**ordered, "cart_id": _TEXT}

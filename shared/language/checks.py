@@ -70,8 +70,9 @@ from shared.language.source import (
     parse,
 )
 from shared.language.source import plain as plain_data
-from shared.language.templates import STANDARD, MessageTemplates, Sender, TemplateFile, check_names, examine
+from shared.language.templates import MessageTemplates, Sender, TemplateFile, check_names, examine
 from shared.language.templating import GLOBALS
+from shared.language.variables import STANDARD
 
 DAY = timedelta(days=1)
 T = TypeVar("T", bound=Section)
@@ -496,7 +497,7 @@ class _Check:
                 for file, path in sorted(paths.items()):
                     if file != "message.yaml":
                         self.read_template(message, locale, file, path)
-                if {"body.mjml", "body.html"} <= set(paths):
+                if set(paths) >= _BODIES:
                     text = "this message has body.mjml and body.html."
                     self.report(Problem(paths["body.html"], 1, 1, text, "Keep one of them."))
             own = self.brand.locale if self.brand is not None else "en"
@@ -504,7 +505,7 @@ class _Check:
             if "subject.txt" not in default:
                 text = "this message has no subject."
                 self.report(Problem(f"{folder}/subject.txt", 1, 1, text, "Write it into this file."))
-            if not {"body.mjml", "body.html"} & set(default):
+            if not _BODIES & set(default):
                 text = "this message has no body."
                 self.report(Problem(f"{folder}/body.mjml", 1, 1, text, "Write body.mjml or body.html."))
 

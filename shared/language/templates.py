@@ -13,14 +13,7 @@ from shared.language.bodies import BodyKind, compile_body
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
 from shared.language.source import line_starts
 from shared.language.templating import GLOBALS, TemplateInvalid, compile_template, environment
-
-CUSTOMER = ("key", "stage", "segments", "first_seen", "last_seen", "locale", "timezone")
-BRAND = (
-    "name", "sender", "reply_to", "postal_address", "timezone", "locale", "currency", "urls",
-)  # fmt: skip
-MESSAGE = ("id", "name", "topic")
-STANDARD = ("customer", "traits", "trigger", "key", "brand", "urls", "message", "unsubscribe_url")
-"""The names that every template knows; the others come from the step that sends it, under `with`."""
+from shared.language.variables import BRAND, CUSTOMER, MESSAGE, STANDARD
 
 
 @dataclass(frozen=True, slots=True)

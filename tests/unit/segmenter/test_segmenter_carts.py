@@ -10,8 +10,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.segmenter.carts import CART_EMPTIED, CART_UPDATED, MOST_LINES, Cart, Followed, follow
-from shared.contracts.events import Event
+from services.segmenter.carts import MOST_LINES, Cart, Followed, follow
+from shared.contracts.events import CART_EMPTIED, CART_UPDATED, Event
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LAMP = {"product_id": "lamp", "name": "Lamp", "price": 49.9, "currency": "EUR"}
