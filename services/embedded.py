@@ -115,8 +115,9 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         read_key = options.read_key or keys.get("read")
         values["read_keys"] = hash_key(read_key)
         public = (options.public_url or server.address).rstrip("/") + "/mailer"
+        taking = IngestSettings.read(**values)
         services: dict[str, Service] = {
-            "ingest": ingest.build(runtime, IngestSettings.read(**values), GivenSources({"shop": [write_key]})),
+            "ingest": ingest.build(runtime, taking, GivenSources({"shop": [write_key]}, taking.rate)),
             "segmenter": segmenter.build(runtime, SegmenterSettings.read(**values)),
             "journeys": journeys.build(runtime, JourneysSettings.read(**values)),
             "mailer": mailer.build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -18,7 +19,7 @@ from services.ingest.calls import BATCH, CALLS, MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from services.ingest.documentation import document
 from services.ingest.reading import open_batch, unpack, written_key
 from services.ingest.refusals import Rejection
-from services.ingest.sources import Sources
+from services.ingest.sources import Sources, Writer
 from shared.clock import Clock
 from shared.contracts.events import Event, Refused
 from shared.contracts.streams import partition_of
@@ -49,7 +50,7 @@ _PREFLIGHT = [
     (b"access-control-allow-headers", b"authorization, content-type, content-encoding, traceparent"),
     (b"access-control-max-age", b"86400"),
 ]
-_RETRY_AFTER = b"2"
+_RETRY_AFTER = 2
 """Seconds. Longer than a leader election or a restart of PostgreSQL usually takes; the clients wait and go on."""
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -130,15 +131,18 @@ class Intake:
         headers = _headers(raw_headers)
         if headers.packed not in (b"", b"gzip", b"x-gzip", b"identity"):
             return _refuse(Rejection("unsupported_encoding", "The body is packed in another way than gzip. Use gzip."))
-        source = None
+        writer = None
         if headers.key is not None:
-            source = self._sources.find(headers.key)
-            if source is None:
+            writer = self._sources.find(headers.key)
+            if writer is None:
                 return _refuse(_UNKNOWN_KEY)
+            # Nothing is read of what could not be taken: the larger its body, the more that spares.
+            if limited := self._limited(writer, 0):
+                return _refuse(limited)
         body = await self._body(headers.length, receive)
         if not isinstance(body, bytes):
             return body and _refuse(body)
-        post = self._read(call, source, headers.trace, body)
+        post = self._read(call, writer, headers.trace, body)
         if isinstance(post, Rejection):
             return _refuse(post)
         done = self._batches.append(post.entries)
@@ -176,30 +180,46 @@ class Intake:
         finally:
             self._batches.release(held)
 
-    def _read(self, call: Definition | None, source: str | None, trace: str | None, packed: bytes) -> _Post | Rejection:
+    def _limited(self, writer: Writer, events: int) -> Rejection | None:
+        """Why these events of a write key may not come now; None where they may, and are counted."""
+        if writer.bucket is None:
+            return None
+        wait = writer.bucket.take(events, self._clock.now())
+        if not wait:
+            return None
+        rate = f"{writer.bucket.rate.events:g} events a second"
+        return Rejection(
+            "rate_limited", f"This write key may post {rate}. Wait {wait:.1f} s, then send it again.", wait=wait
+        )
+
+    def _read(
+        self, call: Definition | None, writer: Writer | None, trace: str | None, packed: bytes
+    ) -> _Post | Rejection:
         """Everything between the last byte of the request and the log; nothing here waits."""
         now = self._clock.now()
         body = unpack(packed)
         if isinstance(body, Rejection):
-            return self._kept(packed, body, source, now, trace)
+            return self._kept(packed, body, writer, now, trace)
         if call is None:
             posted = open_batch(body)
             if isinstance(posted, Rejection):
-                return self._kept(body, posted, source, now, trace)
+                return self._kept(body, posted, writer, now, trace)
             items, key = posted.items, posted.write_key
             envelope = Envelope("", now, instant(posted.sent_at), posted.context, posted.integrations)
         elif len(body) > MAX_EVENT_BYTES:
             return Rejection("event_too_large", f"The event has {len(body)} bytes; {MAX_EVENT_BYTES} are allowed.")
         else:
-            items, key = [body], None if source else written_key(body)
+            items, key = [body], None if writer else written_key(body)
             envelope = Envelope("", now)
-        if source is None:
+        if writer is None:
             if key is None or isinstance(key, Rejection):
                 return key or _MISSING_KEY
-            source = self._sources.find(key) if type(key) is str else None
-            if source is None:
+            writer = self._sources.find(key) if type(key) is str else None
+            if writer is None:
                 return _UNKNOWN_KEY
-        return self._admit(items, call, envelope._replace(source=source), trace)
+        if limited := self._limited(writer, len(items)):
+            return limited
+        return self._admit(items, call, envelope._replace(source=writer.source), trace)
 
     def _admit(self, items: list[bytes], call: Definition | None, envelope: Envelope, trace: str | None) -> _Post:
         """The good events, and the bad ones with their bytes and the reason, each for its partition."""
@@ -218,15 +238,17 @@ class Intake:
         return _Post(entries, envelope.source, len(items) - len(rejected), rejected, refused)
 
     def _kept(
-        self, body: bytes, why: Rejection, source: str | None, now: datetime, trace: str | None
+        self, body: bytes, why: Rejection, writer: Writer | None, now: datetime, trace: str | None
     ) -> _Post | Rejection:
         """A body in which no event can be found, kept as a whole, since clients throw away what is answered 400.
 
         Not what is merely too large, nor where the body was to say whose it is: that cannot be known now."""
-        if source is None or why.status != 400:
+        if writer is None or why.status != 400:
             return why
-        entry = _refused(body, why, source, now, trace)
-        return _Post({partition_of(source, self._partitions()): [entry]}, source, 0, [(0, why)], why)
+        if limited := self._limited(writer, 1):
+            return limited
+        entry = _refused(body, why, writer.source, now, trace)
+        return _Post({partition_of(writer.source, self._partitions()): [entry]}, writer.source, 0, [(0, why)], why)
 
 
 def create(sources: Sources, batches: OpenBatches, clock: Clock, partitions: Callable[[], int], ready: Ready) -> Intake:
@@ -292,8 +314,9 @@ def _taken(post: _Post) -> Answer:
 def _refuse(why: Rejection) -> Answer:
     INGEST_REQUESTS.labels(why.code).inc()
     headers = _HEADERS
-    if why.status == 503:
-        headers = [*headers, (b"retry-after", _RETRY_AFTER), (b"access-control-expose-headers", b"retry-after")]
+    if why.status in (429, 503):
+        after = max(1, math.ceil(why.wait)) if why.wait else _RETRY_AFTER
+        headers = [*headers, (b"retry-after", b"%d" % after), (b"access-control-expose-headers", b"retry-after")]
     elif why.status == 405:
         headers = [*headers, (b"allow", b"POST, OPTIONS")]
     return Answer(why.status, _encode({"code": why.code, "message": why.message}), headers)

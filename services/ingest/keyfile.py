@@ -3,29 +3,41 @@
 sources:
   - name: shop
     keys:
-      - 5f0c…64 hexadecimal digits…   # printed by `rapport keys`
+      - 5f0c…64 hexadecimal digits…   # printed by `rapport keys new`
+    rate: 500      # events per second and key; without it, RAPPORT_INGEST_RATE
+    burst: 5000    # how many may come at once; without it, ten seconds' worth
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import yaml
 
+from services.ingest.rates import Rate, rate_of
 from shared.errors import RapportError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Source(NamedTuple):
+    """Who posts. `rate` is what the file says of each of its write keys; None where it says nothing."""
+
+    name: str
+    rate: Rate | None = None
 
 
 class KeyFileInvalid(RapportError):
     """The file cannot be used; the text has a line for each thing that is wrong, with its place."""
 
 
-def read_sources(text: str, file: str) -> Mapping[str, str]:
-    """From each key's hash (SHA-256, hexadecimal) to the name of its source. Raises KeyFileInvalid.
+def read_sources(text: str, file: str) -> Mapping[str, Source]:
+    """From each key's hash (SHA-256, hexadecimal) to its source. Raises KeyFileInvalid.
 
     YAML, and thereby JSON. Everything is read as the text that was written, so a name like `no` is a name.
     """
@@ -50,13 +62,13 @@ class _Reading:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[str] = []
-        self.sources: dict[str, str] = {}
+        self.sources: dict[str, Source] = {}
 
     def file_of_sources(self, root: yaml.Node | None) -> None:
         if root is None:
             self.problems.append(f"{self.file}:1:1: the file is empty. Begin with `sources:`.")
             return
-        fields = self._fields(root, ("sources",))
+        fields = self._fields(root, ("sources",), "`sources`")
         if fields is None:
             return
         names: set[str] = set()
@@ -64,7 +76,7 @@ class _Reading:
             self._source(node, names)
 
     def _source(self, node: yaml.Node, names: set[str]) -> None:
-        fields = self._fields(node, ("name", "keys"))
+        fields = self._fields(node, ("name", "keys", "rate", "burst"), "`name` and `keys`")
         if fields is None:
             return
         name_node = fields.get("name")
@@ -74,21 +86,42 @@ class _Reading:
         elif name in names:
             self._wrong(name_node or node, f"the source `{name}` stands here a second time. Put its keys together.")
         names.add(name)
+        source = Source(name, self._rate(fields))
         for key in self._list(fields, "keys", node, "the hash of a write key"):
-            self._key(key, name)
+            self._key(key, source)
 
-    def _key(self, node: yaml.Node, name: str) -> None:
+    def _rate(self, fields: Mapping[str, yaml.Node]) -> Rate | None:
+        if "rate" not in fields:
+            if "burst" in fields:
+                self._wrong(fields["burst"], "`burst` stands beside a `rate`. Add one, or remove it.")
+            return None
+        events = self._number(fields["rate"], "rate", "events per second, more than 0")
+        if "burst" not in fields:
+            return rate_of(events) if events else None
+        burst = self._number(fields["burst"], "burst", "a number of events, at least 1", least=1)
+        return rate_of(events, burst) if events and burst else None
+
+    def _number(self, node: yaml.Node, name: str, what: str, least: float = 0) -> float | None:
+        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        number = float(text) if _NUMBER.fullmatch(text) else 0.0
+        if number > 0 and number >= least:
+            return number
+        self._wrong(node, f"`{name}` is {what}. Write a number such as 500.")
+        return None
+
+    def _key(self, node: yaml.Node, source: Source) -> None:
         digest = node.value.strip().lower() if isinstance(node, yaml.ScalarNode) else ""
         if not _HASH.fullmatch(digest):
             # What stands there may be a key itself, so it is not repeated.
-            self._wrong(node, "this is no hash of a write key (64 hexadecimal digits). `rapport keys` prints one.")
+            self._wrong(node, "this is no hash of a write key (64 hexadecimal digits). `rapport keys new` prints one.")
         elif digest in self.sources:
-            self._wrong(node, f"this key is listed already, for `{self.sources[digest]}`. Give each source its own.")
+            self._wrong(
+                node, f"this key is listed already, for `{self.sources[digest].name}`. Give each source its own."
+            )
         else:
-            self.sources[digest] = name
+            self.sources[digest] = source
 
-    def _fields(self, node: yaml.Node, known: tuple[str, ...]) -> dict[str, yaml.Node] | None:
-        expected = " and ".join(f"`{name}`" for name in known)
+    def _fields(self, node: yaml.Node, known: tuple[str, ...], expected: str) -> dict[str, yaml.Node] | None:
         if not isinstance(node, yaml.MappingNode):
             self._wrong(node, f"expected {expected} here. Write them with a colon.")
             return None
@@ -96,7 +129,7 @@ class _Reading:
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else ""
             if name not in known:
-                self._wrong(key, f"unknown field `{name}`. Only {expected} may stand here.")
+                self._wrong(key, f"unknown field `{name}`. Only {_listed(known)} may stand here.")
             elif name in fields:
                 self._wrong(key, f"`{name}` stands here a second time. Keep one.")
             else:
@@ -112,3 +145,8 @@ class _Reading:
 
     def _wrong(self, node: yaml.Node, what: str) -> None:
         self.problems.append(f"{self.file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: {what}")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -50,5 +50,5 @@ def build(runtime: Runtime, settings: IngestSettings, sources: Sources | None = 
     if sources is None:
         if settings.ingest_sources is None:
             raise RapportError("RAPPORT_INGEST_SOURCES is not set. Name the file with the hashed write keys.")
-        sources = WatchedSources(settings.ingest_sources)
+        sources = WatchedSources(settings.ingest_sources, settings.rate)
     return Ingest(runtime, settings, sources)

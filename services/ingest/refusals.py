@@ -13,11 +13,15 @@ class Reason(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A refusal of a request or of one event. `event_id` is the client's message id, where it could be read."""
+    """A refusal of a request or of one event. `event_id` is the client's message id, where it could be read.
+
+    `wait`: the seconds after which the same may be sent again, where that is known.
+    """
 
     code: str
     message: str
     event_id: str = ""
+    wait: float = 0.0
 
     @property
     def status(self) -> int:
@@ -45,6 +49,7 @@ REASONS: dict[str, Reason] = {
     "batch_too_large": Reason(413, "The body is larger than 500 KB (512,000 bytes) unpacked, or than 4 MB merged."),
     "too_many_events": Reason(413, "The batch has more than 2,500 events."),
     "unsupported_encoding": Reason(415, "The body is packed in another way than gzip."),
+    "rate_limited": Reason(429, "The write key posts more events than its rate allows. Send the same again later."),
     "internal_error": Reason(500, "A defect of Rapport's own. It is in the log; nothing was answered as taken."),
     "overloaded": Reason(503, "More bytes wait for the log than this process may hold. Send the same again."),
     "log_unavailable": Reason(503, "The log has not confirmed in time; it may have the events. Send the same again."),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from services.ingest.keyfile import KeyFileInvalid, read_sources
+from services.ingest.rates import Bucket, Rate
 from shared.errors import RapportError
 from shared.security import hash_key
 from shared.telemetry import INGEST_SOURCES_INVALID
@@ -17,13 +18,20 @@ from shared.telemetry import INGEST_SOURCES_INVALID
 _logger = structlog.get_logger("rapport.ingest")
 
 
+class Writer(NamedTuple):
+    """Who posts with one write key: its source, and the bucket that says how fast; None: as fast as it likes."""
+
+    source: str
+    bucket: Bucket | None = None
+
+
 class Sources(Protocol):
-    """Finds the source to which a write key belongs.
+    """Finds who posts with a write key.
 
     The look-up is by the key's SHA-256, so how long it takes says nothing about a key that would have fitted.
     """
 
-    def find(self, key: str) -> str | None: ...
+    def find(self, key: str) -> Writer | None: ...
 
     async def start(self) -> None: ...
 
@@ -33,12 +41,16 @@ class Sources(Protocol):
 class GivenSources:
     """Sources whose keys are known in the clear when the process starts, as with `rapport up --write-key`."""
 
-    def __init__(self, keys: Mapping[str, Iterable[str]]) -> None:
-        """`keys`: the write keys of each source, by its name."""
-        self._names = {hash_key(key): source for source, some in keys.items() for key in some}
+    def __init__(self, keys: Mapping[str, Iterable[str]], rate: Rate | None = None) -> None:
+        """`keys`: the write keys of each source, by its name. `rate`: what each of them may post."""
+        self._writers = {
+            hash_key(key): Writer(source, Bucket(rate) if rate else None)
+            for source, some in keys.items()
+            for key in some
+        }
 
-    def find(self, key: str) -> str | None:
-        return self._names.get(hash_key(key))
+    def find(self, key: str) -> Writer | None:
+        return self._writers.get(hash_key(key))
 
     async def start(self) -> None:
         """Nothing to wait for."""
@@ -53,19 +65,20 @@ class WatchedSources:
     A file that cannot be used never replaces one that could: the log says what is wrong with it, once.
     """
 
-    def __init__(self, path: Path, poll_seconds: float = 1.0) -> None:
-        self._path, self._poll_seconds = path, poll_seconds
-        self._names: Mapping[str, str] = {}
+    def __init__(self, path: Path, rate: Rate | None = None, poll_seconds: float = 1.0) -> None:
+        """`rate`: what each key may post whose source says nothing of it in the file."""
+        self._path, self._rate, self._poll_seconds = path, rate, poll_seconds
+        self._writers: Mapping[str, Writer] = {}
         self._seen: object = None
         self._watch: asyncio.Task[None] | None = None
 
-    def find(self, key: str) -> str | None:
-        return self._names.get(hash_key(key))
+    def find(self, key: str) -> Writer | None:
+        return self._writers.get(hash_key(key))
 
     async def start(self) -> None:
         """Read the file, and watch it. Raises RapportError where it cannot be used: there is no good one yet."""
         self._seen, content = await asyncio.to_thread(self._read)
-        self._names = self._parse(content)
+        self._writers = self._parse(content)
         INGEST_SOURCES_INVALID.set(0)
         self._watch = asyncio.create_task(self._keep_watch())
 
@@ -81,7 +94,7 @@ class WatchedSources:
             if seen == self._seen:
                 return False
             self._seen, content = await asyncio.to_thread(self._read)
-            names = self._parse(content)
+            writers = self._parse(content)
         except KeyFileInvalid as invalid:
             self._keep_the_good_one(str(invalid))
             return False
@@ -90,9 +103,10 @@ class WatchedSources:
                 self._keep_the_good_one(str(missing))
             self._seen = None
             return False
-        self._names = names
+        self._writers = writers
         INGEST_SOURCES_INVALID.set(0)
-        _logger.info("write keys reloaded", file=str(self._path), sources=len(set(names.values())), keys=len(names))
+        sources = {writer.source for writer in writers.values()}
+        _logger.info("write keys reloaded", file=str(self._path), sources=len(sources), keys=len(writers))
         return True
 
     async def _keep_watch(self) -> None:
@@ -124,11 +138,21 @@ class WatchedSources:
         except OSError as error:
             raise self._unreadable(error) from None
 
-    def _parse(self, content: bytes) -> Mapping[str, str]:
+    def _parse(self, content: bytes) -> Mapping[str, Writer]:
         try:
-            return read_sources(content.decode(), str(self._path))
+            sources = read_sources(content.decode(), str(self._path))
         except UnicodeDecodeError:
             raise KeyFileInvalid(f"{self._path}: the file is not UTF-8. Save it as UTF-8.") from None
+        return {
+            digest: self._writer(digest, source.name, source.rate or self._rate) for digest, source in sources.items()
+        }
+
+    def _writer(self, digest: str, source: str, rate: Rate | None) -> Writer:
+        """Who has used up a bucket does not get a full one by a change elsewhere in the file."""
+        former = self._writers.get(digest)
+        if former is not None and former.bucket is not None and former.bucket.rate == rate:
+            return Writer(source, former.bucket)
+        return Writer(source, Bucket(rate) if rate else None)
 
     def _unreadable(self, error: OSError) -> RapportError:
         return RapportError(f"{self._path}: {error.strerror}. Put the file of write keys there.")

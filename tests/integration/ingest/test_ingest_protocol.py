@@ -8,7 +8,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from services.ingest.calls import CALLS, Definition
 from services.ingest.main import Ingest, build
 from services.ingest.settings import IngestSettings
-from services.ingest.sources import GivenSources
+from services.ingest.sources import GivenSources, Writer
 from shared.clock import ManualClock
 from shared.contracts.events import Event, EventRecord, Refused
 from shared.contracts.streams import partition_of
@@ -339,6 +339,79 @@ async def test_a_full_batch_of_the_largest_size_is_taken(http: httpx.AsyncClient
     assert len(kept(log)) == 2500
 
 
+# How fast.
+
+
+class Limited(NamedTuple):
+    """A service that lets each key post two events a second, and five at once."""
+
+    http: httpx.AsyncClient
+    clock: ManualClock
+
+
+@pytest.fixture
+async def limited(log: MemoryLog) -> AsyncIterator[Limited]:
+    clock = ManualClock(NOW)
+    some = IngestSettings.read(ingest_rate=2, ingest_burst=5)
+    service = build(Runtime(log, clock, None), some, GivenSources({"shop": [KEY, "another"]}, some.rate))
+    await service.start()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://ingest") as client:
+        yield Limited(client, clock)
+    await service.stop()
+
+
+async def test_who_posts_too_fast_is_told_how_long_to_wait(limited: Limited, log: MemoryLog) -> None:
+    batch = {"batch": [{"type": "track", **ORDER, "messageId": f"m{n}"} for n in range(9)]}
+    assert (await limited.http.post("/v1/batch", json=batch, auth=(KEY, ""))).status_code == 200
+    for path, call in (("/v1/batch", batch), ("/v1/track", ORDER), ("/v1/track", {})):
+        answer = await limited.http.post(path, json=call, auth=(KEY, ""))
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+        assert answer.json() == {
+            "code": "rate_limited",
+            "message": "This write key may post 2 events a second. Wait 2.5 s, then send it again.",
+        }
+    assert len(kept(log)) == 9
+    # The other key of the same source has a bucket of its own, and waiting as told is enough.
+    assert (await limited.http.post("/v1/track", json=ORDER, auth=("another", ""))).status_code == 200
+    limited.clock.advance(timedelta(seconds=3))
+    assert (await limited.http.post("/v1/track", json=ORDER, auth=(KEY, ""))).status_code == 200
+
+
+async def test_a_key_in_the_body_has_the_same_bucket(limited: Limited) -> None:
+    for auth in ((KEY, ""), None, None, (KEY, ""), None):
+        answer = await limited.http.post("/v1/track", json={**ORDER, "writeKey": KEY}, auth=auth)
+        assert answer.status_code == 200
+    answer = await limited.http.post("/v1/track", json={**ORDER, "writeKey": KEY})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
+async def test_refused_events_count_like_the_others(limited: Limited, log: MemoryLog) -> None:
+    for body in (b"{nonsense", b"{}", b"[]", b"\x1f\x8b nonsense", b"{nonsense"):
+        assert (await limited.http.post("/v1/track", content=body, auth=(KEY, ""))).status_code == 400
+    assert (await limited.http.post("/v1/track", content=b"{nonsense", auth=(KEY, ""))).status_code == 429
+    assert len(kept(log)) == 5
+
+
+async def test_what_is_limited_is_not_even_read(limited: Limited) -> None:
+    read = 0
+
+    async def large() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1
+            yield b" " * 10_000
+
+    for _ in range(5):
+        await limited.http.post("/v1/track", json=ORDER, auth=(KEY, ""))
+    answer = await limited.http.post("/v1/batch", content=large(), auth=(KEY, ""))
+    assert (answer.status_code, read) == (429, 0)
+
+
+async def test_a_wrong_key_is_told_so_however_often_it_is_tried(limited: Limited) -> None:
+    for _ in range(20):
+        assert (await limited.http.post("/v1/track", json=ORDER, auth=("wrong", ""))).status_code == 401
+
+
 # The log.
 
 
@@ -427,7 +500,7 @@ async def test_a_record_that_the_log_never_takes_is_413(
 
 async def test_a_defect_is_500_with_a_code_and_never_200(log: MemoryLog) -> None:
     class Broken(GivenSources):
-        def find(self, key: str) -> str | None:
+        def find(self, key: str) -> Writer | None:
             raise ZeroDivisionError
 
     service = build(Runtime(log, ManualClock(NOW), None), IngestSettings.read(), Broken({}))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from services.ingest.rates import Rate
 from services.ingest.sources import WatchedSources
 from shared.errors import RapportError
 from shared.security import hash_key
@@ -19,6 +21,11 @@ from shared.security import hash_key
 def file_of(**keys: str) -> str:
     lines = [f"  - name: {name}\n    keys: [{hash_key(key)}]" for name, key in keys.items()]
     return "\n".join(["sources:", *lines])
+
+
+def named(sources: WatchedSources, key: str) -> str | None:
+    found = sources.find(key)
+    return found and found.source
 
 
 def invalid() -> float | None:
@@ -41,10 +48,10 @@ async def sources(path: Path) -> AsyncIterator[WatchedSources]:
 
 
 async def test_a_new_key_comes_into_force(sources: WatchedSources, path: Path) -> None:
-    assert (sources.find("one"), sources.find("two")) == ("shop", None)
+    assert (named(sources, "one"), named(sources, "two")) == ("shop", None)
     path.write_text(file_of(shop="one", app="two"))
     assert await sources.refresh()
-    assert (sources.find("one"), sources.find("two")) == ("shop", "app")
+    assert (named(sources, "one"), named(sources, "two")) == ("shop", "app")
 
 
 async def test_a_file_that_stays_is_not_read_again(sources: WatchedSources) -> None:
@@ -62,7 +69,7 @@ async def test_a_secret_that_kubernetes_swaps_comes_into_force(tmp_path: Path) -
     (tmp_path / "next").symlink_to("new")
     (tmp_path / "next").rename(tmp_path / "data")
     assert await sources.refresh()
-    assert (sources.find("one"), sources.find("two")) == (None, "shop")
+    assert (named(sources, "one"), named(sources, "two")) == (None, "shop")
     await sources.stop()
 
 
@@ -77,7 +84,7 @@ async def test_a_bad_file_never_replaces_a_good_one(
     with capture_logs() as logged:
         assert not await sources.refresh()
         assert not await sources.refresh()
-    assert sources.find("one") == "shop"
+    assert named(sources, "one") == "shop"
     # Said once, with its place, and not with what may be a key.
     (line,) = logged
     assert line["problem"].startswith(str(path))
@@ -85,7 +92,7 @@ async def test_a_bad_file_never_replaces_a_good_one(
     assert invalid() == 1
     path.write_text(file_of(shop="two"))
     assert await sources.refresh()
-    assert sources.find("two") == "shop"
+    assert named(sources, "two") == "shop"
     assert invalid() == 0
 
 
@@ -105,4 +112,38 @@ async def test_the_watch_sees_a_change_by_itself(path: Path) -> None:
     async with asyncio.timeout(10):
         while sources.find("two") is None:
             await asyncio.sleep(0.001)
+    await sources.stop()
+
+
+async def test_a_rate_is_each_keys_own_and_outlives_a_change_elsewhere_in_the_file(path: Path) -> None:
+    now = datetime(2025, 3, 1, tzinfo=UTC)
+
+    def said(rate: int, *others: str) -> str:
+        shop = f"  - {{name: shop, keys: [{hash_key('one')}, {hash_key('two')}], rate: {rate}, burst: 1}}"
+        return "\n".join(["sources:", shop, *(f"  - {{name: x, keys: [{hash_key(other)}]}}" for other in others)])
+
+    def take(key: str) -> float | None:
+        found = sources.find(key)
+        assert found
+        return found.bucket.take(1, now) if found.bucket else None
+
+    path.write_text(said(1))
+    sources = WatchedSources(path, poll_seconds=3600)
+    await sources.start()
+    assert [take("one"), take("one"), take("two")] == [0, 1, 0]
+    path.write_text(said(1, "three"))
+    assert await sources.refresh()
+    assert [take("one"), take("three")] == [1, None]
+    path.write_text(said(20, "three"))
+    assert await sources.refresh()
+    assert [take("one"), take("one")] == [0, 0.05]
+    await sources.stop()
+
+
+async def test_a_source_without_a_rate_has_that_of_the_settings(path: Path) -> None:
+    path.write_text(file_of(shop="one") + f"\n  - {{name: x, keys: [{hash_key('two')}], rate: 7}}")
+    sources = WatchedSources(path, Rate(3, 4), poll_seconds=3600)
+    await sources.start()
+    found = [sources.find("one"), sources.find("two")]
+    assert [writer and writer.bucket and writer.bucket.rate for writer in found] == [Rate(3, 4), Rate(7, 70)]
     await sources.stop()

@@ -16,7 +16,7 @@ import yaml
 from typer.main import get_command
 
 from services.__main__ import app
-from services.ingest.keyfile import read_sources
+from services.ingest.keyfile import Source, read_sources
 from services.serving import SERVICES
 from shared.security import hash_key
 from shared.settings import PREFIX, Settings
@@ -172,13 +172,14 @@ def test_files_of_sources_can_be_read_as_the_pods_see_them(kubernetes: list[Docu
     (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "sources")
     assert path == f"{mount['mountPath']}/sources.yaml"
     example = next(secret for secret in secrets() if secret["metadata"]["name"] == "rapport-sources")
-    assert set(read_sources(example["stringData"]["sources.yaml"], "sources.yaml").values()) == {"shop"}
+    sources = read_sources(example["stringData"]["sources.yaml"], "sources.yaml")
+    assert {source.name for source in sources.values()} == {"shop"}
 
 
 def test_the_keys_of_the_compose_file_are_those_it_names(compose: Document) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     sources = read_sources((ROOT / "deploy" / "compose" / "sources.yaml").read_text(), "sources.yaml")
-    assert sources == {hash_key("demo-write-key"): "shop"}
+    assert sources == {hash_key("demo-write-key"): Source("shop")}
     assert "curl -u demo-write-key:" in text
     for service in ("segmenter", "journeys"):
         assert compose["services"][service]["environment"]["RAPPORT_READ_KEYS"] == hash_key("demo-read-key")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.keyfile import KeyFileInvalid, read_sources
+from services.ingest.keyfile import KeyFileInvalid, Source, read_sources
+from services.ingest.rates import Rate
 from shared.security import hash_key
 
 ONE, TWO = hash_key("one"), hash_key("two")
@@ -30,15 +31,49 @@ sources:
       - "{TWO.upper()}"
   - {{name: no, keys: [{hash_key("three")}]}}
 """
-    assert read_sources(text, "sources.yaml") == {ONE: "shop", TWO: "shop", hash_key("three"): "no"}
+    shop = Source("shop")
+    assert read_sources(text, "sources.yaml") == {ONE: shop, TWO: shop, hash_key("three"): Source("no")}
 
 
 def test_json_is_read_as_well() -> None:
-    assert read_sources(json.dumps({"sources": [{"name": "shop", "keys": [ONE]}]}), "s.json") == {ONE: "shop"}
+    assert read_sources(json.dumps({"sources": [{"name": "shop", "keys": [ONE]}]}), "s.json") == {ONE: Source("shop")}
 
 
 def test_a_hash_of_digits_only_is_a_hash() -> None:
-    assert read_sources(f"sources: [{{name: '1', keys: [{'1' * 64}]}}]", "s") == {"1" * 64: "1"}
+    assert read_sources(f"sources: [{{name: '1', keys: [{'1' * 64}]}}]", "s") == {"1" * 64: Source("1")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "rate"),
+    [
+        ("rate: 50", Rate(50, 500)),
+        ("rate: 0.05", Rate(0.05, 1)),
+        ("rate: '2.5', burst: 40", Rate(2.5, 40)),
+        ("burst: 1, rate: 1000", Rate(1000, 1)),
+    ],
+)
+def test_a_source_may_have_a_rate(fields: str, rate: Rate) -> None:
+    text = f"sources: [{{name: shop, keys: [{ONE}, {TWO}], {fields}}}, {{name: app, keys: [{hash_key('three')}]}}]"
+    shop = Source("shop", rate)
+    assert read_sources(text, "s") == {ONE: shop, TWO: shop, hash_key("three"): Source("app")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ("rate: 0", "`rate` is events per second"),
+        ("rate: -1", "`rate` is events per second"),
+        ("rate: inf", "`rate` is events per second"),
+        ("rate: [1]", "`rate` is events per second"),
+        ("rate: ", "`rate` is events per second"),
+        ("rate: 1, burst: 0.5", "`burst` is a number of events"),
+        ("rate: 1, burst: lots", "`burst` is a number of events"),
+        ("burst: 5", "`burst` stands beside a `rate`"),
+    ],
+)
+def test_a_rate_that_is_none_is_refused(fields: str, wrong: str) -> None:
+    (problem,) = problems(f"sources: [{{name: shop, keys: [{ONE}], {fields}}}]")
+    assert wrong in problem
 
 
 def test_every_problem_is_told_with_its_place() -> None:
@@ -52,11 +87,11 @@ def test_every_problem_is_told_with_its_place() -> None:
 """
     assert problems(text) == [
         "sources.yaml:2:11: a source needs a `name` of up to 63 of a-z, 0-9, `.`, `_`, `-`. Name it.",
-        "sources.yaml:5:5: unknown field `key`. Only `name` and `keys` may stand here.",
+        "sources.yaml:5:5: unknown field `key`. Only `name`, `keys`, `rate` and `burst` may stand here.",
         "sources.yaml:4:5: `keys` needs a list with at least one entry. Add the hash of a write key.",
         "sources.yaml:6:11: the source `app` stands here a second time. Put its keys together.",
         "sources.yaml:7:12: this key is listed already, for `Shop 1`. Give each source its own.",
-        "sources.yaml:7:78: this is no hash of a write key (64 hexadecimal digits). `rapport keys` prints one.",
+        "sources.yaml:7:78: this is no hash of a write key (64 hexadecimal digits). `rapport keys new` prints one.",
     ]
 
 
