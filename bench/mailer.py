@@ -123,9 +123,10 @@ async def run(messages: int, connections: int, folder: Path) -> None:
         for partition in range(DEFAULT_PARTITIONS):
             value = msgspec.json.encode(Activation(as_of=now, playbook="p1"))
             await log.append(streams.MESSAGES, partition, [Entry("", value)])
-        sending = Sending(Sink(connections), compose, OnePlaybook(), SystemClock(), timedelta(minutes=1))
+        shelf = OnePlaybook()
+        sending = Sending(Sink(connections), compose, shelf, SystemClock(), timedelta(minutes=1))
         runtime = Runtime(log, SystemClock(), database, installation)
-        worker = Worker(runtime, Mailer(sending), Settings())
+        worker = Worker(runtime, Mailer(sending, shelf), Settings())
         await worker.start()
         for round in range(4):
             entries: dict[int, list[Entry]] = {}

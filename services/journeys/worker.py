@@ -32,7 +32,7 @@ from shared.contracts.customers import (
 )
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRequested
 from shared.language.playbook import Journey, Playbook
-from shared.processing.playbooks import PlaybookShelf
+from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Lane, Outputs, Timer
 from shared.processing.records import decoder
 from shared.telemetry import ENROLLMENTS_BEGUN, ENROLLMENTS_ENDED, ENTRIES_DECLINED
@@ -440,7 +440,7 @@ class Journeys:
     service = SERVICE
     stream = streams.CUSTOMERS
 
-    def __init__(self, shelf: PlaybookShelf) -> None:
+    def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._triggers: dict[str, Triggers] = {}
 
@@ -501,8 +501,7 @@ class Journeys:
 
         async def wake(connection: Connection, out: Outputs) -> str:
             playbook = await self._shelf.get(connection, memo.playbook)
-            paused = [name for name, journey in playbook.journeys.items() if journey.status == "paused"]
-            parked = await store.parked_customers(connection, lane.partition, paused, after, _SWEEP)
+            parked = await store.parked_customers(connection, lane.partition, playbook.paused, after, _SWEEP)
             for customer in parked:
                 out.set_timer(WAKE, customer, out.as_of)
             return parked[-1] if len(parked) == _SWEEP else ""

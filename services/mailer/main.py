@@ -59,7 +59,7 @@ class Mailer:
         self._transport = transport or _transport(runtime, settings)
         retry_base = timedelta(seconds=settings.mailer_retry_seconds)
         self._sending = Sending(self._transport, Composer(links), shelf, runtime.clock, retry_base)
-        self._worker = Worker(runtime, Processor(self._sending), settings)
+        self._worker = Worker(runtime, Processor(self._sending, shelf), settings)
         self._doors = Doors(runtime.log, runtime.database, runtime.clock, links, shelf)
         inbox = settings.mailer_smtp_url == _INBOX
         self.app: FastAPI = make_face(self._doors, runtime.database, shelf, self.ready, inbox=inbox)

@@ -1,7 +1,7 @@
 """Whether a message may go now, later, or not at all. One pure decision, taken anew each time that its moment has come.
 
-The order of the checks is part of the language: consent, suppression, quiet hours, caps, expiry. (A customer's pause of
-promotional topics has its place between suppression and quiet hours.) Each rule says how long it stands, exactly.
+The order of the checks is part of the language: consent, suppression, pause, quiet hours, caps, expiry. Each rule says
+how long it stands, exactly; what no clock ends (a pause, a playbook that is missing) stands for as long as the message.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from services.mailer.consent import refusal
 from shared.contracts.messages import MessageRequested
 from shared.language.playbook import Brand, Cap, QuietHours, Topic
 from shared.walltime import instant, zone_of
+
+NO_PLAYBOOK = "no_playbook"
+"""Why everything is held before a playbook is in force."""
+PAUSED = "paused"
+"""Why a message is held while its journey is paused."""
 
 _DAY = timedelta(days=1)
 _RETRY_DOUBLINGS = 6
@@ -64,9 +69,16 @@ class Recipient(NamedTuple):
 
 
 def decide(
-    request: MessageRequested, topic: Topic | None, brand: Brand, recipient: Recipient, now: datetime
+    request: MessageRequested,
+    topic: Topic | None,
+    brand: Brand,
+    recipient: Recipient,
+    now: datetime,
+    *,
+    paused: bool = False,
 ) -> Decision:
-    """What becomes of a message at `now`. `topic` is None where the playbook in force has it no more.
+    """What becomes of a message at `now`. `topic` is None where the playbook in force has it no more. `paused`: its
+    journey is.
 
     A draft is decided like any other, so that it shows what would happen, and is skipped where it would go out.
     """
@@ -79,6 +91,8 @@ def decide(
         return Skip(refused)
     if recipient.suppressed:
         return Skip("suppressed")
+    if paused:
+        return held(request, request.expires, PAUSED, now)
     if topic.kind != "transactional":
         if brand.quiet_hours is not None:
             quiet = quiet_until(brand.quiet_hours, request.timezone, brand.timezone, now)

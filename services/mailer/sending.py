@@ -33,12 +33,12 @@ from shared.contracts.messages import MessageRequested
 from shared.database.engine import is_transient
 from shared.language.playbook import Playbook
 from shared.processing.faults import reached
+from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Fenced, Lane, Outputs
 from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_HELD, MAILER_IN_HAND, MAILER_OUTCOMES
 
 RELEASE = "release"
 """The kind of the timers at which held messages are decided anew."""
-NO_PLAYBOOK = "no_playbook"
 
 _LATENESS = timedelta(minutes=1)
 _MOST_LOOKED_AT = 512
@@ -52,12 +52,6 @@ class Compose(Protocol):
     """Makes the mail of a message with the playbook in force. Raises RenderingFailed."""
 
     def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail: ...
-
-
-class Shelf(Protocol):
-    """The playbooks by content hash (`shared.processing.playbooks.PlaybookShelf`)."""
-
-    async def get(self, connection: Connection, content_hash: str) -> Playbook: ...
 
 
 class Slots:
@@ -388,11 +382,12 @@ class Sending:
         consent = await store.consent_of(connection, known)
         moments = {candidate.id: self._moment(candidate.due, turn.now) for candidate in candidates}
         counted = await self._counted(connection, playbook, candidates, min(moments.values()))
+        paused = playbook.paused if playbook else frozenset()
         changes = len(turn.changes)
         for candidate in candidates:
             request, now = candidate.request, moments[candidate.id]
             if playbook is None:
-                self._settle(candidate, policy.held(request, request.expires, NO_PLAYBOOK, now), turn)
+                self._settle(candidate, policy.held(request, request.expires, policy.NO_PLAYBOOK, now), turn)
                 continue
             address = addresses[candidate.id]
             history = counted.get(request.customer, [])
@@ -408,6 +403,7 @@ class Sending:
                     history,
                 ),
                 now,
+                paused=request.journey in paused,
             )
             if isinstance(decision, (Defer, Skip)):
                 self._settle(candidate, decision, turn)

@@ -117,13 +117,16 @@ async def update_messages(connection: Connection, messages: Sequence[Message]) -
     )
 
 
-async def release_held_for(connection: Connection, partition: int, reason: str, due: datetime) -> None:
-    """Let everything that is held for `reason` alone be decided anew; it stands for the instant `due`."""
+async def release(connection: Connection, partition: int, paused: Collection[str], due: datetime) -> None:
+    """Let what was held for want of a playbook, or with a journey that is none of the `paused`, be decided anew; it
+    stands for the instant `due`."""
+    # Both reasons (`policy.NO_PLAYBOOK`, `policy.PAUSED`) are spelled out: so the index serves that has no other rows.
     await connection.execute(
         "UPDATE mailer.messages SET status = 'requested', due = least(due, $3)"
-        " WHERE partition = $1 AND status = 'held' AND reason = $2",
+        " WHERE partition = $1 AND status = 'held' AND reason IN ('no_playbook', 'paused')"
+        " AND (reason = 'no_playbook' OR NOT journey = ANY($2::text[]))",
         partition,
-        reason,
+        list(paused),
         due,
     )
 

@@ -5,18 +5,19 @@ Nothing is sent here. A message that is due is left in `requested`, and `sending
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from services.mailer import outcomes, store
 from services.mailer.consent import Decision, merge, normalise
 from services.mailer.outcomes import Ended
-from services.mailer.sending import NO_PLAYBOOK, RELEASE, Sending
+from services.mailer.sending import RELEASE, Sending
 from services.mailer.store import Message, Person
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
 from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
+from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Lane, Outputs, Timer
 from shared.processing.records import decoder
 
@@ -29,8 +30,9 @@ class Mailer:
     service = "mailer"
     stream = streams.MESSAGES
 
-    def __init__(self, sending: Sending) -> None:
+    def __init__(self, sending: Sending, shelf: Shelf) -> None:
         self._sending = sending
+        self._shelf = shelf
 
     def decode(self, key: str, value: bytes) -> MessageRecord:
         message: MessageRecord = _decode(key, value)
@@ -47,9 +49,11 @@ class Mailer:
         customers = {
             message.customer for message in messages if isinstance(message, (MessageRequested, ConsentChanged))
         }
+        playbooks = {message.playbook for message in messages if isinstance(message, Activation)}
         return MailerBatch(
             partition,
             memo,
+            {name: (await self._shelf.get(connection, name)).paused for name in playbooks},
             await store.messages_by_id(connection, ids) if ids else {},
             await store.people(connection, partition, customers) if customers else {},
             lambda: self._sending.look(partition),
@@ -63,18 +67,23 @@ class Mailer:
 
 
 class MailerBatch:
-    """One batch of one partition (`shared.processing.port.Batch`). `look` is told that something may be due."""
+    """One batch of one partition (`shared.processing.port.Batch`).
+
+    `paused` says which journeys are, under each playbook that comes into force in it. `look` is told that something may
+    be due."""
 
     def __init__(
         self,
         partition: int,
         memo: bytes,
+        paused: Mapping[str, Collection[str]],
         messages: dict[str, Message],
         people: dict[str, Person],
         look: Callable[[], None],
     ) -> None:
         self._partition = partition
         self._memo = memo
+        self._paused = paused
         self._messages = messages
         self._people = people
         self._look = look
@@ -83,7 +92,8 @@ class MailerBatch:
         self._met: dict[str, Person] = {}
         self._consent: dict[str, list[Decision]] = {}
         self._addresses: set[str] = set()
-        self._activated_at: datetime | None = None
+        self._activated: list[tuple[Collection[str], datetime]] = []
+        """When a playbook came into force, and which journeys it pauses."""
 
     def handle(self, message: MessageRecord, out: Outputs) -> None:
         if isinstance(message, MessageRequested):
@@ -93,8 +103,7 @@ class MailerBatch:
         elif isinstance(message, ConsentChanged):
             self._meet(message.customer, message.address, [_decision(decision) for decision in message.decisions])
         elif isinstance(message, Activation):
-            if not self._memo:
-                self._activated_at = out.as_of
+            self._activated.append((self._paused[message.playbook], out.as_of))
             self._memo = message.playbook.encode()
 
     def fire(self, timer: Timer, out: Outputs) -> None:
@@ -110,8 +119,8 @@ class MailerBatch:
         changed = [message for message in self._changed.values() if message.id not in self._new]
         if changed:
             await store.update_messages(connection, changed)
-        if self._activated_at is not None:
-            await store.release_held_for(connection, self._partition, NO_PLAYBOOK, self._activated_at)
+        for paused, at in self._activated:
+            await store.release(connection, self._partition, paused, at)
         if self._met:
             await store.put_people(connection, self._partition, self._met)
         # Rows that other processes write come last, so that their locks are held as briefly as can be.
@@ -120,7 +129,7 @@ class MailerBatch:
         if self._consent:
             await store.lock_addresses(connection, self._consent)
             await store.write_consent(connection, self._consent)
-        if self._new or self._changed or self._activated_at is not None:
+        if self._new or self._changed or self._activated:
             self._look()
         return self._memo
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, VERSION, Activation, Event, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS, EVENTS
 from shared.language.aggregates import Aggregate
-from shared.language.playbook import Playbook
+from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Lane, Outputs, Timer
 from shared.processing.records import decoder
 from shared.telemetry import SEGMENTER_CHANGES, SEGMENTER_EVENTS, SEGMENTER_SWEPT
@@ -58,12 +58,6 @@ class Memo(msgspec.Struct, array_like=True, frozen=True):
 NO_MEMO = Memo()
 _encode_memo = msgspec.msgpack.Encoder().encode
 _decode_memo = msgspec.msgpack.Decoder(Memo).decode
-
-
-class Shelf(Protocol):
-    """Where playbooks are found by their hash."""
-
-    async def get(self, connection: Connection, content_hash: str) -> Playbook: ...
 
 
 class SegmenterProcessor:

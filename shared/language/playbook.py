@@ -232,3 +232,8 @@ class Playbook:
     messages: Mapping[str, Message]
     aggregates: Mapping[str, Aggregate]
     journey_aggregates: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The journeys that let nobody in, and in which what is due waits."""
+        return frozenset(name for name, journey in self.journeys.items() if journey.status == "paused")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Protocol
 
 import cramjam
 import msgspec
@@ -22,6 +23,14 @@ _LOCK = 0x706C_6179  # one activation at a time, so that every partition sees th
 class PlaybookUnusable(Unavailable):
     """A stream names a playbook that the database does not have, or that this release cannot load. The partition waits:
     no record is at fault."""
+
+
+class Shelf(Protocol):
+    """Where playbooks are found by their content hash."""
+
+    async def get(self, connection: Connection, content_hash: str) -> Playbook:
+        """Raises PlaybookUnusable."""
+        ...
 
 
 class PlaybookShelf:

@@ -27,7 +27,7 @@ from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageR
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.database.migrations import Migrations, migrate
-from shared.language.playbook import Brand, Cap, Playbook, QuietHours, Topic
+from shared.language.playbook import Brand, Cap, EventTrigger, Journey, Playbook, QuietHours, Topic
 from shared.log.port import Entry
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
@@ -65,11 +65,31 @@ def playbook(caps: Sequence[Cap] = (), quiet: tuple[int, int] | None = (21, 8)) 
     return Playbook("p1", {}, brand, (), {}, topics, {}, {}, {})
 
 
+def paused_journey(name: str) -> Journey:
+    return Journey(
+        name=name,
+        title=name,
+        version="v1",
+        status="paused",
+        trigger=EventTrigger("Cart Updated", None, None),
+        condition=None,
+        mode="single",
+        again="always",
+        max_age=timedelta(days=1),
+        goal=None,
+        exit_on=(),
+        topic=None,
+        first=None,
+        steps={},
+    )
+
+
 @dataclass
 class PlaybookInForce:
-    """A shelf with one playbook; `pause` holds whoever takes it."""
+    """A shelf on which every hash is one playbook, but for those of `others`; `pause` holds whoever takes it."""
 
     playbook: Playbook
+    others: dict[str, Playbook] = field(default_factory=dict)
     pause: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -79,7 +99,7 @@ class PlaybookInForce:
     async def get(self, connection: Connection, content_hash: str) -> Playbook:
         self.wanted.set()
         await self.pause.wait()
-        return self.playbook
+        return self.others.get(content_hash, self.playbook)
 
 
 @dataclass
@@ -146,7 +166,7 @@ class PostOffice:
             self.postbox = postbox
         sending = Sending(self.postbox, compose, self.shelf, self.clock, timedelta(minutes=1))
         self.sending = sending
-        processor = Mailer(sending)
+        processor = Mailer(sending, self.shelf)
         if through is not None:
             attend = processor.attend
             processor.attend = lambda lane: attend(through(lane))  # type: ignore[method-assign]
@@ -170,8 +190,15 @@ class PostOffice:
             for partition in range(PARTITIONS) if customer is None else [partition_of(customer, PARTITIONS)]:
                 await self.log.append(streams.MESSAGES, partition, [Entry(customer or "", msgspec.json.encode(record))])
 
-    async def activate(self) -> None:
-        await self.record(Activation(as_of=self.clock.now(), playbook="p1"))
+    async def activate(self, playbook: str = "p1") -> None:
+        await self.record(Activation(as_of=self.clock.now(), playbook=playbook))
+
+    async def pause(self, *journeys: str) -> None:
+        """Put a playbook in force in which these journeys are paused, and no other."""
+        name = f"paused: {', '.join(journeys)}"
+        paused = {journey: paused_journey(journey) for journey in journeys}
+        self.shelf.others[name] = replace(self.shelf.playbook, hash=name, journeys=paused)
+        await self.activate(name)
 
     async def pass_time(self, by: timedelta) -> None:
         self.clock.advance(by)
@@ -189,6 +216,7 @@ class PostOffice:
         due: datetime | None = None,
         priority: int = 50,
         draft: bool = False,
+        journey: str = "abandoned-cart",
     ) -> MessageRequested:
         now = self.clock.now()
         due = due or now
@@ -199,7 +227,7 @@ class PostOffice:
             address=f"{customer}@example.org" if address == "" else address,
             message=message,
             topic=topic,
-            journey="abandoned-cart",
+            journey=journey,
             enrollment=f"e-{id}",
             step=message,
             due=due,

@@ -26,9 +26,10 @@ async def main(url: str) -> None:
     async with database.connect() as connection:
         installation = await open_installation(connection, PARTITIONS, 1.0)
     clock = ManualClock(NOON)
-    sending = Sending(Postbox(), compose, PlaybookInForce(playbook()), clock, timedelta(minutes=1))
+    shelf = PlaybookInForce(playbook())
+    sending = Sending(Postbox(), compose, shelf, clock, timedelta(minutes=1))
     runtime = Runtime(log, clock, database, installation)
-    worker = Worker(runtime, Mailer(sending), Settings(heartbeat_seconds=0.1, expiry_seconds=1.0))
+    worker = Worker(runtime, Mailer(sending, shelf), Settings(heartbeat_seconds=0.1, expiry_seconds=1.0))
     await worker.start()
     await asyncio.sleep(60)
 

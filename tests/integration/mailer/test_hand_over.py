@@ -48,10 +48,12 @@ async def test_an_unsubscribe_that_came_first_makes_the_sender_wait_and_skip(pos
 
 async def test_an_unsubscribe_is_not_acknowledged_while_a_hand_over_is_being_decided(post_office: PostOffice) -> None:
     await post_office.activate()
-    await post_office.ask("m1")
-    await post_office.hear(True)
-    post_office.shelf.pause.clear()  # the sender stands inside its transaction, the address locked
     await post_office.open()
+    await post_office.read_up()
+    post_office.shelf.wanted.clear()
+    post_office.shelf.pause.clear()  # the sender stands inside its transaction, the address locked
+    await post_office.hear(True)
+    await post_office.ask("m1")
     await post_office.shelf.wanted.wait()
     acknowledged = asyncio.create_task(unsubscribe(post_office))
     await until(lambda: waits_for_a_lock(post_office))

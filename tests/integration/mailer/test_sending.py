@@ -23,6 +23,15 @@ def stamp(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
+async def until_held_for(post_office: PostOffice, id: str, reason: str) -> store.Listed:
+    async def held() -> store.Listed | None:
+        message = (await post_office.messages())[id]
+        return message if (message.status, message.reason) == ("held", reason) else None
+
+    found: store.Listed = await until(held)
+    return found
+
+
 async def test_a_message_that_is_due_is_handed_over_once_and_reported(post_office: PostOffice) -> None:
     await post_office.activate()
     await post_office.ask("m1")
@@ -279,6 +288,68 @@ async def test_without_a_playbook_everything_is_held_until_there_is_one(post_off
     await post_office.activate()
     await post_office.settled(m1="sent")
     assert await post_office.told("m1") == [("Email Sent", "", stamp(NOON + HOUR))]
+
+
+async def test_what_a_paused_journey_asked_for_waits_until_it_goes_on(post_office: PostOffice) -> None:
+    await post_office.pause("abandoned-cart")
+    await post_office.ask("m1")
+    await post_office.ask("m2", customer="berit", journey="birthday")
+    await post_office.open()
+    held = (await post_office.settled(m1="held", m2="sent"))["m1"]
+    assert (held.reason, held.due) == ("paused", NOON + 72 * HOUR)
+    # Another playbook with the journey still paused says nothing new of it.
+    await post_office.pause("abandoned-cart", "birthday")
+    await post_office.pass_time(DAY)
+    await post_office.read_up()
+    await post_office.activate()
+    sent = (await post_office.settled(m1="sent"))["m1"]
+    assert sent.held == [f"{stamp(NOON)} paused until {stamp(NOON + 72 * HOUR)}"]
+    assert await post_office.told("m1") == [("Email Sent", "", stamp(NOON + DAY))]
+
+
+async def test_a_pause_reaches_what_the_night_was_holding(post_office: PostOffice) -> None:
+    post_office.clock.set(EVENING)
+    await post_office.activate()
+    await post_office.ask("m1")
+    await post_office.open()
+    await post_office.settled(m1="held")
+    await post_office.pause("abandoned-cart")
+    await post_office.pass_time(MORNING - EVENING)
+    held = await until_held_for(post_office, "m1", "paused")
+    assert held.due == EVENING + 72 * HOUR
+    assert post_office.postbox.mails == []
+
+
+async def test_what_a_journey_that_goes_on_at_night_has_held_waits_for_the_morning(post_office: PostOffice) -> None:
+    await post_office.pause("abandoned-cart")
+    await post_office.ask("m1")
+    await post_office.open()
+    await post_office.settled(m1="held")
+    post_office.clock.set(EVENING)
+    await post_office.activate()
+    assert (await until_held_for(post_office, "m1", "quiet_hours")).due == MORNING
+
+
+async def test_a_pause_that_outlives_the_message_ends_it(post_office: PostOffice) -> None:
+    await post_office.pause("abandoned-cart")
+    await post_office.ask("m1", expires=2 * HOUR)
+    await post_office.open()
+    await post_office.settled(m1="held")
+    await post_office.pass_time(2 * HOUR)
+    await post_office.settled(m1="skipped")
+    assert await post_office.told("m1") == [("Email Skipped", "paused", stamp(NOON + 2 * HOUR))]
+
+
+async def test_pause_and_end_of_the_pause_in_one_backlog_hold_nothing(post_office: PostOffice) -> None:
+    await post_office.open()
+    await post_office.pause("abandoned-cart")
+    await post_office.ask("m1")
+    await post_office.settled(m1="held")
+    await post_office.close()
+    await post_office.activate()
+    await post_office.pause("birthday")
+    await post_office.open()
+    await post_office.settled(m1="sent")
 
 
 async def test_consent_by_topic_comes_down_the_road(post_office: PostOffice) -> None:

@@ -69,6 +69,23 @@ def test_consent_is_asked_before_suppression_and_that_before_the_clock() -> None
     assert decide(asked(), topic(), awake, reader(counted=full), NIGHT) == Defer(NIGHT + 23 * HOUR, "cap")
 
 
+def test_a_paused_journey_holds_what_consent_and_suppression_let_through_and_no_clock_ends_it() -> None:
+    expiry = NOON + 72 * HOUR
+    at_night = asked(due=NOON)
+    assert decide(at_night, topic(), brand(), reader(), NIGHT, paused=True) == Defer(expiry, "paused")
+    assert decide(at_night, topic(), brand(), reader(), expiry, paused=True) == Skip("paused")
+    assert decide(at_night, topic(), brand(), reader(said(False)), NIGHT, paused=True) == Skip("unsubscribed")
+    gone = reader(suppressed="no_such_address")
+    assert decide(at_night, topic(), brand(), gone, NIGHT, paused=True) == Skip("suppressed")
+
+
+def test_a_pause_holds_receipts_and_drafts_alike() -> None:
+    assert decide(asked(), topic("transactional"), brand(), reader(), NOON, paused=True) == Defer(
+        NOON + 72 * HOUR, "paused"
+    )
+    assert decide(asked(draft=True), topic(), brand(), reader(), NOON, paused=True) == Defer(NOON + 72 * HOUR, "paused")
+
+
 def test_an_opt_in_topic_waits_for_a_yes() -> None:
     newsletter = topic(default="opt_in")
     assert decide(asked(), newsletter, brand(), reader(), NOON) == Skip("not_subscribed")

@@ -40,6 +40,10 @@ def upgrade() -> None:
         CREATE INDEX messages_to_decide ON mailer.messages (partition, due, priority DESC, id)
          WHERE status = 'requested'""")
     op.execute("CREATE INDEX messages_in_hand ON mailer.messages (partition) WHERE status = 'sending'")
+    # What another playbook may release, and no clock before the message expires.
+    op.execute("""
+        CREATE INDEX messages_held_by_playbook ON mailer.messages (partition)
+         WHERE status = 'held' AND reason IN ('no_playbook', 'paused')""")
     op.execute("""
         CREATE INDEX messages_counted ON mailer.messages (customer, counted_at) WHERE counted_at IS NOT NULL""")
     op.execute("CREATE INDEX messages_of_customer ON mailer.messages (customer, requested_at)")
