@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -23,7 +25,7 @@ from shared.processing import store
 from shared.processing.agenda import Agenda
 from shared.processing.faults import reached
 from shared.processing.outlets import Outlet
-from shared.processing.port import Connection, Fenced, NewerContract, Poison, Processor, Timer
+from shared.processing.port import Batch, Connection, Fenced, NewerContract, Poison, Processor, Timer
 from shared.processing.store import DeadLetter, Destination, Fence, Position
 from shared.telemetry import (
     BATCH_RECORDS,
@@ -45,6 +47,7 @@ _ATTEMPTS_BEFORE_BURIAL = 5
 _BREATH_SECONDS = 0.005
 _GRACE_SECONDS = 25.0
 _FETCH_SECONDS = 0.25
+_FRESH_SECONDS = 1.0
 
 
 class Halted(RapportError):
@@ -68,8 +71,11 @@ class _BadTimer(Exception):
 
 
 class Item(NamedTuple):
+    """A record, its message (None: not decoded yet; an error: it cannot be), and the time that it moves the road to."""
+
     record: Record
-    message: Any
+    message: Any = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Frame:
     in_flight: asyncio.Semaphore
     leads_time: bool
     """Whether this service reads the clock and writes ticks (segmenter); the others are told the time."""
+    care: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a record is taken that may have ended this process before, so that no other is blamed for it."""
 
 
 @dataclass(slots=True)
@@ -110,9 +118,10 @@ class Run:
         self._emit((stream, self.partition), key, value)
 
     def _emit(self, destination: Destination, key: str, value: bytes) -> None:
-        if len(value) > LARGEST_RECORD:
+        size = len(key.encode()) + len(value)
+        if size > LARGEST_RECORD:
             raise Poison(
-                f"an output for {destination[0]} has {len(value)} bytes; {LARGEST_RECORD} is the most. Send less "
+                f"an output for {destination[0]} has {size} bytes; {LARGEST_RECORD} is the most. Send less "
                 f"data with the event, or keep less on the profile."
             )
         name = f"{destination[0]}/{destination[1]}"
@@ -142,18 +151,25 @@ class Lane:
         self.woken = asyncio.Event()
         self.lock = asyncio.Lock()
         self.halted: str | None = None
-        self.drained_at: tuple[float, datetime] | None = None
-        """When a fetch last showed that nothing more follows (monotonic seconds, and the clock's time)."""
-        self.ticked_at = 0.0
         self.position = position
         self.timers_low: datetime | None = None
+        """A mark below which no timer is due; None: unknown."""
+        self.timers_due = False
+        """Set to have what is due by now fire, where time leads."""
         self._frame = frame
         self._service = frame.processor.service
         self._pending: list[Item] = []
+        """Read and not processed yet."""
         self._read_to = position.next_offset
+        self._drained: tuple[float, datetime] | None = None
+        """When a fetch last showed that nothing follows what was read (monotonic seconds, and the clock's time)."""
+        self._doubtful = True
+        """What stands in the database is to be looked up first; and what a predecessor left in the outbox."""
+        self._singly = frame.batch_records if taken_over and position.attempts >= _ATTEMPTS_BEFORE_CARE else 0
+        """How many records are to be taken one by one, since one of them may end the process."""
         self._suspect = taken_over
+        """Note an attempt before the next records are taken."""
         self._failures = 0
-        self._doubtful = False
         self._logger = structlog.get_logger(service=self._service, partition=partition)
 
     @property
@@ -164,16 +180,31 @@ class Lane:
     def memo(self) -> bytes:
         return self.position.memo
 
+    @property
+    def next_offset(self) -> int:
+        """Where the first record stands that is not processed."""
+        return self._offset_after(0)
+
+    @property
+    def idle_at(self) -> datetime | None:
+        """The time up to which nothing is left to be processed, as a fetch within the last second showed; None where
+        there is more, where nobody knows, and where the road has come that far."""
+        if self._drained is None or self._pending or self._doubtful or self.leaving.is_set():
+            return None
+        seen, at = self._drained
+        return at if time.monotonic() - seen < _FRESH_SECONDS and at > self.as_of else None
+
     async def run(self) -> None:
         """Until `leaving` is set. Raises Fenced where the partition was lost, NewerContract where this release is too
         old for what stands next."""
-        await self._frame.outlet.recover(self.partition)
         attending = asyncio.create_task(self._attend())
         try:
             await self._flow()
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(attending), _GRACE_SECONDS)
-            await self._frame.outlet.drained(self.partition, _GRACE_SECONDS)
+                async with asyncio.timeout(_GRACE_SECONDS):
+                    await asyncio.shield(attending)
+                    async with self.lock:
+                        await self._frame.outlet.drained(self.partition)
         finally:
             attending.cancel()
             await asyncio.gather(attending, return_exceptions=True)
@@ -191,7 +222,7 @@ class Lane:
                 raise
             except (Halted, OffsetOutOfRange) as error:
                 self.halted = str(error)
-                self.drained_at = None
+                self._drained = None
                 HALTED.labels(self._service).inc()
                 self._logger.error("partition halted", reason=self.halted)
                 await self.leaving.wait()
@@ -211,41 +242,34 @@ class Lane:
             await _or_leaving(self.leaving, 0.05)
             return
         if not self._pending:
-            limit = self._frame.batch_records
-            if self._suspect and self.position.attempts >= _ATTEMPTS_BEFORE_CARE:
-                limit = 1
             at = self._frame.clock.now()
+            limit = 1 if self._singly else self._frame.batch_records
             fetched = await self._frame.reader.fetch(self.partition, limit, _FETCH_SECONDS)
-            if not fetched.records:
-                self._read_to = fetched.next_offset
-                self.drained_at = (time.monotonic(), at) if fetched.drained else None
-                return
-            self.drained_at = None
-            records = list(fetched.records)
-            if self._suspect:
-                records = await self._attempted(records)
-            self._pending = self._accept(records)
+            self._pending = self._accept(fetched.records)
             self._read_to = fetched.next_offset
-            drained = fetched.drained
-        else:
-            drained = False
-        async with self._frame.in_flight, self.lock:
-            await self._process()
-        self.woken.set()
-        if drained:
-            self.drained_at = (time.monotonic(), at)
+            self._drained = (time.monotonic(), at) if fetched.drained else None
+        if self._pending:
+            async with self._frame.care if self._singly else self._frame.in_flight, self.lock:
+                await self.settle()
+                await self._process()
+            self.woken.set()
+        elif self.timers_due:
+            async with self._frame.in_flight, self.lock:
+                await self.settle()
+                await self._fire_and_tick()
 
-    async def _attempted(self, records: list[Record]) -> list[Record]:
-        """The first batch after a predecessor that died: a record that kills the process is found by its attempts."""
-        self._suspect = False
+    async def _note_attempt(self) -> None:
+        """Before the first records after an owner that died: one that ends the process is found by its attempts."""
+        if self.position.attempts >= _ATTEMPTS_BEFORE_BURIAL:
+            error = Poison(f"this record ended the process {self.position.attempts} times.")
+            await self._bury(self._pending[0], error)
+            self._pending = self._pending[1:]
+            return
         async with self._frame.database.connect() as connection:
-            if self.position.attempts >= _ATTEMPTS_BEFORE_BURIAL:
-                error = Poison(f"this record ended the process {self.position.attempts} times.")
-                async with self.lock:
-                    await self._bury(Item(records[0], None), error, records[0].offset + 1)
-                return records[1:]
             await store.note_attempt(connection, self._service, self.partition, self.position.epoch)
-        return records
+        self.position.attempts += 1
+        self._singly = max(0, self._singly - 1)
+        self._suspect = self._singly > 0
 
     def _accept(self, records: Sequence[Record]) -> list[Item]:
         """Drop what was taken before, by the sequences of its sources; a gap in one halts the partition."""
@@ -265,189 +289,199 @@ class Lane:
                         f"{last} to {seq}. {seq - last - 1} records are missing: restore them before going on."
                     )
                 seen[source] = seq
-            items.append(Item(record, None))
+            items.append(Item(record))
         return items
 
     async def _process(self) -> None:
-        """All pending items, in as many fenced transactions as it takes."""
-        items = self._decode(self._pending)
-        while items:
-            taken, _ = await self._isolating(items, None, self._frame.batch_records)
-            items = items[taken:]
-            self._pending = items
-        if not items and self.position.next_offset < self._read_to:
-            # Everything that was read was a duplicate, or the log had a gap: the offset moves with the next commit.
-            self.position.next_offset = self._read_to
+        """All pending items, in as many fenced transactions as it takes. The caller holds the lock."""
+        if self._suspect and self._pending:
+            await self._note_attempt()
+        while self._pending:
+            taken = await self._isolating(self._decode())
+            self._pending = self._pending[taken:]
 
-    def _decode(self, items: Sequence[Item]) -> list[Item]:
-        decoded: list[Item] = []
-        for item in items:
-            if item.message is None:
+    def _decode(self) -> list[Item]:
+        """The pending items up to one that this release is too old for; raises NewerContract where it is the first."""
+        for index, (record, message, _) in enumerate(self._pending):
+            if message is None:
                 try:
-                    item = Item(item.record, self._frame.processor.decode(item.record.key, item.record.value))
+                    self._pending[index] = self._decoded(record)
                 except NewerContract:
-                    if decoded:
-                        return decoded
+                    if index:
+                        return self._pending[:index]
                     raise
-                except Exception as error:
-                    item = Item(item.record, error if isinstance(error, RapportError) else Poison(_text(error)))
-            decoded.append(item)
-        return decoded
+        return self._pending
 
-    async def _isolating(self, items: list[Item], until: datetime | None, timers: int) -> tuple[int, bool]:
-        """One transaction for `items`; where one of them cannot be processed, that one goes to dead letters."""
-        first_bad = next((i for i, item in enumerate(items) if isinstance(item.message, RapportError)), None)
-        if first_bad == 0:
-            await self._bury(items[0], items[0].message, self._offset_after(items, 1))
-            return 1, False
+    def _decoded(self, record: Record) -> Item:
+        processor = self._frame.processor
         try:
-            return await self._attempt(items[:first_bad], until, timers, self._offset_after(items, first_bad))
-        except _BadTimer as bad:
-            if bad.index > 0:
-                return await self._isolating(items[: bad.index], None, timers)
-            if len(items) == 0 and timers == 1:
-                await self._bury_timer(bad.timer, bad.error)
-            else:
-                await self._timers_one_by_one(bad.timer.due)
-            return 0, True
-        except _BadRecord as bad:
-            if bad.index > 0:
-                return await self._isolating(items[: bad.index], until, timers)
-            if len(items) > 1:
-                return await self._isolating(items[:1], until, timers)
-            await self._bury(items[0], bad.error, self._offset_after(items, 1))
-            return 1, False
-        except (Fenced, Halted, NewerContract):
+            message = processor.decode(record.key, record.value)
+            at = processor.as_of(message)
+            if at is not None and at.tzinfo is None:
+                raise Poison(f"its time {at.isoformat()} has no offset from UTC.")
+        except NewerContract:
             raise
+        except Exception as error:
+            return Item(record, error if isinstance(error, RapportError) else Poison(_text(error)))
+        if at is not None and self._frame.leads_time:
+            at = min(at, self._frame.clock.now())  # the road is never ahead of the leader's clock
+        return Item(record, message, at)
+
+    async def _isolating(self, items: Sequence[Item]) -> int:
+        """One transaction for `items`, the first of what is pending, or for the first of them: what cannot be processed
+        goes to dead letters, in its place on the road. Returns how many are done with."""
+        bad_at = next((i for i, item in enumerate(items) if isinstance(item.message, RapportError)), len(items))
+        if bad_at == 0:
+            await self._bury(items[0], items[0].message)
+            return 1
+        try:
+            return (await self._attempt(items[:bad_at]))[0]
+        except Fenced:
+            raise
+        except (_BadRecord, _BadTimer) as bad:
+            if bad.index > 0:
+                return await self._isolating(items[: bad.index])
+            if isinstance(bad.error, NewerContract):
+                raise bad.error from None
+            if isinstance(bad, _BadTimer):
+                await self._fire_until(bad.timer.due)
+                return 0
         except Exception as error:
             if is_transient(error):
                 raise
             await self.settle()
             if len(items) > 1:
-                return await self._isolating(items[: len(items) // 2], until, timers)
-            if items and timers != 1:
-                due = self._road(self.position.as_of, items[0].message)
-                await self._timers_one_by_one(due)
-                return await self._isolating(items, until, 1)
-            if items:
-                await self._bury(items[0], error, self._offset_after(items, 1))
-                return 1, False
-            if timers != 1:
-                return await self._isolating(items, until, 1)
-            due_timers = await self._due(until or self.as_of, 1)
-            await self._bury_timer(due_timers[0], error)
-            return 0, True
+                return await self._isolating(items[: len(items) // 2])
+        await self._alone(items[0])
+        return 1
 
-    async def _timers_one_by_one(self, until: datetime) -> None:
-        more = True
-        while more:
-            _, more = await self._isolating([], until, 1)
+    async def _alone(self, item: Item) -> None:
+        """An item that seems bad, in a transaction of its own, after the timers before it had theirs."""
+        await self._fire_until(self._road(self.position.as_of, item))
+        try:
+            await self._attempt([item])
+        except Fenced:
+            raise
+        except Exception as error:
+            cause = error.error if isinstance(error, _BadRecord) else error
+            if is_transient(error) or isinstance(cause, NewerContract):
+                raise cause from None
+            await self.settle()
+            await self._bury(item, cause)
 
-    def _offset_after(self, items: Sequence[Item], count: int | None) -> int:
-        """Where reading goes on once the first `count` of `items` (None: all) are processed."""
-        if count is None or count >= len(items):
-            following = self._pending[len(items) :] if len(self._pending) > len(items) else []
-            return following[0].record.offset if following else self._read_to
-        return items[count].record.offset
+    async def _fire_until(self, until: datetime) -> None:
+        """Bring the road to `until`, firing what is due. A timer that cannot fire goes to dead letters."""
+        while await self._fire_some(until, self._frame.batch_records):
+            pass
 
-    def _road(self, road: datetime | None, message: Any) -> datetime:
-        """Where the road stands once `message` is reached: it never goes back, nor ahead of the leader's clock."""
-        moved = self._frame.processor.as_of(message)
-        if moved is None:
-            return road or _BEFORE_TIME
-        if self._frame.leads_time:
-            moved = min(moved, self._frame.clock.now())
-        return moved if road is None or moved > road else road
+    async def _fire_some(self, until: datetime, limit: int) -> bool:
+        """One transaction for up to `limit` timers; says whether more may be due."""
+        try:
+            return (await self._attempt([], until, limit))[1]
+        except Fenced:
+            raise
+        except Exception as error:
+            cause = error.error if isinstance(error, _BadTimer) else error
+            if isinstance(cause, NewerContract):
+                raise cause from None
+            if cause is error and is_transient(error):
+                raise
+            await self.settle()
+            if limit > 1:
+                return await self._fire_some(until, limit // 2)
+            timers = await self._due(until, 1)
+            if not timers:
+                raise  # not even nothing can be done here: no timer is at fault
+            await self._bury_timer(timers[0], cause)
+            return True
+
+    def _offset_after(self, count: int) -> int:
+        """Where reading goes on once the first `count` pending items are processed."""
+        return self._pending[count].record.offset if count < len(self._pending) else self._read_to
+
+    def _road(self, road: datetime | None, item: Item) -> datetime:
+        """Where the road stands once `item` is reached: it never goes back."""
+        return max(road or _BEFORE_TIME, item.at or _BEFORE_TIME)
 
     async def _due(self, until: datetime, limit: int) -> list[Timer]:
         async with self._frame.database.connect() as connection:
             return await store.due_timers(connection, self._service, self.partition, self.timers_low, until, limit)
 
     async def _attempt(
-        self, items: Sequence[Item], until: datetime | None, limit: int, next_offset: int, tick: bool = False
+        self, items: Sequence[Item], until: datetime | None = None, limit: int | None = None
     ) -> tuple[int, bool]:
-        """Load, compute, commit. Returns how many items were taken, and whether more timers are due."""
+        """Load, compute, commit: `items`, or (with `until`) only timers, `limit` of them at most. Returns how many
+        items were taken, and whether more timers may be due."""
         started = time.perf_counter()
         frame, processor = self._frame, self._frame.processor
-        road = self.position.as_of
-        roads: list[datetime] = []
-        for item in items:
-            road = self._road(road, item.message)
-            roads.append(road)
-        if until is not None and (road is None or until > road):
-            road = until
-        if road is None:
-            road = _BEFORE_TIME
+        limit = limit or frame.batch_records
+        roads = list(accumulate(items, self._road, initial=self.as_of))[1:]
+        road = roads[-1] if roads else max(until or _BEFORE_TIME, self.as_of)
         async with frame.database.connect() as connection:
             timers = await store.due_timers(connection, self._service, self.partition, self.timers_low, road, limit)
             more = len(timers) == limit
             if more:
                 # Items beyond the last timer that was taken wait for the timers that were not.
                 road = timers[-1].due
-                count = next((i for i, at in enumerate(roads) if at >= road), len(items))
-                if count < len(items):
-                    next_offset = items[count].record.offset
-                items = items[:count]
+                items = items[: bisect_left(roads, road)]
             messages = [item.message for item in items]
             batch = await processor.load(connection, self.partition, self.position.memo, messages, timers)
-        agenda = Agenda(timers)
-        run = Run(frame, self.partition, self.position.as_of or _BEFORE_TIME, agenda, dict(self.position.out_seqs))
+        agenda = Agenda(timers, more=more)
+        run = Run(frame, self.partition, self.as_of, agenda, dict(self.position.out_seqs))
+        in_seqs = dict(self.position.in_seqs)
         fired = 0
         breath = time.perf_counter()
         for index, item in enumerate(items):
-            fired += self._fire(batch, run, agenda, roads[index], index)
-            run.as_of, run.trace = max(run.as_of, roads[index]), item.record.trace
+            fired += await self._fire(batch, run, agenda, roads[index], index)
+            run.as_of, run.trace = roads[index], item.record.trace
             try:
                 batch.handle(item.message, run)
-            except NewerContract:
-                raise
             except Exception as error:
-                if is_transient(error):
-                    raise
                 raise _BadRecord(index, error) from error
+            if item.record.origin is not None:
+                service, partition, generation, seq = item.record.origin
+                in_seqs[f"{service}/{partition}/{generation}"] = seq
             if time.perf_counter() - breath > _BREATH_SECONDS:
                 await asyncio.sleep(0)
                 breath = time.perf_counter()
         if more or until is not None:
-            run.trace = None
-            fired += self._fire(batch, run, agenda, road, len(items))
-            if not more:
-                run.as_of = max(run.as_of, road)
-        if tick and not more:
-            said = processor.tick(run.as_of, next_offset)
-            if said is not None:
-                run.emit_here(said[0], "", said[1])
-        in_seqs = dict(self.position.in_seqs)
-        for item in items:
-            if item.record.origin is not None:
-                service, partition, generation, seq = item.record.origin
-                in_seqs[f"{service}/{partition}/{generation}"] = seq
-        after = replace(self.position, next_offset=next_offset, as_of=run.as_of, in_seqs=in_seqs, out_seqs=run.out_seqs)
+            fired += await self._fire(batch, run, agenda, road, len(items))
+            run.as_of = max(run.as_of, road)
+        after = replace(
+            self.position,
+            next_offset=self._offset_after(len(items)),
+            as_of=run.as_of,
+            in_seqs=in_seqs,
+            out_seqs=run.out_seqs,
+        )
 
         async def save(connection: Connection) -> None:
             after.memo = await batch.save(connection)
 
         await self._commit(run, after, save)
-        self.timers_low = road if until is not None or more or not roads else roads[-1]
+        self.timers_low = road
         self._lower_mark(agenda)
-        self._failures = 0
+        if items:
+            self._failures = 0
         RECORDS.labels(self._service).inc(len(items))
         BATCH_RECORDS.labels(self._service).observe(len(items))
         BATCH_SECONDS.labels(self._service).observe(time.perf_counter() - started)
         TIMERS_FIRED.labels(self._service).inc(fired)
         return len(items), more
 
-    def _fire(self, batch: Any, run: Run, agenda: Agenda, until: datetime, index: int) -> int:
+    async def _fire(self, batch: Batch, run: Run, agenda: Agenda, until: datetime, index: int) -> int:
         fired = 0
+        breath = time.perf_counter()
         while (timer := agenda.pop(until)) is not None:
             run.as_of, run.trace = max(run.as_of, timer.due), None
             try:
                 batch.fire(timer, run)
-            except NewerContract:
-                raise
             except Exception as error:
                 raise _BadTimer(timer, index, error) from error
             fired += 1
+            if time.perf_counter() - breath > _BREATH_SECONDS:
+                await asyncio.sleep(0)
+                breath = time.perf_counter()
         if fired:
             TIMER_LATENESS.labels(self._service).observe(max(0.0, (self._frame.clock.now() - until).total_seconds()))
         return fired
@@ -462,18 +496,17 @@ class Lane:
         run: Run,
         after: Position,
         save: Callable[[Connection], Awaitable[None]],
-        letter: int | None = None,
     ) -> None:
         """The fenced transaction. After a failure nothing in memory has changed, and what stands in the database is
         looked up (`settle`) before anything else is done: the outcome of a COMMIT may be unknown."""
         self._doubtful = True
+        if after.next_offset != self.position.next_offset:
+            after.attempts = 0
         try:
             async with self._frame.database.transaction() as connection:
                 if not await store.fence(connection, self._service, [self.fence(after)]):
                     raise Fenced(f"{self._service}[{self.partition}] belongs to another worker now.")
                 await save(connection)
-                if letter is not None:
-                    await store.delete_letter(connection, letter)
                 if run.out_seqs != after.out_seqs:
                     await store.set_out_seqs(connection, self._service, self.partition, run.out_seqs)
                     after.out_seqs = run.out_seqs
@@ -491,7 +524,6 @@ class Lane:
         reached(f"{self._service}.after_commit")
         self._doubtful = False
         after.version = self.position.version + 1
-        after.attempts = 0
         self.position = after
         self._frame.outlet.committed({self.partition: run.outputs})
         for dead in run.letters:
@@ -506,6 +538,7 @@ class Lane:
             after.as_of,
             after.in_seqs,
             after.out_seqs,
+            after.attempts,
         )
 
     async def transact(self, work: Callable[[Connection, Run], Awaitable[T]]) -> T:
@@ -513,8 +546,7 @@ class Lane:
         still: look again before acting."""
         async with self.lock:
             await self.settle()
-            run = Run(self._frame, self.partition, self.as_of, Agenda(()), dict(self.position.out_seqs))
-            after = replace(self.position)
+            run, after = self._run()
             result: list[T] = []
 
             async def save(connection: Connection) -> None:
@@ -535,8 +567,6 @@ class Lane:
         while not self.leaving.is_set():
             try:
                 await self._frame.processor.attend(self)
-                return
-            except Fenced:
                 return
             except Exception as error:
                 failures += 1
@@ -565,14 +595,16 @@ class Lane:
         if committed:
             self._pending = []
             self._read_to = position.next_offset
+            self._drained = None
             frame.reader.seek(self.partition, position.next_offset)
             raise Unavailable(f"{self._service}[{self.partition}]: the last transaction had been committed.")
 
-    async def _bury(self, item: Item, error: Exception, next_offset: int) -> None:
-        """One record to dead letters, in its own fenced transaction."""
+    async def _bury(self, item: Item, error: Exception) -> None:
+        """The first of what is pending to dead letters, in its own fenced transaction."""
         self._count_failure(error)
         record = item.record
-        run = Run(self._frame, self.partition, self.as_of, Agenda(()), dict(self.position.out_seqs))
+        run, after = self._run()
+        code = "poison" if isinstance(error, Poison) else "failed"
         run.letters.append(
             DeadLetter(
                 self._frame.processor.stream,
@@ -580,31 +612,32 @@ class Lane:
                 _storable(record.key),
                 record.value,
                 record.trace,
-                "poison" if isinstance(error, Poison) else "failed",
+                code,
                 _storable(_text(error)),
                 True,
             )
         )
-        in_seqs = dict(self.position.in_seqs)
+        after.next_offset = self._offset_after(1)
         if record.origin is not None:
             service, partition, generation, seq = record.origin
-            in_seqs[f"{service}/{partition}/{generation}"] = seq
-        after = replace(self.position, next_offset=next_offset, in_seqs=in_seqs)
+            after.in_seqs = {**after.in_seqs, f"{service}/{partition}/{generation}": seq}
         await self._commit(run, after, _nothing)
         self._logger.warning("record set aside", offset=record.offset, error=_text(error))
 
     async def _bury_timer(self, timer: Timer, error: Exception) -> None:
         self._count_failure(error)
-        run = Run(self._frame, self.partition, self.as_of, Agenda(()), dict(self.position.out_seqs))
+        run, after = self._run()
         run.set_timer(timer.kind, timer.subject, None)
-        run.letters.append(
-            DeadLetter(
-                "timers", None, _storable(timer.subject), timer.kind.encode(), None, "failed",
-                _storable(f"timer {timer.kind} due {timer.due.isoformat()}: {_text(error)}"), False,
-            )
-        )  # fmt: skip
-        await self._commit(run, replace(self.position), _nothing)
+        text = _storable(f"timer {timer.kind} due {timer.due.isoformat()}: {_text(error)}")
+        key = _storable(timer.subject)
+        run.letters.append(DeadLetter("timers", None, key, timer.kind.encode(), None, "failed", text, False))
+        await self._commit(run, after, _nothing)
         self._logger.warning("timer set aside", kind=timer.kind, subject=timer.subject, error=_text(error))
+
+    def _run(self) -> tuple[Run, Position]:
+        """A transaction that takes no records: its outputs, and the position that it leaves."""
+        run = Run(self._frame, self.partition, self.as_of, Agenda(), dict(self.position.out_seqs))
+        return run, replace(self.position, next_offset=self.next_offset)
 
     def _count_failure(self, error: Exception) -> None:
         """Many failures in a row are not poison but a bad deploy."""
@@ -614,56 +647,55 @@ class Lane:
                 f"{self._failures} records in a row failed, the last with: {_text(error)}. Mend that and restart."
             )
 
-    async def retry(self, letter: int, record: Record) -> None:
+    async def retry(self, letter: int) -> None:
         """A dead letter whose retry was asked for: the record again, through its owner, at the road's present place."""
-        processor = self._frame.processor
+        processor, database = self._frame.processor, self._frame.database
         async with self.lock:
+            if self.leaving.is_set():
+                return
             await self.settle()
+            async with database.connect() as connection:
+                # Read here, where all that we ever committed is known: it may have been retried, its answer lost.
+                record = await store.letter_to_retry(connection, letter)
+            if record is None:
+                return
             try:
                 message = processor.decode(record.key, record.value)
-                async with self._frame.database.connect() as connection:
+                async with database.connect() as connection:
                     batch = await processor.load(connection, self.partition, self.position.memo, [message], ())
-                run = Run(self._frame, self.partition, self.as_of, Agenda(()), dict(self.position.out_seqs))
+                run, after = self._run()
                 run.trace = record.trace
                 batch.handle(message, run)
-            except Exception as error:
-                if is_transient(error):
-                    raise
-                async with self._frame.database.connect() as connection:
-                    await store.keep_letter(connection, letter, "failed", _storable(_text(error)))
-                return
-            after = replace(self.position, out_seqs=run.out_seqs)
 
-            async def save(connection: Connection) -> None:
-                after.memo = await batch.save(connection)
+                async def save(connection: Connection) -> None:
+                    after.memo = await batch.save(connection)
+                    await store.delete_letter(connection, letter)
 
-            try:
-                await self._commit(run, after, save, letter)
+                await self._commit(run, after, save)
             except Exception as error:
                 if isinstance(error, Fenced) or is_transient(error):
                     raise
-                async with self._frame.database.connect() as connection:
+                async with database.connect() as connection:
                     await store.keep_letter(connection, letter, "failed", _storable(_text(error)))
                 return
             self._lower_mark(run.agenda)
 
-    async def tick_with_timers(self, as_of: datetime) -> None:
-        """A tick of a partition that has timers due: they fire, then the tick is said. The caller holds the lock."""
-        await self.settle()
-        more = True
-        while more:
-            try:
-                _, more = await self._attempt([], as_of, self._frame.batch_records, self._read_to, tick=True)
-            except _BadTimer as bad:
-                await self._timers_one_by_one(bad.timer.due)
+    async def _fire_and_tick(self) -> None:
+        """The tick of a partition that has timers due: they fire, then it is said."""
+        self.timers_due = False
+        at = self.idle_at
+        if at is not None:
+            await self._fire_until(at)
+            await self._commit(*self.tick(at), _nothing)
 
-    def tick_outputs(self, as_of: datetime) -> tuple[Run, Position]:
-        """A tick of a partition that has nothing else to do, to be committed together with others'."""
-        run = Run(self._frame, self.partition, as_of, Agenda(()), dict(self.position.out_seqs))
-        said = self._frame.processor.tick(as_of, self._read_to)
+    def tick(self, at: datetime) -> tuple[Run, Position]:
+        """What is to be committed, by itself or together with other partitions', for time to move on to `at`."""
+        run, after = self._run()
+        run.as_of = after.as_of = at
+        said = self._frame.processor.tick(at, self.next_offset)
         assert said is not None
         run.emit_here(said[0], "", said[1])
-        after = replace(self.position, as_of=as_of, out_seqs=run.out_seqs)
+        after.out_seqs = run.out_seqs
         return run, after
 
     def doubt(self) -> None:
@@ -671,7 +703,7 @@ class Lane:
         self._doubtful = True
 
     def ticked(self, after: Position) -> None:
-        """The shared commit of `tick_outputs` succeeded."""
+        """The shared commit of `tick` succeeded."""
         self._doubtful = False
         after.version = self.position.version + 1
         self.position = after
@@ -694,4 +726,4 @@ def _text(error: Exception) -> str:
 
 
 def _storable(text: str) -> str:
-    return text.replace("\0", "\ufffd")
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

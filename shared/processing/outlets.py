@@ -28,6 +28,9 @@ from shared.telemetry import OUTBOX
 Outputs = Mapping[Destination, Sequence[Entry]]
 
 _ENTRIES_AT_ONCE = 2000
+# Of one partition for one destination, committed and not published, held in memory.
+_MOST_BATCHES = 64
+_MOST_ENTRIES = 10_000
 
 
 class Outlet(Protocol):
@@ -45,8 +48,8 @@ class Outlet(Protocol):
         """More is committed and unpublished than is good; wait before adding to it."""
         ...
 
-    async def drained(self, partition: int, timeout: float) -> bool:
-        """Wait until all that this partition committed is published; False where that takes longer."""
+    async def drained(self, partition: int) -> None:
+        """Wait until all that this partition committed is published."""
         ...
 
     def forget(self, partition: int) -> None:
@@ -77,8 +80,8 @@ class StreamOutlet:
     def full(self, partition: int) -> bool:
         return False
 
-    async def drained(self, partition: int, timeout: float) -> bool:
-        return True
+    async def drained(self, partition: int) -> None:
+        return
 
     def forget(self, partition: int) -> None:
         return
@@ -87,11 +90,10 @@ class StreamOutlet:
 class OutboxOutlet:
     """Kafka: the transaction writes the outbox, and a publisher for each destination empties it."""
 
-    def __init__(self, log: Log, database: Database, service: str, *, most_batches: int = 64) -> None:
+    def __init__(self, log: Log, database: Database, service: str) -> None:
         self._log = log
         self._database = database
         self._service = service
-        self._most_batches = most_batches
         self._queues: dict[tuple[int, Destination], deque[Sequence[Entry]]] = {}
         self._publishers: dict[tuple[int, Destination], asyncio.Task[None]] = {}
         self._logger = structlog.get_logger(service=service)
@@ -114,14 +116,16 @@ class OutboxOutlet:
             self._add(partition, destination, entries)
 
     def full(self, partition: int) -> bool:
-        return any(len(queue) >= self._most_batches for key, queue in self._queues.items() if key[0] == partition)
+        return any(
+            len(queue) >= _MOST_BATCHES or sum(map(len, queue)) >= _MOST_ENTRIES
+            for key, queue in self._queues.items()
+            if key[0] == partition
+        )
 
-    async def drained(self, partition: int, timeout: float) -> bool:
+    async def drained(self, partition: int) -> None:
         tasks = [task for key, task in self._publishers.items() if key[0] == partition]
-        if not tasks:
-            return True
-        _, late = await asyncio.wait(tasks, timeout=timeout)
-        return not late
+        if tasks:
+            await asyncio.wait(tasks)
 
     def forget(self, partition: int) -> None:
         for key in [key for key in self._publishers if key[0] == partition]:
@@ -143,8 +147,6 @@ class OutboxOutlet:
     def _published(self, key: tuple[int, Destination], task: asyncio.Task[None]) -> None:
         if self._publishers.get(key) is task:
             del self._publishers[key]
-            if not task.cancelled() and (error := task.exception()) is not None:
-                self._logger.error("publishing stopped", destination=key[1], exc_info=error)
 
     async def _publish(self, partition: int, destination: Destination, queue: deque[Sequence[Entry]]) -> None:
         failures = 0
@@ -156,10 +158,14 @@ class OutboxOutlet:
                 batches += 1
             try:
                 await self._log.append(*destination, taken)
-            except Unavailable as error:
+            except Exception as error:
+                # What is committed has to go out, whatever stands in the way: nothing can take its place.
                 failures += 1
                 if failures == 1:
-                    self._logger.warning("publishing waits for the log", partition=partition, error=str(error))
+                    unexpected = None if isinstance(error, Unavailable) else error
+                    self._logger.warning(
+                        "publishing waits for the log", partition=partition, error=str(error), exc_info=unexpected
+                    )
                 await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
                 continue
             failures = 0
@@ -175,7 +181,7 @@ class OutboxOutlet:
             except Exception as error:
                 # What stays is deleted with the next, or published again by the next owner and dropped by its readers.
                 if not is_transient(error):
-                    raise
+                    self._logger.error("the outbox cannot be emptied", partition=partition, exc_info=error)
 
     def _measure(self) -> None:
         OUTBOX.labels(self._service).set(sum(map(len, self._queues.values())))

@@ -163,13 +163,15 @@ async def reclaim(connection: Connection, service: str, partition: int, worker: 
     return None if row is None else _position(dict(row))
 
 
-async def release(connection: Connection, service: str, partition: int, epoch: int) -> None:
+async def release(connection: Connection, service: str, epochs: Mapping[int, int]) -> None:
+    """Let go of partitions, each of which is ours under its epoch."""
     await connection.execute(
-        "UPDATE processing.partitions SET owner = NULL, version = version + 1"
-        " WHERE service = $1 AND partition = $2 AND epoch = $3",
+        "UPDATE processing.partitions p SET owner = NULL, version = version + 1"
+        "  FROM unnest($2::smallint[], $3::bigint[]) AS held (partition, epoch)"
+        " WHERE p.service = $1 AND p.partition = held.partition AND p.epoch = held.epoch",
         service,
-        partition,
-        epoch,
+        list(epochs),
+        list(epochs.values()),
     )
 
 
@@ -200,6 +202,7 @@ class Fence(NamedTuple):
     as_of: datetime | None
     in_seqs: dict[str, int]
     out_seqs: dict[str, int]
+    attempts: int
 
 
 async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -> bool:
@@ -210,10 +213,10 @@ async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -
     result = await connection.execute(
         """UPDATE processing.partitions p
               SET version = p.version + 1, next_offset = f.next_offset, as_of = f.as_of,
-                  in_seqs = f.in_seqs, out_seqs = f.out_seqs, attempts = 0
+                  in_seqs = f.in_seqs, out_seqs = f.out_seqs, attempts = f.attempts
              FROM unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[],
-                         $7::bytea[], $8::bytea[])
-                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs)
+                         $7::bytea[], $8::bytea[], $9::integer[])
+                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, attempts)
             WHERE p.service = $1 AND p.partition = f.partition AND p.epoch = f.epoch AND p.version = f.version""",
         service,
         *columns,
@@ -353,16 +356,24 @@ async def write_dead_letters(
 
 async def letters_to_retry(
     connection: Connection, service: str, partitions: Sequence[int], limit: int
-) -> list[tuple[int, int, Record]]:
-    """Dead letters whose retry was asked for: id, partition, and the record."""
+) -> list[tuple[int, int]]:
+    """Dead letters whose retry was asked for: id and partition."""
     rows = await connection.fetch(
-        "SELECT id, partition, key, body, trace FROM processing.dead_letters"
+        "SELECT id, partition FROM processing.dead_letters"
         " WHERE retry_asked AND service = $1 AND partition = ANY($2::smallint[]) ORDER BY id LIMIT $3",
         service,
         partitions,
         limit,
     )
-    return [(row["id"], row["partition"], Record(-1, row["key"], row["body"], None, row["trace"])) for row in rows]
+    return [(row["id"], row["partition"]) for row in rows]
+
+
+async def letter_to_retry(connection: Connection, letter: int) -> Record | None:
+    """The record of a dead letter; None where its retry is not asked for any more."""
+    row = await connection.fetchrow(
+        "SELECT key, body, trace FROM processing.dead_letters WHERE id = $1 AND retry_asked", letter
+    )
+    return None if row is None else Record(-1, row["key"], row["body"], None, row["trace"])
 
 
 async def delete_letter(connection: Connection, letter: int) -> None:

@@ -11,11 +11,11 @@ import asyncio
 import random
 import socket
 import time
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-import asyncpg
 import structlog
 
 from shared.database.engine import is_transient
@@ -31,6 +31,9 @@ from shared.settings import Settings
 from shared.telemetry import FENCED, LAG, OWNED
 
 _TICK_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_STUCK_SECONDS = 2.0
+_ROUND_SECONDS = 15.0
 _MEASURE_SECONDS = 10.0
 _AVOID_SECONDS = 30.0
 _TRIM_SECONDS = 3600.0
@@ -52,10 +55,12 @@ class Worker:
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._avoid: dict[int, float] = {}
+        self._beating: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
+        self._freeing: set[asyncio.Task[None]] = set()
         self._beaten_at = 0.0
         self._settled = False
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._logger = structlog.get_logger(service=self._service)
         outlet: Outlet = (
             StreamOutlet(runtime.log)
@@ -92,28 +97,44 @@ class Worker:
         """Returns after the first round of claims; raises where the database cannot be reached at all."""
         async with self._database.connect() as connection:
             await store.make_partitions(connection, self._service, self._log.partitions)
+        await self._beat()
         await self._balance()
+        # The heart beats beside everything else, and until the end: nothing that takes long may look like death.
+        self._beating = asyncio.create_task(self._every(self._settings.heartbeat_seconds, self._beat, "heartbeat"))
         self._loops = [
-            asyncio.create_task(self._every(self._settings.heartbeat_seconds, self._balance, "ownership")),
-            asyncio.create_task(self._every(_TICK_SECONDS, self._housekeeping, "ticks")),
-            asyncio.create_task(self._every(_MEASURE_SECONDS, self._measure, "measuring")),
-            asyncio.create_task(self._every(_TRIM_SECONDS, self._trim, "trimming")),
+            asyncio.create_task(self._every(seconds, round_, what, self._stopping))
+            for seconds, round_, what in (
+                (self._settings.heartbeat_seconds, self._balance, "ownership"),
+                (_TICK_SECONDS, self._tick, "ticks"),
+                (_RETRY_SECONDS, self._retry, "dead letters"),
+                (_MEASURE_SECONDS, self._measure, "measuring"),
+                (_TRIM_SECONDS, self._trim, "trimming"),
+            )
         ]
 
     async def stop(self) -> None:
         """Let go of everything in order: finish the batch, publish what it committed, free the partition."""
-        self._stopping = True
-        for loop in self._loops[1:]:
-            loop.cancel()
+        self._stopping.set()
+        for lane in self._lanes.values():
+            lane.leaving.set()
+        if self._loops:
+            _, late = await asyncio.wait(self._loops, timeout=_ROUND_SECONDS)
+            for loop in late:
+                loop.cancel()
+            await asyncio.gather(*self._loops, return_exceptions=True)
         await self._let_go(list(self._lanes))
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        await self._let_go(list(self._lanes))  # what a claim under way has brought meanwhile
+        await asyncio.gather(*self._freeing, return_exceptions=True)
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
         await self._frame.reader.close()
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        try:
             async with self._database.connect() as connection:
                 await store.forget_worker(connection, self._service, self._id, self._settings.expiry_seconds)
+        except Exception as error:
+            # Whoever wants our partitions waits until our last heartbeat has expired.
+            if not is_transient(error):
+                raise
 
     async def ready(self) -> list[str]:
         """What keeps this worker from working, a line each."""
@@ -129,33 +150,42 @@ class Worker:
             problems.append(f"{self._service}: partitions are still being claimed.")
         return problems
 
-    async def _every(self, seconds: float, round_: object, what: str) -> None:
+    async def _every(
+        self, seconds: float, round_: Callable[[], Awaitable[None]], what: str, until: asyncio.Event | None = None
+    ) -> None:
+        """`round_` about every so many seconds, whatever becomes of it, until that is set (None: for ever)."""
+        until = until or asyncio.Event()
         failing = False
-        while True:
-            await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
+        while not until.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(until.wait(), seconds * random.uniform(0.9, 1.1))
+                return
             try:
-                await round_()  # type: ignore[operator]
+                await round_()
                 failing = False
             except Exception as error:
                 if not failing:
                     self._logger.warning(f"{what} waits", error=f"{type(error).__name__}: {error}")
                 failing = True
 
-    async def _balance(self) -> None:
-        """One heartbeat, and one step towards a fair share."""
-        expiry = self._settings.expiry_seconds
+    async def _beat(self) -> None:
         async with self._database.connect() as connection:
             await store.beat(connection, self._service, self._id, socket.gethostname())
-            self._beaten_at = time.monotonic()
-            if self._stopping:
-                return  # the heart beats on while lanes finish, and nothing is claimed any more
+        self._beaten_at = time.monotonic()
+
+    async def _balance(self) -> None:
+        """One step towards a fair share."""
+        expiry = self._settings.expiry_seconds
+        async with self._database.connect() as connection:
             workers = await store.live_workers(connection, self._service, expiry)
             held = await store.ownership(connection, self._service, expiry)
+        if self._id not in workers:
+            return  # silent for too long ourselves: whoever lives decides
         for one in held:
             if one.partition in self._lanes and one.owner != self._id:
-                self._drop(one.partition)
-        quota, extra = divmod(len(held), len(workers) or 1)
-        quota += workers.index(self._id) < extra if self._id in workers else 0
+                await self._drop(one.partition)
+        quota, extra = divmod(len(held), len(workers))
+        quota += workers.index(self._id) < extra
         mine = sorted(self._lanes)
         if len(mine) > quota:
             await self._let_go(mine[quota:])
@@ -169,7 +199,7 @@ class Worker:
         ]
         wanted = quota - len(self._lanes)
         for one in free[:wanted] if wanted > 0 else ():
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             await self._claim(one.partition)
         # Others may still hold what is ours to claim; they let go within their next rounds.
@@ -181,13 +211,17 @@ class Worker:
             claiming = asyncio.create_task(
                 store.claim(connection, self._service, partition, self._id, self._settings.expiry_seconds)
             )
-            done, _ = await asyncio.wait({claiming}, timeout=2.0)
-            if not done:
-                # The owner is silent and its transaction still holds the row: it was stopped inside. End that session.
-                async with self._database.connect() as other:
-                    ended = await store.end_blockers(other, connection.get_server_pid())
-                self._logger.warning("ended a stopped owner's session", partition=partition, sessions=len(ended))
-            found = await claiming
+            try:
+                done, _ = await asyncio.wait({claiming}, timeout=_STUCK_SECONDS)
+                if not done:
+                    # The owner is silent and its transaction still holds the row: it was stopped inside. End that.
+                    async with self._database.connect() as other:
+                        ended = await store.end_blockers(other, connection.get_server_pid())
+                    self._logger.warning("ended a stopped owner's session", partition=partition, sessions=len(ended))
+                found = await claiming
+            finally:
+                claiming.cancel()
+                await asyncio.gather(claiming, return_exceptions=True)
         if found is None:
             return
         position, before = found
@@ -219,13 +253,17 @@ class Worker:
             self._logger.error("partition waits for a newer release", partition=partition, error=str(error))
         else:
             self._logger.error("partition given up", partition=partition, exc_info=error)
-        self._loops.append(asyncio.create_task(self._free(partition, lane)))
+        freeing = asyncio.create_task(self._free({partition: lane.position.epoch}))
+        self._freeing.add(freeing)
+        freeing.add_done_callback(self._freeing.discard)
 
-    def _drop(self, partition: int) -> None:
+    async def _drop(self, partition: int) -> None:
         """Another worker owns it now; whatever is held here is void."""
         lane, task = self._lanes.pop(partition), self._tasks.pop(partition)
         lane.leaving.set()
         task.cancel()
+        # To its very end: what it tidies up must not be what its successor here has begun with.
+        await asyncio.gather(task, return_exceptions=True)
         FENCED.labels(self._service).inc()
         self._assign()
         self._logger.warning("partition lost", partition=partition)
@@ -235,77 +273,61 @@ class Worker:
         for lane in lanes.values():
             lane.leaving.set()
         await asyncio.gather(*(self._tasks[partition] for partition in lanes), return_exceptions=True)
-        for partition, lane in lanes.items():
-            if self._lanes.get(partition) is lane:
-                self._lanes.pop(partition)
-                self._tasks.pop(partition)
-                await self._free(partition, lane)
+        gone = {partition: lane for partition, lane in lanes.items() if self._lanes.get(partition) is lane}
+        for partition in gone:
+            del self._lanes[partition], self._tasks[partition]
         self._assign()
+        await self._free({partition: lane.position.epoch for partition, lane in gone.items()})
 
-    async def _free(self, partition: int, lane: Lane) -> None:
+    async def _free(self, epochs: Mapping[int, int]) -> None:
         try:
             async with self._database.connect() as connection:
-                await store.release(connection, self._service, partition, lane.position.epoch)
+                await store.release(connection, self._service, epochs)
         except Exception as error:
-            # Whoever wants it waits until our heartbeat has expired.
+            # Ours still: claimed again in a later round, or by another once our heartbeat has expired.
             if not is_transient(error):
                 raise
 
-    async def _housekeeping(self) -> None:
-        """About once a second: ticks for partitions that are drained, and retries of dead letters."""
-        if self._frame.leads_time:
-            await self._tick()
+    async def _retry(self) -> None:
+        """Dead letters that somebody asked to be tried again."""
         if not self._lanes:
             return
         async with self._database.connect() as connection:
             letters = await store.letters_to_retry(connection, self._service, list(self._lanes), 100)
-        for letter, partition, record in letters:
+        for letter, partition in letters:
             lane = self._lanes.get(partition)
             if lane is not None:
-                await lane.retry(letter, record)
+                await lane.retry(letter)
 
     async def _tick(self) -> None:
         """Time moves on where a fetch within the last second showed that nothing more follows."""
-        now = time.monotonic()
-        ready = [
-            (lane, lane.drained_at[1])
-            for lane in self._lanes.values()
-            if lane.drained_at is not None
-            and now - lane.drained_at[0] < _TICK_SECONDS
-            and not lane.lock.locked()
-            and not lane.leaving.is_set()
-        ]
-        ready = [(lane, at) for lane, at in ready if at > lane.as_of]
-        if not ready:
+        if not self._frame.leads_time:
+            return
+        idle = {partition: lane for partition, lane in self._lanes.items() if lane.idle_at is not None}
+        if not idle:
             return
         async with self._database.connect() as connection:
             busy = await store.partitions_with_due_timers(
                 connection,
                 self._service,
-                {lane.partition: lane.timers_low for lane, _ in ready},
-                max(at for _, at in ready),
+                {partition: lane.timers_low for partition, lane in idle.items()},
+                self._clock.now(),
             )
-        quiet = [(lane, at) for lane, at in ready if lane.partition not in busy and not lane.lock.locked()]
-        for lane, _ in quiet:
-            await lane.lock.acquire()
-        try:
-            await self._tick_together([(lane, at) for lane, at in quiet if lane.drained_at and at > lane.as_of])
-        finally:
-            for lane, _ in quiet:
-                lane.lock.release()
-        for lane, at in ready:
-            if lane.partition in busy:
-                async with lane.lock:
-                    if lane.drained_at is not None and at > lane.as_of:
-                        await lane.tick_with_timers(at)
+        for partition in busy:
+            idle.pop(partition).timers_due = True
+        async with AsyncExitStack() as turns:
+            ready: list[tuple[Lane, datetime]] = []
+            for lane in idle.values():
+                at = lane.idle_at
+                if at is not None and not lane.lock.locked():
+                    await turns.enter_async_context(lane.lock)
+                    ready.append((lane, at))
+            if ready:
+                await self._tick_together(ready)
 
-    async def _tick_together(self, ready: list[tuple[Lane, object]]) -> None:
+    async def _tick_together(self, ready: Sequence[tuple[Lane, datetime]]) -> None:
         """Ticks of several partitions in one commit. The caller holds their locks."""
-        for lane, _ in ready:
-            await lane.settle()
-        if not ready:
-            return
-        said = [(lane, *lane.tick_outputs(at)) for lane, at in ready]  # type: ignore[arg-type]
+        said = [(lane, *lane.tick(at)) for lane, at in ready]
         outputs = {lane.partition: run.outputs for lane, run, _ in said}
         for lane, _, _ in said:
             lane.doubt()
@@ -321,13 +343,13 @@ class Worker:
 
     async def _measure(self) -> None:
         ends = await self._log.ends(self._frame.processor.stream)
-        for partition, lane in self._lanes.items():
-            behind = max(0, ends.get(partition, 0) - lane.position.next_offset)
+        for partition, end in ends.items():
+            lane = self._lanes.get(partition)
+            behind = 0 if lane is None else max(0, end - lane.next_offset)
             LAG.labels(self._service, str(partition)).set(behind)
 
     async def _trim(self) -> None:
         """Streams in PostgreSQL are kept for a while after their one reader has passed; Kafka has its own retention."""
         if isinstance(self._log, PostgresLog):
             for partition, lane in list(self._lanes.items()):
-                passed = lane.position.next_offset
-                await self._log.trim(self._frame.processor.stream, partition, passed, _KEEP_PASSED)
+                await self._log.trim(self._frame.processor.stream, partition, lane.next_offset, _KEEP_PASSED)

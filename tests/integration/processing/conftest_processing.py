@@ -64,14 +64,14 @@ class House:
                 taken.append(record.value)
         return taken
 
-    async def records(self, stream: str, partition: int) -> list[Record]:
+    async def records(self, stream: str, partition: int, begin: int = 0) -> list[Record]:
         reader = self.log.reader(stream)
-        reader.assign({partition: 0})
+        reader.assign({partition: begin})
         found: list[Record] = []
         while True:
             fetched = await reader.fetch(partition, 1000, 0.2)
             found += fetched.records
-            if not fetched.records:
+            if fetched.drained:
                 await reader.close()
                 return found
 

@@ -42,12 +42,13 @@ def upgrade() -> None:
             attempts integer NOT NULL DEFAULT 0,
             PRIMARY KEY (service, partition)
         ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000)""")
+    # Collated as Python compares, so that timers of one instant fire in one order, however many were read at once.
     op.execute("""
         CREATE TABLE processing.timers (
             service text NOT NULL,
             partition smallint NOT NULL,
-            kind text NOT NULL,
-            subject text NOT NULL,
+            kind text COLLATE "C" NOT NULL,
+            subject text COLLATE "C" NOT NULL,
             due timestamptz NOT NULL,
             PRIMARY KEY (service, partition, kind, subject)
         ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000)""")

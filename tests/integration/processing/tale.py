@@ -1,0 +1,171 @@
+"""A service that does everything the mechanics allow, and what it must say: told once in plain words, without batches.
+
+`told_plainly` is the law: one record after the other, each timer in its turn, what cannot be processed left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from tally import START
+
+from shared.contracts.streams import partition_of
+from shared.processing.port import Connection, Lane, Outputs, Poison, Timer
+
+# What a timer of this name does when it fires: set another one so many seconds after the road's time.
+CHAINS = {"a": ("b", 0), "b": ("c", -3), "c": ("f", 4), "g": ("d", 0), "h": ("e", -2)}
+BAD_TIMERS = {"d": "defect", "e": "save"}
+NAMES = "abcdefgh"
+
+
+class Word(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`at` is seconds after START; `sets` maps names of timers to seconds after the road's time (None: removes it)."""
+
+    n: int
+    at: int = 0
+    sets: dict[str, int | None] = {}
+    bad: str = ""
+
+
+def encoded(word: Word) -> bytes:
+    return b"gibberish %d" % word.n if word.bad == "unreadable" else msgspec.json.encode(word)
+
+
+class TaleBatch:
+    def __init__(self, service: str, customer: str, count: int, memo: bytes) -> None:
+        self.service, self.customer, self.count, self.memo = service, customer, count, memo
+        self.spoilt = False
+
+    def handle(self, word: Word, out: Outputs) -> None:
+        self._say(f"told {word.n}", out)
+        for name, seconds in word.sets.items():
+            due = None if seconds is None else out.as_of + timedelta(seconds=seconds)
+            out.set_timer("name", name, due)
+        self._stumble(word.bad)
+
+    def fire(self, timer: Timer, out: Outputs) -> None:
+        self._say(f"{timer.subject} at {(timer.due - START).total_seconds():.0f}", out)
+        if timer.subject in CHAINS:
+            name, seconds = CHAINS[timer.subject]
+            out.set_timer("name", name, out.as_of + timedelta(seconds=seconds))
+        self._stumble(BAD_TIMERS.get(timer.subject, ""))
+
+    def _say(self, what: str, out: Outputs) -> None:
+        self.count += 1
+        seconds = (out.as_of - START).total_seconds()
+        out.emit("customers", self.customer, f"{self.count}: {what} ({seconds:.0f})".encode())
+
+    def _stumble(self, bad: str) -> None:
+        if bad == "poison":
+            raise Poison("this cannot be handled.")
+        if bad == "defect":
+            raise ZeroDivisionError("a defect")
+        self.spoilt = self.spoilt or bad == "save"
+
+    async def save(self, connection: Connection) -> bytes:
+        await connection.execute(
+            "INSERT INTO tally.counts VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n",
+            self.service,
+            "no number" if self.spoilt else self.count,
+        )
+        return self.memo
+
+
+class Tale:
+    """All of its customers are one: what it says goes to one partition."""
+
+    stream = "events"
+
+    def __init__(self, service: str, customer: str) -> None:
+        self.service, self.customer = service, customer
+
+    def decode(self, key: str, value: bytes) -> Word:
+        return msgspec.json.decode(value, type=Word)
+
+    def as_of(self, message: Word) -> datetime:
+        return START + timedelta(seconds=message.at)
+
+    async def load(
+        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
+    ) -> TaleBatch:
+        count = await connection.fetchval("SELECT n FROM tally.counts WHERE key = $1", self.service)
+        return TaleBatch(self.service, self.customer, count or 0, memo)
+
+    def tick(self, as_of: datetime, after: int) -> None:
+        return None
+
+    async def attend(self, lane: Lane) -> None:
+        return
+
+
+class _Plain:
+    """Outputs, a timer at a time."""
+
+    def __init__(self, as_of: int, timers: dict[str, int]) -> None:
+        self.now, self.timers, self.lines = as_of, dict(timers), list[str]()
+
+    @property
+    def as_of(self) -> datetime:
+        return START + timedelta(seconds=self.now)
+
+    @property
+    def partition(self) -> int:
+        return 0
+
+    def emit(self, stream: str, key: str, value: bytes) -> None:
+        self.lines.append(value.decode())
+
+    def emit_here(self, stream: str, key: str, value: bytes) -> None:
+        raise NotImplementedError
+
+    def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
+        if due is None:
+            self.timers.pop(subject, None)
+        else:
+            self.timers[subject] = round((due - START).total_seconds())
+
+    def dead_letter(self, key: str, body: bytes, code: str, message: str) -> None:
+        raise NotImplementedError
+
+
+def told_plainly(words: Sequence[Word]) -> tuple[list[str], list[str]]:
+    """What is said, and what is set aside: the place of a record, or the name of a timer."""
+    said: list[str] = []
+    aside: list[str] = []
+    timers: dict[str, int] = {}
+    road = -(10**9)
+
+    def taken(name: str, now: int, act: Any, bad: str) -> None:
+        nonlocal timers
+        batch, out = TaleBatch("", "", len(said), b""), _Plain(now, timers)
+        try:
+            act(batch, out)
+        except (Poison, ZeroDivisionError):
+            batch.spoilt = True
+        if batch.spoilt:
+            aside.append(name)
+        else:
+            said.extend(out.lines)
+            timers = out.timers
+
+    for place, word in enumerate(words):
+        if word.bad == "unreadable":
+            aside.append(str(place))
+            continue
+        reached = max(road, word.at)
+        while due := sorted((at, name) for name, at in timers.items() if at <= reached):
+            at, name = due[0]
+            del timers[name]
+            road = max(road, at)
+            timer = Timer(START + timedelta(seconds=at), "name", name)
+            taken(name, road, lambda batch, out, timer=timer: batch.fire(timer, out), BAD_TIMERS.get(name, ""))
+        road = reached
+        taken(str(place), road, lambda batch, out, word=word: batch.handle(word, out), word.bad)
+    return said, aside
+
+
+HERE = "ann"
+PARTITION = partition_of(HERE, 4)

@@ -1,0 +1,257 @@
+"""One lane at a time: what it does where records, timers, outputs or its owner are not as they should be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest_processing import House, until
+from crew import Crew
+from tally import START, Said, Tally, TallyBatch, counts, said
+
+from shared.contracts.streams import partition_of
+from shared.errors import Unavailable
+from shared.log.port import LARGEST_RECORD, Entry, Origin
+from shared.processing import store
+from shared.processing.port import Connection, Lane, NewerContract, Outputs, Timer
+
+pytestmark = pytest.mark.parametrize("kafka", [None], ids=["postgres"])
+
+ANN = partition_of("ann", 4)
+
+
+async def letters(house: House) -> list[tuple[str, int | None]]:
+    async with house.database.connect() as connection:
+        rows = await connection.fetch("SELECT key, record_offset FROM processing.dead_letters ORDER BY id")
+    return [(row["key"], row["record_offset"]) for row in rows]
+
+
+class OldRelease(Tally):
+    def decode(self, key: str, value: bytes) -> Said:
+        message = super().decode(key, value)
+        if message.bad == "later":
+            raise NewerContract("version 99 needs a newer release.")
+        return message
+
+
+async def test_records_after_one_of_a_newer_contract_are_not_passed_over(house: House) -> None:
+    await house.post("ann", said("ann"), said("ann"), said("ann", bad="later"), said("ann"))
+    crew = Crew(house, OldRelease())
+    lane = await crew.claim(ANN)
+    [waits] = crew.tasks
+    with pytest.raises(NewerContract):
+        await waits
+    assert lane.position.next_offset == 2
+    crew = Crew(house, Tally())
+    await crew.claim(ANN)
+    await until(lambda: _all(house, 4))
+    await crew.kill()
+
+
+class Deadly(Tally):
+    """Taking the record at 13 ends the process, in the middle of its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.died = asyncio.Event()
+
+    async def load(
+        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Said], timers: Sequence[Timer]
+    ) -> TallyBatch:
+        if any(message.at == 13 for message in messages):
+            self.died.set()
+            await asyncio.Event().wait()
+        return await super().load(connection, partition, memo, messages, timers)
+
+    async def attend(self, lane: Lane) -> None:
+        async def nothing(connection: Connection, out: Outputs) -> None:
+            return
+
+        await lane.transact(nothing)  # work beside the records proves nothing about them
+
+
+async def test_a_record_that_ends_the_process_is_found_wherever_it_stands_in_its_batch(house: House) -> None:
+    await house.post("ann", *[said("ann", n) for n in range(20)])
+    for _ in range(15):
+        deadly = Deadly()
+        crew = Crew(house, deadly)
+        lane = await crew.claim(ANN)
+        while not deadly.died.is_set() and lane.next_offset < 20:
+            await asyncio.sleep(0.005)
+        await crew.kill()
+        if not deadly.died.is_set():
+            break
+    assert await letters(house) == [("ann", 13)]
+    assert await counts(house.database) == {"ann": 19}
+
+
+async def test_an_output_that_its_key_makes_too_large_for_the_log_is_no_longer_committed(house: House) -> None:
+    class Loud(TallyBatch):
+        def handle(self, message: Said, out: Outputs) -> None:
+            out.emit("customers", "ann" * 10, b"x" * (LARGEST_RECORD - 10))
+
+    class Shouting(Tally):
+        async def load(self, *known: Any) -> TallyBatch:
+            return Loud(0, {}, b"")
+
+    await house.post("ann", said("ann"))
+    crew = Crew(house, Shouting())
+    await crew.claim(ANN)
+    await until(lambda: letters(house))
+    await crew.kill()
+    async with house.database.connect() as connection:
+        text = await connection.fetchval("SELECT message FROM processing.dead_letters")
+    assert "an output for customers has" in text
+
+
+async def test_a_time_without_an_offset_is_the_records_own_fault(house: House) -> None:
+    class Timeless(Tally):
+        def as_of(self, message: Said) -> datetime:
+            at = super().as_of(message)
+            return at.replace(tzinfo=None) if message.bad == "naive" else at
+
+    await house.post("ann", said("ann"), said("ann", bad="naive"), said("ann"))
+    crew = Crew(house, Timeless())
+    await crew.claim(ANN)
+    await until(lambda: _all(house, 2))
+    await crew.kill()
+    assert await letters(house) == [("ann", 1)]
+
+
+async def test_a_gap_in_the_sequence_of_a_source_halts_the_partition(house: House) -> None:
+    def entry(seq: int) -> Entry:
+        return Entry("ann", said("ann", seq), Origin("shop", 0, 1, seq))
+
+    await house.log.append("events", ANN, [entry(1), entry(2), entry(2), entry(1), entry(3)])
+    crew = Crew(house, Tally())
+    lane = await crew.claim(ANN)
+    await until(lambda: _all(house, 3))
+    assert lane.next_offset == 5
+    await house.log.append("events", ANN, [entry(5)])
+
+    async def halted() -> bool:
+        return lane.halted is not None
+
+    await until(halted)
+    assert lane.next_offset == 5
+    await crew.kill()
+    assert await counts(house.database) == {"ann": 3}
+
+
+async def test_a_dead_letter_is_not_retried_twice(house: House) -> None:
+    await house.post("ann", b"no json")
+    crew = Crew(house, Tally())
+    lane = await crew.claim(ANN)
+    await until(lambda: letters(house))
+    async with house.database.connect() as connection:
+        letter = await connection.fetchval(
+            "UPDATE processing.dead_letters SET body = $1, retry_asked = true RETURNING id", said("ann")
+        )
+    await lane.retry(letter)
+    await lane.retry(letter)  # asked of an owner who had looked before the first one was done
+    await crew.kill()
+    assert await counts(house.database) == {"ann": 1}
+
+
+async def test_transactions_of_unknown_outcome_beside_the_records_take_none_twice(house: House) -> None:
+    crew = Crew(house, Tally())
+    lane = await crew.claim(ANN)
+    for n in range(30):
+        await house.post("ann", said("ann", n))
+        async with lane.lock:
+            with suppress(Unavailable):
+                await lane.settle()
+            # It goes through, and its answer is lost.
+            async with house.database.transaction() as connection:
+                assert await store.fence(connection, "tally", [lane.fence(lane.position)])
+            lane.doubt()
+        await asyncio.sleep(0.001 * (n % 5))
+    await until(lambda: _all(house, 30))
+    await crew.kill()
+    assert await house.output("ann") == [b"ann %d" % n for n in range(1, 31)]
+
+
+async def test_work_beside_the_records_is_begun_again_after_the_partition_seemed_lost(house: House) -> None:
+    begun = 0
+
+    class Attentive(Tally):
+        async def attend(self, lane: Lane) -> None:
+            nonlocal begun
+            begun += 1
+
+            async def work(connection: Connection, out: Outputs) -> None:
+                out.emit("customers", "ann", b"beside")
+                if begun == 1:  # as if another transaction had come before this one
+                    await connection.execute("ROLLBACK")
+                    await connection.execute("UPDATE processing.partitions SET version = version + 1")
+                    raise OSError("the connection broke")
+
+            await lane.transact(work)
+
+    crew = Crew(house, Attentive())
+    await crew.claim(ANN)
+
+    async def said_once() -> bool:
+        return await house.output("ann") == [b"beside"]
+
+    await until(said_once)
+    await crew.kill()
+
+
+class BadTimes(Tally):
+    """Leads, and none of its timers can be saved."""
+
+    async def load(self, *known: Any) -> TallyBatch:
+        batch = await super().load(*known)
+        batch.spoilt = bool(known[4])
+        batch.changed = {"ann": 1} if batch.spoilt else {}
+        return batch
+
+
+async def test_timers_that_cannot_be_saved_are_set_aside_and_time_goes_on(house: House) -> None:
+    await house.post("ann", *[said(f"ann{n}", 0, remind=n + 1) for n in range(5)])
+    await house.worker(BadTimes(leads=True))
+    house.clock.advance(timedelta(seconds=60))
+
+    async def all_aside() -> bool:
+        return len(await letters(house)) == 5
+
+    await until(all_aside)
+    house.clock.advance(timedelta(seconds=60))
+
+    async def moved_on() -> bool:
+        async with house.database.connect() as connection:
+            found: bool = await connection.fetchval(
+                "SELECT bool_and(as_of = $1) FROM processing.partitions", START + timedelta(seconds=120)
+            )
+        return found
+
+    await until(moved_on)
+
+
+async def test_many_timers_in_a_row_that_fail_halt_the_partition(house: House) -> None:
+    await house.post("ann", *[said(f"ann{n}", 0, remind=n + 1) for n in range(30)])
+    worker = await house.worker(BadTimes(leads=True))
+    house.clock.advance(timedelta(seconds=60))
+
+    async def stands_still() -> bool:
+        return any("stands still" in line for line in await worker.ready())
+
+    await until(stands_still)
+
+
+async def test_timers_of_one_instant_have_one_order_in_the_database_and_here(house: House) -> None:
+    async with house.database.connect() as connection:
+        found = await connection.fetch(
+            "SELECT attname, collname FROM pg_attribute JOIN pg_collation c ON c.oid = attcollation"
+            " WHERE attrelid = 'processing.timers'::regclass AND attname IN ('kind', 'subject')"
+        )
+    assert {(row["attname"], row["collname"]) for row in found} == {("kind", "C"), ("subject", "C")}
+
+
+async def _all(house: House, count: int) -> bool:
+    return await counts(house.database) == {"ann": count}

@@ -1,0 +1,79 @@
+"""The law of the mechanics: however records are batched, and however often their owner dies, the same is said."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+import pytest
+from conftest_processing import House, until
+from crew import Crew
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tale import HERE, NAMES, PARTITION, Tale, Word, encoded, told_plainly
+
+from shared.log.port import Entry
+
+pytestmark = pytest.mark.parametrize("kafka", [None], ids=["postgres"])
+
+_services = count()
+
+delays = st.none() | st.integers(-4, 8)
+words = st.builds(
+    Word,
+    n=st.integers(0, 99),
+    at=st.integers(0, 20),
+    sets=st.dictionaries(st.sampled_from(NAMES), delays, max_size=3),
+    bad=st.sampled_from(["", "", "", "", "poison", "defect", "save", "unreadable"]),
+)
+lives = st.lists(st.tuples(st.sampled_from([1, 2, 3, 5, 100]), st.integers(0, 40)), max_size=4)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(told=st.lists(words, max_size=16), lives=lives, last=st.sampled_from([1, 2, 3, 100]))
+async def test_what_is_said_depends_on_the_records_alone(
+    house: House, told: list[Word], lives: list[tuple[int, int]], last: int
+) -> None:
+    tale = Tale(f"tale-{next(_services)}", HERE)
+    crew = Crew(house, tale)
+    begin = (await house.log.ends("events"))[PARTITION]
+    said_before = (await house.log.ends("customers"))[PARTITION]
+    if told:
+        await house.log.append("events", PARTITION, [Entry(HERE, encoded(word)) for word in told])
+    async with house.database.connect() as connection:
+        await connection.execute(
+            "INSERT INTO processing.partitions (service, partition, next_offset) VALUES ($1, $2, $3)",
+            tale.service,
+            PARTITION,
+            begin,
+        )
+    for batch, steps in lives:
+        crew.batch_records = batch
+        await crew.claim(PARTITION)
+        for _ in range(steps):
+            await asyncio.sleep(0.0005)
+        await crew.kill()
+    crew.batch_records = last
+    lane = await crew.claim(PARTITION)
+    [task] = crew.tasks
+
+    async def through() -> bool:
+        return task.done() or lane.halted is not None or lane.position.next_offset == begin + len(told)
+
+    await until(through)
+    assert not task.done(), task.exception()
+    assert lane.halted is None
+    await crew.kill()
+
+    records = await house.records("customers", PARTITION, said_before)
+    async with house.database.connect() as connection:
+        letters = await connection.fetch(
+            "SELECT stream, record_offset, key FROM processing.dead_letters WHERE service = $1 ORDER BY id",
+            tale.service,
+        )
+    aside = [row["key"] if row["stream"] == "timers" else str(row["record_offset"] - begin) for row in letters]
+    assert ([record.value.decode() for record in records], aside) == told_plainly(told)
