@@ -1,0 +1,110 @@
+"""The outbox, on a log that is told when to fail: what is committed goes out in order, whatever stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from conftest_processing import PARTITIONS, House, until
+from crew import Crew
+from fakes.memory_log import MemoryLog
+from tally import Tally, counts, said
+
+from shared.contracts.streams import partition_of
+from shared.log.port import Entry
+from shared.processing.outlets import OutboxOutlet
+
+pytestmark = pytest.mark.parametrize("kafka", [None], ids=["memory"])
+
+ANN = partition_of("ann", PARTITIONS)
+
+
+class Stumbling(MemoryLog):
+    """Fails in a way that nobody thought of."""
+
+    defects = 0
+
+    async def append(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
+        if stream == "customers" and self.defects:
+            self.defects -= 1
+            raise ValueError("a defect")
+        await super().append(stream, partition, entries)
+
+
+@pytest_asyncio.fixture
+async def home(house: House) -> AsyncIterator[House]:
+    """The house with a log that is not PostgreSQL's, so that outputs go through the outbox."""
+    yield replace(house, log=Stumbling(PARTITIONS))
+
+
+async def test_what_a_killed_owner_left_unpublished_goes_out_before_anything_new(home: House) -> None:
+    log: Any = home.log
+    await home.post("ann", *[said("ann", n) for n in range(6)])
+    crew = Crew(home, Tally(), batch_records=2)
+    log.hold()
+    await crew.claim(ANN)
+    await until(lambda: _counted(home, 6))
+    await crew.kill()
+    log.resume()
+    await home.post("ann", said("ann", 6))
+    await crew.claim(ANN)
+    await until(lambda: _said(home, 7))
+    await until(lambda: _outbox_is_empty(home))
+    await crew.kill()
+
+
+async def test_answers_that_were_lost_make_duplicates_and_never_gaps(home: House) -> None:
+    log: Any = home.log
+    await home.post("ann", *[said("ann", n) for n in range(8)])
+    log.answers_to_lose = 3
+    crew = Crew(home, Tally(), batch_records=2)
+    await crew.claim(ANN)
+    await until(lambda: _said(home, 8))
+    await until(lambda: _outbox_is_empty(home))
+    await crew.kill()
+
+
+async def test_an_unexpected_failure_does_not_stop_publishing(home: House) -> None:
+    log: Any = home.log
+    log.defects = 3
+    await home.post("ann", said("ann"))
+    crew = Crew(home, Tally())
+    await crew.claim(ANN)
+    await until(lambda: _said(home, 1))
+    await until(lambda: _outbox_is_empty(home))
+    await crew.kill()
+
+
+async def test_a_log_that_is_away_holds_back_the_reader_before_memory_fills(home: House) -> None:
+    log: Any = home.log
+    await home.post("ann", *[said("ann", n) for n in range(200)])
+    log.hold()
+    crew = Crew(home, Tally(), batch_records=1)
+    lane = await crew.claim(ANN)
+    outlet = lane._frame.outlet
+    assert isinstance(outlet, OutboxOutlet)
+
+    async def full() -> bool:
+        return outlet.full(ANN)
+
+    await until(full)
+    assert (await counts(home.database))["ann"] < 100
+    log.resume()
+    await until(lambda: _said(home, 200))
+    await crew.kill()
+
+
+async def _counted(home: House, count: int) -> bool:
+    return await counts(home.database) == {"ann": count}
+
+
+async def _said(home: House, count: int) -> bool:
+    return await home.output("ann") == [b"ann %d" % n for n in range(1, count + 1)]
+
+
+async def _outbox_is_empty(home: House) -> bool:
+    async with home.database.connect() as connection:
+        return not await connection.fetchval("SELECT count(*) FROM processing.outbox")
