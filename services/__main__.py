@@ -167,7 +167,7 @@ def playbook_init(folder: Folder) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    write_schemas(folder / ".schema")
+    write_schemas(folder)
     _out.print(f"{folder} is ready. Edit it, then: rapport playbook check {folder}", highlight=False, soft_wrap=True)
 
 
@@ -227,7 +227,7 @@ def playbook_schema(folder: Folder) -> None:
     """Write the JSON Schemas for editors into FOLDER/.schema."""
     from shared.language import write_schemas
 
-    write_schemas(folder / ".schema")
+    write_schemas(folder)
     _out.print(f"written to {folder / '.schema'}", highlight=False, soft_wrap=True)
 
 
