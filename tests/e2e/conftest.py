@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import pytest_asyncio
-from house import House, MailServer, NewHouse
+from house import MailServer, a_folder, shipped_playbook
 
-from shared.language import SHIPPED
+_FIGURES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -21,39 +17,22 @@ def mails() -> Iterator[MailServer]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where the account that PostgreSQL runs as under root may enter."""
-    with tempfile.TemporaryDirectory(prefix="rapport-e2e-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with a_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
 def playbook(folder: Path) -> Path:
     """A copy of the shipped playbook without quiet hours and caps, which have tests of their own."""
-    copy = folder / "playbook"
-    shutil.copytree(SHIPPED, copy)
-    brand = (copy / "rapport.yaml").read_text().splitlines(keepends=True)
-    kept: list[str] = []
-    skipping = False
-    for line in brand:
-        skipping = line.startswith(("quiet_hours:", "caps:")) or (skipping and line.startswith(" "))
-        if not skipping:
-            kept.append(line)
-    (copy / "rapport.yaml").write_text("".join(kept))
-    return copy
+    return shipped_playbook(folder)
 
 
-@pytest_asyncio.fixture
-async def new_house(folder: Path, mails: MailServer, playbook: Path) -> AsyncIterator[NewHouse]:
-    houses: list[House] = []
+@pytest.fixture
+def figures(pytestconfig: pytest.Config) -> list[str]:
+    """What was measured, to be told at the end of the run: figures of a busy machine prove nothing by themselves."""
+    return pytestconfig.stash.setdefault(_FIGURES, [])
 
-    async def make(*, speed: float = 1.0, started: bool = True, **environment: Any) -> House:
-        house = House(folder, mails, playbook, speed=speed)
-        houses.append(house)
-        if started:
-            await house.start(**environment)
-        return house
 
-    yield make
-    for house in houses:
-        await house.close()
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for figure in config.stash.get(_FIGURES, []):
+        terminalreporter.write_line(f"measured: {figure}")

@@ -1,0 +1,179 @@
+"""`rapport up` is killed, stopped, and loses its PostgreSQL: nothing accepted is lost, and no mail comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import pytest_asyncio
+from house import HOUR_A_SECOND, House, a_house, died_by, first_order, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing() -> AsyncIterator[House]:
+    """One installation that lives through all that this file does to it; an hour passes in a second."""
+    async with a_house(speed=HOUR_A_SECOND) as house:
+        yield house
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(standing: House) -> AsyncIterator[House]:
+    """The same, running."""
+    if not standing.process.alive:
+        await standing.start()
+    yield standing
+
+
+async def dies_at(house: House, point: str, times: int, *events: dict[str, Any]) -> None:
+    """Start anew, so that the process kills itself when it gets to this point so many times, and post meanwhile."""
+    await house.process.kill()
+    before = len(house.reached)
+    await house.process.start(RAPPORT_FAULT=f"{point}:{times}")
+    posting = asyncio.create_task(house.post(*events))
+    assert await house.process.ended() == died_by(signal.SIGKILL)
+    assert house.reached[before:] == [point]
+    # A client library tries again until it is answered: by the next process, if this one did not.
+    house.posting.append(posting)
+
+
+async def thanked_once(house: House, *users: str) -> None:
+    """Each of these customers has their order in history once, and one mail for it."""
+    for user in users:
+        await house.mailed(user)
+        assert house.mails_of(user) == ["thank-you-first"], user
+        assert len(await house.timeline(user, "Order Completed")) == 1, user
+
+
+@pytest.mark.parametrize("service", ["segmenter", "journeys", "mailer"])
+async def test_killed_at_its_commits_everything_happens_once(standing: House, service: str) -> None:
+    before, after = f"{service}-before", f"{service}-after"
+    await dies_at(standing, f"{service}.before_commit", 2, *first_order(before))
+    await dies_at(standing, f"{service}.after_commit", 5, *first_order(after))
+    await standing.start()
+    # Whoever comes next shows that the road goes on beyond the place of the accident.
+    await standing.post(*first_order(f"{service}-next"))
+    await thanked_once(standing, before, after, f"{service}-next")
+
+
+@pytest.mark.parametrize(("point", "accepted"), [("mailer.sending", 0), ("mailer.data_sent", 1)])
+async def test_killed_in_a_hand_over_the_mail_is_unknown_and_never_sent_again(
+    standing: House, point: str, accepted: int
+) -> None:
+    user = point.replace(".", "-").replace("_", "-")
+    await dies_at(standing, point, 1, *first_order(user))
+    await standing.start()
+    unknown = await standing.happened(user, "Email Unknown")
+    assert unknown["properties"]["reason"] == "interrupted"
+    await standing.post(*first_order(f"next-{user}"))
+    await thanked_once(standing, f"next-{user}")
+    assert len(standing.mails_of(user)) <= accepted
+    assert await standing.timeline(user, "Email Sent") == []
+
+
+async def outcomes(house: House, user: str) -> list[str]:
+    """How the messages to this customer have ended, by the names of the events."""
+    return [row["name"] for row in await house.timeline(user) if row.get("name", "").startswith("Email ")]
+
+
+async def all_outcomes(house: House, users: list[str]) -> dict[str, list[str]]:
+    """The same for each of these customers, once there is one for every one of them."""
+    found: dict[str, list[str]] = {}
+
+    async def complete() -> bool:
+        for user in users:
+            if user not in found and (ended := await outcomes(house, user)):
+                found[user] = ended
+        return len(found) == len(users)
+
+    await until(complete, what="all outcomes")
+    return found
+
+
+async def test_killed_at_any_moment_everything_accepted_is_there_once(house: House) -> None:
+    chance = random.Random(2)
+    users = [f"crowd-{number}" for number in range(30)]
+    before = len(house.mails.mails)
+
+    async def post() -> None:
+        for user in users:
+            await house.post(*first_order(user))
+
+    posting = asyncio.create_task(post())
+    for _ in range(3):
+        await asyncio.sleep(chance.random())
+        await house.process.kill()
+        await house.start()
+    await posting
+    ended = await all_outcomes(house, users)
+    # Whom a mail was under way to when the process died may have it or not, and that is said.
+    assert all(names in (["Email Sent"], ["Email Unknown"]) for names in ended.values()), ended
+    for user in users:
+        assert len(await house.timeline(user, "Order Completed")) == 1, user
+        mails = ["thank-you-first"]
+        assert house.mails_of(user) in ([mails] if ended[user] == ["Email Sent"] else [[], mails]), user
+    assert len(house.mails.mails) - before <= len(users)
+
+
+async def test_an_orderly_stop_waits_for_the_mail_servers_answers_and_leaves_no_mail_unknown(house: House) -> None:
+    users = [f"patient-{number}" for number in range(12)]
+    house.mails.hold_answers()
+    await house.post(*(event for user in users for event in first_order(user)))
+
+    async def in_hand() -> bool:
+        return house.mails.unanswered > 0
+
+    await until(in_hand, what="a hand-over")
+    stopping = asyncio.create_task(house.process.stop())
+
+    async def refuses() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return (await house.http.get("/healthz")).status_code != 200
+        return True
+
+    await until(refuses, what="the end of service")
+    assert house.process.alive
+    house.mails.answer()
+    assert await stopping == 0
+    await house.start()
+    assert await all_outcomes(house, users) == {user: ["Email Sent"] for user in users}
+    await thanked_once(house, *users)
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL])
+async def test_postgresql_that_dies_is_started_again_under_the_running_process(
+    house: House, how: signal.Signals
+) -> None:
+    users = [f"{how.name.lower()}-{number}" for number in range(20)]
+    process = house.process.pid
+    await house.post(*(event for user in users[:10] for event in first_order(user)))
+    await house.mailed(users[0])
+    server = house.postgres
+    assert server is not None
+    server.send_signal(how)
+    await house.post(*(event for user in users[10:] for event in first_order(user)))
+    await house.ready()
+    await thanked_once(house, *users)
+    assert await all_outcomes(house, users) == {user: ["Email Sent"] for user in users}
+    assert house.process.alive
+    assert house.process.pid == process
+    assert house.postgres != server
+
+
+async def test_an_installation_is_soon_ready_again_and_stays_small(house: House, figures: list[str]) -> None:
+    assert await house.process.stop() == 0
+    seconds = await house.start()
+    process = psutil.Process(house.process.pid)
+    resident = process.memory_info().rss / 1e6
+    figures.append(f"rapport up on an existing directory: ready after {seconds:.1f} s, {resident:.0f} MB resident")
+    assert resident < 500
+    children = [child for child in process.children(recursive=True) if child.name() != "postgres"]
+    assert children == []

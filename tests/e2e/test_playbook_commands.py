@@ -1,0 +1,81 @@
+"""A marketer's day: `rapport playbook init | check | apply`, and saving files while `rapport up` watches them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from house import HOUR_A_SECOND, House, a_folder, a_house, first_order, rapport, until
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text, f"{file.name} has changed: there is no {old!r}"
+    file.write_text(text.replace(old, new))
+
+
+async def test_a_playbook_is_made_checked_and_corrected() -> None:
+    with a_folder() as folder:
+        mine = folder / "mine"
+        made = await rapport("playbook", "init", mine)
+        assert made.code == 0
+        assert f"rapport playbook check {mine}" in made.output
+        assert (mine / ".schema" / "journey.json").exists()
+        again = await rapport("playbook", "init", mine)
+        assert (again.code, again.output) == (1, f"{mine} is not empty. Choose a new folder.\n")
+        assert await rapport("playbook", "check", mine) == (0, "no problems\n")
+        edit(mine / "journeys" / "thank-you.yaml", "email: thank-you-first", "emial: thank-you-first")
+        edit(mine / "stages.yaml", "attract: true", "attract: tru")
+        wrong = await rapport("playbook", "check", mine)
+        assert wrong.code == 1
+        assert 'Did you mean "email"?' in wrong.output
+        places = [line.split(": ")[0] for line in wrong.output.splitlines()]
+        assert any(place.startswith("journeys/thank-you.yaml:") for place in places)
+        assert any(place.startswith("stages.yaml:") for place in places)
+        told = await rapport("playbook", "check", mine, "--format", "json")
+        assert {problem["file"] for problem in json.loads(told.output)} == {"journeys/thank-you.yaml", "stages.yaml"}
+        github = await rapport("playbook", "check", mine, "--format", "github")
+        assert f"::error file={mine}/journeys/thank-you.yaml,line=" in github.output
+
+
+async def test_what_is_saved_and_what_is_applied_comes_into_force_and_what_is_bad_does_not() -> None:
+    async with a_house(speed=HOUR_A_SECOND) as house:
+        await house.start()
+        subject = house.playbook / "messages" / "thank-you-first" / "subject.txt"
+        journey = house.playbook / "journeys" / "thank-you.yaml"
+        # A mistake is told with its place, and the playbook before it stays in force.
+        edit(journey, "email: thank-you-first", "emial: thank-you-first")
+        await until(lambda: says(house, r"Did you mean \"email\"?"), what="the complaint")
+        assert "journeys/thank-you.yaml:" in house.process.output
+        await house.post(*first_order("ann"))
+        (mail,) = await house.mailed("ann")
+        assert mail["Subject"].startswith("Thank you, Ann")
+        # Corrected and reworded.
+        edit(journey, "emial: thank-you-first", "email: thank-you-first")
+        subject.write_text("A thousand thanks\n")
+        await until(lambda: says(house, "playbook applied"), what="the new playbook")
+        await house.post(*first_order("bob"))
+        (mail,) = await house.mailed("bob")
+        assert mail["Subject"] == "A thousand thanks"
+        # By a command, from another folder.
+        with a_folder() as folder:
+            mine = folder / "mine"
+            await rapport("playbook", "init", mine)
+            (mine / "messages" / "thank-you-first" / "subject.txt").write_text("Thanks by command\n")
+            (mine / "rapport.yaml").write_bytes((house.playbook / "rapport.yaml").read_bytes())
+            edit(mine / "topics.yaml", "thank-you:", "thanks:")
+            bad = await rapport("playbook", "apply", mine, "--data", house.data)
+            assert bad.code == 1
+            assert "journeys/thank-you.yaml:" in bad.output
+            edit(mine / "topics.yaml", "thanks:", "thank-you:")
+            applied = await rapport("playbook", "apply", mine, "--data", house.data)
+            assert applied.code == 0, applied.output
+            again = await rapport("playbook", "apply", mine, "--data", house.data)
+            assert (again.code, "is in force already" in again.output) == (0, True)
+            await house.post(*first_order("cat"))
+            (mail,) = await house.mailed("cat")
+            assert mail["Subject"] == "Thanks by command"
+
+
+async def says(house: House, words: str) -> bool:
+    return words in house.process.output
