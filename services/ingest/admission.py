@@ -49,6 +49,7 @@ _call = msgspec.json.Decoder(Call).decode
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_pack = msgspec.msgpack.Encoder().encode
 
 _NAMED = frozenset(NAMES.values())
 _BESIDE = ("category", "previous_id", "group_id", "channel", "version", "received_at", "metadata")
@@ -80,8 +81,8 @@ def admit(item: bytes, definition: Definition | None, envelope: Envelope, place:
     """The event that a call's bytes say, or why there is none.
 
     `definition` is the call that the path names; None in a batch, where each event's `type` names it. `place` counts
-    the events of a request. What is accepted can be read by everybody down the road: its JSON is whole, its numbers
-    are in range, its depth is bounded.
+    the events of a request. What is accepted can be read and kept by everybody down the road: its JSON is whole, its
+    numbers are in range, its depth is bounded.
     """
     event_id = ""
     try:
@@ -180,11 +181,15 @@ def _depth(item: bytes) -> int:
 
 
 def _object(raw: Raw, field: str) -> tuple[Raw, Mapping[str, Any]]:
-    """An object's bytes and what they say; absent and null are empty. Decoding it proves that others can."""
+    """An object's bytes and what they say; absent and null are empty. Decoding it proves that others can, and packing
+    it that they can keep it."""
     if raw in _BLANK:
         return EMPTY, _NOTHING
     try:
         said = _any(raw)
+        _pack(said)
+    except OverflowError:
+        raise _Refused("invalid_json", f"`{field}`: an integer has more than 64 bits. Send it as text.") from None
     except msgspec.ValidationError as error:
         raise _Refused("invalid_json", f"`{field}`: {str(error).partition(' - at ')[0].lower()}.") from None
     except ValueError as error:

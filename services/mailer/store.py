@@ -19,7 +19,9 @@ from shared.contracts.messages import MessageRequested
 from shared.processing.port import Connection
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_request = msgspec.msgpack.Decoder(MessageRequested).decode
+# As JSON, since what templates see may hold integers of any length: expressions multiply.
+_pack_request = msgspec.json.Encoder().encode
+_unpack_request = msgspec.json.Decoder(MessageRequested).decode
 _unpack_decisions = msgspec.msgpack.Decoder(list[Decision]).decode
 
 
@@ -99,7 +101,7 @@ async def insert_messages(connection: Connection, partition: int, messages: Sequ
         [message.cancelled for message in messages],
         [request.as_of for request in asked],
         [message.ended_at for message in messages],
-        [_pack(request) for request in asked],
+        [_pack_request(request) for request in asked],
     )
 
 

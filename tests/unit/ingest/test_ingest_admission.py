@@ -274,6 +274,8 @@ def test_what_cannot_be_an_event_is_refused_with_its_reason(call: object, code: 
         (b'{"userId":"ada","event":"X","properties":{"a":1e999}}', "invalid_json"),
         (b'{"userId":"ada","event":"X","odd":{"a":1e999}}', "invalid_json"),
         (b'{"userId":"ada","event":"X","properties":{"a":' + b"9" * 5000 + b"}}", "invalid_json"),
+        (b'{"userId":"ada","event":"X","properties":{"a":18446744073709551616}}', "invalid_json"),
+        (b'{"userId":"ada","event":"X","traits":{"a":[-9223372036854775809]}}', "invalid_json"),
         (b'{"userId":"ada","event":"X","properties":{"a":"\xff"}}', "invalid_json"),
         (b'{"userId":"\xff","event":"X"}', "invalid_json"),
         (b'{"userId":"ada","event":"X","odd":"\xff"}', "invalid_json"),
@@ -289,6 +291,9 @@ def test_what_nobody_could_read_later_is_refused_now(body: bytes, code: str) -> 
 
 def test_a_refusal_says_where_what_and_what_to_do() -> None:
     assert refused(tracked(properties=[1])).message == "`properties`: expected an object, got a list."
+    assert refused(tracked(traits={"a": 2**64})).message == (
+        "`traits`: an integer has more than 64 bits. Send it as text."
+    )
     assert refused(tracked(userId=True)).message == "`userId`: expected text or a number, got `bool`."
     assert "“undefined”" in refused(tracked(userId="undefined")).message
     assert refused({"type": "trak", "userId": "ada"}, None).message == (
@@ -320,6 +325,7 @@ def holds(body: bytes, definition: Definition | None, envelope: Envelope) -> Non
     assert msgspec.json.decode(msgspec.json.encode(admitted), type=Event) == admitted
     for raw in (admitted.properties, admitted.traits, admitted.context, admitted.extra):
         assert isinstance(said(raw), dict)
+        msgspec.msgpack.encode(said(raw))
     assert admitted.key == (admitted.user_id or admitted.anonymous_id)
     assert 1 <= len(admitted.key) <= 255
     assert admitted.key.strip().lower() not in PLACEHOLDERS
