@@ -38,7 +38,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from shared.language.durations import DurationError, parse_duration
-from shared.language.playbook import QuietHours
+from shared.language.playbook import NAME, QuietHours
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
 from shared.language.source import Document, ListNode, MappingNode, Node, Path, Scalar
 
@@ -118,7 +118,7 @@ def _slug(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", value) or len(value) > 64:
+    if not NAME.fullmatch(value):
         better = _slug(value)[:64].strip("-")
         remedy = "Use small letters, digits and single hyphens, 64 at most"
         raise refusal(f"{quoted(value)} cannot be a name.", f"{remedy}: {better}." if better else f"{remedy}.")

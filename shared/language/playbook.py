@@ -6,6 +6,7 @@ and have no branch for a missing step, template or topic.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time, timedelta
@@ -14,6 +15,9 @@ from typing import Literal
 
 from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression
+
+NAME = re.compile(r"(?!.{65})[a-z0-9]+(?:-[a-z0-9]+)*")
+"""What may be the name of a stage, a segment, a topic, a journey, a step or a message."""
 
 Kind = Literal["promotional", "service", "transactional"]
 
