@@ -47,7 +47,12 @@ def up(
     data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
     port: Annotated[int, typer.Option(help="One port for all services.")] = 8080,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    playbook: Annotated[Path | None, typer.Option(help="The playbook's folder; the shipped one if not given.")] = None,
+    playbook: Annotated[
+        Path | None,
+        typer.Option(
+            help="The playbook's folder, watched; if not given, what is in force stays, at first the shipped one."
+        ),
+    ] = None,
     smtp: Annotated[
         str, typer.Option(help="smtp://user:password@host:587, smtps://…, or inbox:// to keep mails here.")
     ] = "inbox://",
@@ -60,11 +65,10 @@ def up(
 ) -> None:
     """Run everything in one process, with a PostgreSQL of its own."""
     from services import embedded
-    from shared.language import SHIPPED
 
     options = embedded.Options(
         data=data,
-        playbook=playbook or SHIPPED,
+        playbook=playbook,
         host=host,
         port=port,
         smtp=smtp,

@@ -29,7 +29,7 @@ from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database, is_transient
 from shared.database.migrations import migrate
 from shared.errors import RapportError
-from shared.language import PlaybookInvalid, load, playbook_hash, read_folder
+from shared.language import SHIPPED, PlaybookInvalid, load, playbook_hash, read_folder
 from shared.log.port import Log
 from shared.processing import playbooks, store
 from shared.runtime import Runtime, Service
@@ -45,7 +45,8 @@ class Options:
     """What `rapport up` is told. Keys that are not given are made at the first start and kept in `data`."""
 
     data: Path
-    playbook: Path
+    playbook: Path | None = None
+    """The folder to take the playbook from, and to watch. None: the one in force stays, at first the shipped one."""
     host: str = "127.0.0.1"
     port: int = 8080
     smtp: str = INBOX
@@ -96,6 +97,7 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving.HttpServer(options.host, options.port))
         url = common.database_url
+        alone = url is None
         if url is None:
             postgres = await stack.enter_async_context(EmbeddedPostgres(_postgres_folder(options.data)))
             url = postgres.url
@@ -105,8 +107,9 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         settings = Settings.read(**values, database_connections=max(16, common.database_connections))
         migrating = Database(url)
         await migrate(migrating, serving.MIGRATIONS)
-        async with migrating.connect() as connection:
-            await store.forget_every_worker(connection)
+        if alone:
+            async with migrating.connect() as connection:
+                await store.forget_every_worker(connection)
         await migrating.close()
         runtime = await stack.enter_async_context(serving.open_runtime(settings))
         assert runtime.database is not None
@@ -124,16 +127,17 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
                 runtime, MailerSettings.read(**values, mailer_smtp_url=options.smtp, mailer_public_url=public)
             ),
         }
-        watcher = PlaybookWatcher(options.playbook, runtime.log, runtime.database, runtime.clock)
-        await watcher.apply_first()
+        watcher = PlaybookWatcher(options.playbook or SHIPPED, runtime.log, runtime.database, runtime.clock)
+        await watcher.apply_first(only_where_there_is_none=options.playbook is None)
         for service in services.values():
             await service.start()
             stack.push_async_callback(service.stop)
         under = {name: service.app for name, service in services.items() if name != "ingest"}
         server.start(Prefixes(services["ingest"].app, under))
         stack.push_async_callback(server.stop)
-        watching = asyncio.create_task(watcher.watch())
-        stack.callback(watching.cancel)
+        if options.playbook is not None:
+            watching = asyncio.create_task(watcher.watch())
+            stack.callback(watching.cancel)
         yield Embedded(server.address, write_key, read_key, runtime, runtime.database, runtime.clock, server, services)
 
 
@@ -148,11 +152,13 @@ class PlaybookWatcher:
         self._logger = structlog.get_logger()
         self._seen: object = None
 
-    async def apply_first(self) -> None:
+    async def apply_first(self, *, only_where_there_is_none: bool = False) -> None:
         """At the start. Where the folder's playbook is bad, the one in force stays; raises where there is none."""
         self._seen = await asyncio.to_thread(self._stamp)
         async with self._database.connect() as connection:
             before = await playbooks.in_force(connection)
+        if only_where_there_is_none and before is not None:
+            return
         try:
             await self._apply()
         except (PlaybookInvalid, RapportError) as error:
@@ -163,25 +169,22 @@ class PlaybookWatcher:
     async def watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
+            stamp = await asyncio.to_thread(self._stamp)
+            if stamp == self._seen:
+                continue
+            # An editor saves several files one after the other: wait until they rest.
+            await asyncio.sleep(_WATCH_SECONDS / 2)
+            if await asyncio.to_thread(self._stamp) != stamp:
+                continue
             try:
-                stamp = await asyncio.to_thread(self._stamp)
-                if stamp == self._seen:
-                    continue
-                # An editor saves several files one after the other: wait until they rest.
-                await asyncio.sleep(_WATCH_SECONDS / 2)
-                if await asyncio.to_thread(self._stamp) != stamp:
-                    continue
                 if await self._apply():
                     self._logger.info("playbook applied", folder=str(self._folder))
-                self._seen = stamp
-            except RapportError as error:
+            except Exception as error:
                 if is_transient(error):
                     continue
-                self._seen = stamp
-                self._logger.error("the playbook is not applied; the last good one stays in force", problems=str(error))
-            except Exception as error:
-                if not is_transient(error):
-                    raise
+                told = {"problems": str(error)} if isinstance(error, RapportError) else {"exc_info": error}
+                self._logger.error("the playbook is not applied; the last good one stays in force", **told)
+            self._seen = stamp
 
     async def _apply(self) -> bool:
         files = await asyncio.to_thread(read_folder, self._folder)
@@ -214,8 +217,10 @@ class _Keys:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{name}-key"
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(24) + "\n")
+            whole = self._folder / f"{name}-key.new"
+            whole.touch(mode=0o600)
+            whole.write_text(secrets.token_urlsafe(24) + "\n")
+            whole.replace(path)
         return path.read_text().strip()
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import idna
-import msgspec
 import structlog
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from services.mailer import pages, store
-from services.mailer.consent import EVERY_TOPIC, Decision, later, normalise, refusal
+from services.mailer.consent import Decision, normalise, refusal
 from services.mailer.inbox import open_mail
 from services.mailer.links import Click, Links, Unsubscribe, occurrence
+from services.mailer.outcomes import report
 from services.mailer.store import Sent
 from shared.clock import Clock
+from shared.consent import EVERY_TOPIC, later
 from shared.contracts import events
-from shared.contracts.events import Event
 from shared.contracts.streams import EVENTS, partition_of
 from shared.database.engine import Database, is_transient
 from shared.errors import Unavailable
@@ -40,8 +40,6 @@ _CLICK_WAITS = 1.0
 _CLICK_TRIES = 60.0
 """Seconds for which a click that the log did not take is tried again."""
 _MOST_BODY = 64 * 1024
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Doors:
@@ -80,15 +78,9 @@ class Doors:
         target = sent.links[click.number]
         if counts:
             now = self._clock.now()
-            event = self._event(
-                sent,
-                events.EMAIL_LINK_CLICKED,
-                occurrence(click, "click", now),
-                now,
-                {"link": target},
-                hops=sent.request.hops + 1,
-            )
-            task = asyncio.create_task(self._report(event))
+            id = occurrence(click, "click", now)
+            event = report(sent.request, id, events.EMAIL_LINK_CLICKED, now, {"link": target})
+            task = asyncio.create_task(self._report(Entry(sent.request.customer, event)))
             self._reporting.add(task)
             task.add_done_callback(self._reporting.discard)
             await asyncio.wait([task], timeout=_CLICK_WAITS)
@@ -176,33 +168,7 @@ class Doors:
         id = occurrence(Unsubscribe(sent.id), what, decision.decided_at)
         properties = {"topic": decision.topic, "source": decision.source}
         # A person's own word is nobody's consequence, so it is never dropped as a loop.
-        return self._event(sent, name, id, decision.decided_at, properties, hops=0)
-
-    def _event(self, sent: Sent, name: str, id: str, now: datetime, properties: dict[str, Any], *, hops: int) -> Entry:
-        request = sent.request
-        event = Event(
-            id=id,
-            source=events.MAILER_SOURCE,
-            key=request.customer,
-            name=name,
-            occurred_at=now,
-            received_at=now,
-            properties=msgspec.Raw(
-                _encode(
-                    {
-                        **properties,
-                        "message_id": request.id,
-                        "message": request.message,
-                        "journey": request.journey,
-                        "enrollment": request.enrollment,
-                        "step": request.step,
-                        **({} if "topic" in properties else {"topic": request.topic}),
-                    }
-                )
-            ),
-            hops=hops,
-        )
-        return Entry(request.customer, _encode(event))
+        return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
 
     async def _report(self, entry: Entry) -> None:
         """Append a click, again and again while the log is away; its id makes that harmless."""

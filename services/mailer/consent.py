@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 import idna
 
+from shared.consent import accepts, holding, later
 from shared.language.playbook import Topic
-
-EVERY_TOPIC = "*"
-"""Stands for every promotional topic, those that do not exist yet among them."""
 
 _LOCAL = re.compile(r"[^\s@<>,;:\"()\[\]\\\x00-\x1f\x7f]{1,64}")
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -48,13 +46,6 @@ def normalise(address: str | None) -> str | None:
     return text if len(text) <= 254 else None
 
 
-def later(one: Decision, other: Decision) -> Decision:
-    """Which of two decisions on one topic holds: the latest wins, and "no" wins a tie."""
-    if one.decided_at != other.decided_at:
-        return one if one.decided_at > other.decided_at else other
-    return other if one.subscribed else one
-
-
 def merge(known: Mapping[str, Decision], news: Iterable[Decision]) -> dict[str, Decision]:
     """What holds by topic after `news`, in whatever order they are given."""
     merged = dict(known)
@@ -65,16 +56,8 @@ def merge(known: Mapping[str, Decision], news: Iterable[Decision]) -> dict[str, 
 
 
 def refusal(topic: Topic, decisions: Mapping[str, Decision]) -> str | None:
-    """Why nothing of this topic may go to an address with these decisions: `unsubscribed`, `not_subscribed`, or None.
-
-    A decision on `*` counts for promotional topics like one on the topic itself. Silence means what the topic's default
-    says. Transactional mail (the receipt for an order) needs no consent.
-    """
-    if topic.kind == "transactional":
+    """Why no mail of this topic goes to an address with these decisions: `unsubscribed`, `not_subscribed`, or None."""
+    said = holding(topic.name, topic, decisions)
+    if accepts(topic, None if said is None else said.subscribed):
         return None
-    own = decisions.get(topic.name)
-    general = decisions.get(EVERY_TOPIC) if topic.kind == "promotional" else None
-    holding = later(own, general) if own and general else own or general
-    if holding is not None:
-        return None if holding.subscribed else "unsubscribed"
-    return None if topic.default == "opt_out" else "not_subscribed"
+    return "not_subscribed" if said is None else "unsubscribed"

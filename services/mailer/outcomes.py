@@ -1,9 +1,10 @@
-"""What a receipt makes of a message, and the event that tells the other services how a message ended. Pure."""
+"""What a receipt makes of a message, and the events that tell the other services what a message led to. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -72,28 +73,32 @@ def event(request: MessageRequested, ended: Ended, decided_for: datetime, now: d
     `decided_for` is the instant that the last decision stood for (due, release or retry): what follows in a journey
     counts from there. No address and no server's words leave the mailer.
     """
+    id = str(uuid5(_CAUSES, f"{request.id}\n{ended.status}"))
+    return report(request, id, _NAMES[ended.status], now, {"reason": ended.reason, "decided_for": decided_for})
+
+
+def report(
+    request: MessageRequested, id: str, name: str, now: datetime, properties: Mapping[str, Any], hops: int | None = None
+) -> bytes:
+    """An event that a message led to, encoded for the stream: its own properties beside the message's. It is one
+    consequence more than the message was, unless `hops` says otherwise."""
+    about = {
+        "message_id": request.id,
+        "message": request.message,
+        "journey": request.journey,
+        "enrollment": request.enrollment,
+        "step": request.step,
+        "topic": request.topic,
+    }
     return _encode(
         Event(
-            id=str(uuid5(_CAUSES, f"{request.id}\n{ended.status}")),
+            id=id,
             source=events.MAILER_SOURCE,
             key=request.customer,
-            name=_NAMES[ended.status],
+            name=name,
             occurred_at=now,
             received_at=now,
-            properties=msgspec.Raw(
-                _encode(
-                    {
-                        "message_id": request.id,
-                        "message": request.message,
-                        "journey": request.journey,
-                        "enrollment": request.enrollment,
-                        "step": request.step,
-                        "topic": request.topic,
-                        "reason": ended.reason,
-                        "decided_for": decided_for,
-                    }
-                )
-            ),
-            hops=request.hops + 1,
+            properties=msgspec.Raw(_encode({**about, **properties})),
+            hops=request.hops + 1 if hops is None else hops,
         )
     )

@@ -13,9 +13,8 @@ from fastapi import Depends, FastAPI, Query, Response
 from pydantic import BaseModel
 
 from services.segmenter import consent, history, store
-from services.segmenter.history import Kind
+from services.segmenter.history import Kind, Row
 from services.segmenter.profile import Profile
-from services.segmenter.store import Told
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.http import error, face, may_read
@@ -127,7 +126,7 @@ def create(database: Database, partitions: int, read_keys: str, ready: Callable[
     return app
 
 
-def _page(key: str, profile: Profile, rows: list[Told], limit: int) -> dict[str, Any]:
+def _page(key: str, profile: Profile, rows: list[Row], limit: int) -> dict[str, Any]:
     cart = profile.cart
     shown = rows[:limit]
     return {
@@ -156,7 +155,7 @@ def _page(key: str, profile: Profile, rows: list[Told], limit: int) -> dict[str,
     }
 
 
-def _row(row: Told) -> dict[str, Any]:
+def _row(row: Row) -> dict[str, Any]:
     told: dict[str, Any] = {"kind": Kind(row.kind).name.lower(), "occurred_at": row.occurred_at.astimezone(UTC)}
     if row.id:
         told["id"] = row.id
@@ -184,7 +183,7 @@ def _row(row: Told) -> dict[str, Any]:
     return told
 
 
-def _written_place(row: Told) -> str:
+def _written_place(row: Row) -> str:
     place = (row.occurred_at, row.kind, row.id, row.source)
     return base64.urlsafe_b64encode(_encode_place(place)).rstrip(b"=").decode()
 

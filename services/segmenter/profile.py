@@ -15,8 +15,10 @@ from typing import Any, Literal
 import msgspec
 
 from services.segmenter import carts, consent
+from services.segmenter.consent import Said
 from services.segmenter.dates import next_occasion
 from services.segmenter.rules import READS_CONSENT, Definition, Rules, change_of
+from shared.consent import EVERY_TOPIC
 from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdated, DateReached
 from shared.contracts.events import (
     EMAIL_BOUNCED,
@@ -34,6 +36,7 @@ from shared.errors import RapportError
 from shared.language.aggregates import observe
 from shared.language.expressions import Scope
 from shared.language.flips import next_flip
+from shared.language.playbook import NAME
 from shared.language.values import reach
 from shared.language.variables import CustomerFields
 from shared.walltime import known_zone
@@ -45,6 +48,8 @@ _CONSENT = "consent"
 _OF_THE_PERSON = frozenset({"email", "locale", "timezone"})
 _CONSENT_EVENTS = {TOPIC_SUBSCRIBED: True, TOPIC_UNSUBSCRIBED: False, UNSUBSCRIBED: False}
 _ADDRESS = re.compile(r"[^\s@<>,;\x00-\x1f]{1,64}@[^\s@<>,;\x00-\x1f]{1,255}")
+_MOST_SOURCE = 200
+"""Characters of what an event says about where a decision was made."""
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
 
 
@@ -73,7 +78,7 @@ class Profile(msgspec.Struct, array_like=True):
     traits: dict[str, Any] = {}
     traits_at: datetime | None = None
     """When the newest traits were true."""
-    consent: dict[str, tuple[bool, datetime]] = {}
+    consent: dict[str, Said] = {}
     stage: str = ""
     segments: tuple[str, ...] = ()
     context_locale: str | None = None
@@ -329,7 +334,7 @@ def _learn(after: Profile, event: Event) -> tuple[frozenset[str], tuple[ConsentD
         decisions = tuple(
             ConsentDecision(topic=topic, subscribed=yes, decided_at=event.occurred_at, source=event.source)
             for topic, yes in new[_CONSENT].items()
-            if isinstance(yes, bool) and topic and earlier.get(topic) is not yes
+            if isinstance(yes, bool) and _can_be_topic(topic) and earlier.get(topic) is not yes
         )
     return frozenset(new), decisions
 
@@ -346,18 +351,24 @@ def _said(event: Event) -> tuple[ConsentDecision, ...]:
     properties = _object(event, event.properties)
     topic = properties.get("topic")
     if topic is None and event.name == UNSUBSCRIBED:
-        topic = consent.EVERY
-    if not isinstance(topic, str) or not topic:
+        topic = EVERY_TOPIC
+    if not isinstance(topic, str) or not _can_be_topic(topic):
         return ()
     source = properties.get("source")
+    told = source.replace("\0", "")[:_MOST_SOURCE] if isinstance(source, str) else ""
     return (
         ConsentDecision(
             topic=topic,
             subscribed=_CONSENT_EVENTS[event.name],
             decided_at=event.occurred_at,
-            source=source if isinstance(source, str) and source else event.source,
+            source=told or event.source,
         ),
     )
+
+
+def _can_be_topic(name: str) -> bool:
+    """Whether a playbook could have a topic of this name; what is said of anything else decides nothing."""
+    return name == EVERY_TOPIC or NAME.fullmatch(name) is not None
 
 
 def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:

@@ -39,18 +39,6 @@ class Sweep(NamedTuple):
     finished: bool
 
 
-class Told(NamedTuple):
-    """A row of a customer's timeline."""
-
-    occurred_at: datetime
-    kind: int
-    id: str
-    source: str
-    name: str
-    body: bytes
-    changes: bytes | None
-
-
 # What a batch reads.
 
 
@@ -288,14 +276,14 @@ async def timeline(
     customer: str,
     before: tuple[datetime, int, str, str] | None,
     limit: int,
-) -> list[Told]:
+) -> list[Row]:
     """A customer's rows, newest first; `before` is the place (time, kind, id, source) of the last one that is known."""
     condition = ""
     place: tuple[object, ...] = ()
     if before is not None:
         condition, place = " AND occurred_at <= $4 AND (occurred_at, kind, id, source) < ($4, $5, $6, $7)", before
     rows = await connection.fetch(
-        "SELECT occurred_at, kind, id, source, name, body, changes FROM segmenter.history"
+        "SELECT customer, occurred_at, kind, id, source, name, body, changes FROM segmenter.history"
         f" WHERE partition = $1 AND customer = $2{condition}"
         " ORDER BY occurred_at DESC, kind DESC, id DESC, source DESC LIMIT $3",
         partition,
@@ -303,7 +291,7 @@ async def timeline(
         limit,
         *place,
     )
-    return [Told(*row) for row in rows]
+    return [Row(*row) for row in rows]
 
 
 async def customers_by_stage(connection: Connection) -> dict[str, int]:
