@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,21 @@ def sooner_playbook(folder: Path) -> Path:
     return copy
 
 
+async def until_none(question: Callable[[], Awaitable[Sequence[str]]], what: str) -> None:
+    """Wait until the answer to the question is that there are none."""
+    left: Sequence[str] = ()
+
+    async def none() -> bool:
+        nonlocal left
+        left = await question()
+        return not left
+
+    try:
+        await until(none, PATIENCE, what)
+    except AssertionError:
+        raise AssertionError(f"after {PATIENCE:.0f} s there is still {what}: {left}") from None
+
+
 class PatientMailServer(MailServer):
     """A mail server that can be told to think about each mail before it accepts it."""
 
@@ -84,7 +99,7 @@ class Shop:
     """
 
     def __init__(self, name: str, addresses: Sequence[str]) -> None:
-        self.name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        self.name = name
         self.accepted: list[str] = []
         self.customers: list[str] = []
         self.refused: Counter[int] = Counter()
@@ -209,14 +224,19 @@ class ClusterHouse:
         assert await asyncio.wait_for(worker.ended(), PATIENCE) == -signal.SIGKILL, worker.log_tail()
         assert self.proof.read_text().split() == [point]
 
-    async def mend(self) -> None:
-        """Whatever a test has done or left undone: two workers of each are there, and share."""
+    async def mend(self, workers: int) -> None:
+        """Whatever a test has done or left undone: there are so many workers of each service, at least."""
         self.mails.thinking = False
         for worker in self.workers():
             if worker.alive:
                 worker.send(signal.SIGCONT)
-        await self.launch([worker for worker in self.workers() if not worker.alive])
-        await until(self.shared_out, PATIENCE, "a fair share for each")
+        missing: list[Worker] = []
+        for service in SERVICES:
+            dead = [worker for worker in self.workers(service) if not worker.alive]
+            missing += dead[: max(0, workers - (len(self.workers(service)) - len(dead)))]
+        await self.launch(missing)
+        if workers == 2:
+            await until(self.shared_out, PATIENCE, "a fair share for each")
 
     # Questions to the processes
 
@@ -278,11 +298,13 @@ class ClusterHouse:
         )
         return {row["customer"] for row in rows} == set(customers)
 
-    async def outbox_empty(self, *services: str) -> bool:
+    async def unpublished(self, *services: str) -> list[str]:
+        """What is in the outboxes of these services, or of all."""
         rows = await self.ask(
-            "SELECT 1 FROM processing.outbox WHERE service = ANY($1) LIMIT 1", list(services or SERVICES)
+            "SELECT service, partition, stream, destination, first_seq FROM processing.outbox WHERE service = ANY($1)",
+            list(services or SERVICES),
         )
-        return not rows
+        return [f"{service}[{one}] to {stream}[{two}] from {seq}" for service, one, stream, two, seq in rows]
 
     async def held_by_nobody(self) -> int:
         """Partitions whose owner has left, and has not let go of them."""
@@ -319,8 +341,9 @@ class ClusterHouse:
 
     # The shop and the verdict
 
-    def shop(self, name: str) -> Shop:
-        self._shops.append(Shop(name, [worker.address for worker in self.workers("ingest")]))
+    def shop(self) -> Shop:
+        """One with customers of its own."""
+        self._shops.append(Shop(f"shop{len(self._shops)}", [worker.address for worker in self.workers("ingest")]))
         return self._shops[-1]
 
     async def verdict(self, shop: Shop) -> Counter[str]:
@@ -339,7 +362,7 @@ class ClusterHouse:
 
         await until(remembered, PATIENCE, "the history of every accepted event")
         await until(ended, PATIENCE, "the end of every message")
-        await until(self.outbox_empty, PATIENCE, "an empty outbox")
+        await until_none(self.unpublished, "in the outbox")
         statuses = await self.messages(customers)
         mails = {customer: len(self.mails.to(f"{customer}@example.com")) for customer in customers}
         assert set((await self.in_history(accepted)).values()) == {1}, "an event is in history twice"

@@ -12,13 +12,14 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-from cluster_house import PARTITIONS, PATIENCE, REMINDED_AFTER, ClusterHouse, PatientMailServer, Shop
+from cluster_house import PARTITIONS, PATIENCE, REMINDED_AFTER, ClusterHouse, PatientMailServer, Shop, until_none
 from house import added, identify, links, ordered, until
 from kafka_for_tests import Kafka, RealKafka, also_on_kafka
 from segment.analytics.client import Client
@@ -52,13 +53,20 @@ async def standing(kafka_broker: Kafka) -> AsyncIterator[ClusterHouse]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def house(standing: ClusterHouse) -> ClusterHouse:
-    await standing.mend()
+    """Whatever the tests before have done to it, there is at least one worker of each service."""
+    await standing.mend(workers=1)
     return standing
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def two_of_each(standing: ClusterHouse) -> None:
+    """For tests that do not begin by stopping workers: there are two of each service, and they share."""
+    await standing.mend(workers=2)
+
+
 @pytest.fixture
-def shop(house: ClusterHouse, request: pytest.FixtureRequest) -> Shop:
-    return house.shop(request.node.name.removeprefix("test_"))
+def shop(standing: ClusterHouse) -> Shop:
+    return standing.shop()
 
 
 @contextlib.asynccontextmanager
@@ -81,6 +89,7 @@ async def selling(shop: Shop) -> AsyncIterator[None]:
         await going_on
 
 
+@pytest.mark.usefixtures("two_of_each")
 async def test_the_whole_way_from_the_segment_client_to_two_mails(house: ClusterHouse, shop: Shop) -> None:
     for service in WORKING:
         assert [await house.owned(worker) for worker in house.workers(service)] == [PARTITIONS // 2] * 2
@@ -121,12 +130,13 @@ async def test_killed_at(house: ClusterHouse, shop: Shop, service: str, place: s
     """With a backlog that the doomed worker meets as the first thing of all, and a successor that takes it over."""
     doomed, successor = house.workers(service)
     await house.stop([doomed, successor])
-    customers = await shop.sell_everywhere()
+    # A mailer that has published an outcome has other mails in hand, where there are any.
+    customers = await (shop.sell(1) if (service, place) == ("mailer", "published") else shop.sell_everywhere())
     if service == "mailer":
         await until(lambda: house.all_are(customers, "sending"), PATIENCE, "requests to the mailer")
     else:
         # What is before the service is in its stream now, and nothing of it in an outbox.
-        await until(lambda: house.outbox_empty("segmenter"), PATIENCE, "an empty outbox")
+        await until_none(lambda: house.unpublished("segmenter"), "in the outbox")
 
     await house.dies_at(f"{service}.{place}", doomed)
     await house.launch([successor])
@@ -151,6 +161,7 @@ async def test_killed_in_a_hand_over_the_mail_is_unknown_and_never_sent_again(
     await until(lambda: house.all_are([unlucky], *LEFT), PATIENCE, "the journey to have gone on")
 
 
+@pytest.mark.usefixtures("two_of_each")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_when_one_of_each_goes_the_other_takes_over(
     house: ClusterHouse, shop: Shop, number: signal.Signals
@@ -177,6 +188,7 @@ async def test_when_one_of_each_goes_the_other_takes_over(
         assert ways.keys() <= {"sent", "unknown"}
 
 
+@pytest.mark.usefixtures("two_of_each")
 @pytest.mark.parametrize(
     ("service", "table"), [("segmenter", "segmenter.profiles"), ("journeys", "journeys.enrollments")]
 )
@@ -220,6 +232,7 @@ async def _owns_all(house: ClusterHouse, service: str, number: int) -> bool:
     return await house.owned(house.worker(service, number)) == PARTITIONS
 
 
+@pytest.mark.usefixtures("two_of_each")
 async def test_a_mailer_stopped_in_its_hand_overs_comes_back_and_sends_nothing_again(
     house: ClusterHouse, shop: Shop
 ) -> None:
@@ -245,9 +258,10 @@ async def test_a_mailer_stopped_in_its_hand_overs_comes_back_and_sends_nothing_a
     assert await house.metric(sleeper, "rapport_processing_fenced_total") > fenced_before
     assert await house.answers(sleeper) == 200
     more = await shop.sell_everywhere()
-    assert await house.verdict(shop) == ways + {"sent": len(more)}
+    assert await house.verdict(shop) == {**ways, "sent": ways["sent"] + len(more)}
 
 
+@pytest.mark.usefixtures("two_of_each")
 @pytest.mark.parametrize("server", also_on_kafka(["database"]))
 async def test_a_server_dies_in_the_middle_of_a_stream_of_posts_and_comes_back(
     house: ClusterHouse, shop: Shop, server: str
@@ -312,11 +326,8 @@ async def test_stopped_in_order_along_the_road_nothing_is_left_unpublished_or_un
     await house.stop(house.workers("ingest"))
     for writer, stream, reader in (("segmenter", "customers", "journeys"), ("journeys", "messages", "mailer")):
         await house.stop(house.workers(writer))
-        assert await house.outbox_empty(writer)
+        assert await house.unpublished(writer) == []
 
-        async def all_read(road: tuple[str, str, str] = (writer, stream, reader)) -> bool:
-            return await house.unread(*road) == []
-
-        await until(all_read, PATIENCE, f"{reader} to have read all of {stream}")
+        await until_none(partial(house.unread, writer, stream, reader), f"unread by {reader}")
     await house.stop(house.workers("mailer"))
-    assert await house.outbox_empty()
+    assert await house.unpublished() == []
