@@ -145,6 +145,23 @@ def test_consent_by_event_and_the_segment_that_asks_for_it() -> None:
     assert road.updates[-1].customer.consent == {"newsletter": False, "*": False}
 
 
+@pytest.mark.parametrize("topic", ["News letter", "a\0b", "n" * 65, "-", "", 7.5, None, ["newsletter"]])
+def test_what_can_be_no_topic_decides_nothing(topic: object) -> None:
+    """Else it would have to be kept, and PostgreSQL takes neither NUL nor a key of any length."""
+    road = Road(playbook())
+    road.take(event("Topic Unsubscribed", at(), topic=topic))
+    road.take(identify(at(1), consent={str(topic): False}))
+    assert [update.consent for update in road.updates] == [(), ()]
+    assert road.updates[-1].customer.consent == {}
+
+
+def test_word_on_where_a_decision_was_made_is_kept_short() -> None:
+    road = Road(playbook())
+    said = msgspec.json.encode({"topic": "newsletter", "source": "\0" + "x" * 5000})
+    road.take(msgspec.structs.replace(event("Topic Unsubscribed", at()), properties=msgspec.Raw(said)))
+    assert road.updates[-1].consent[0].source == "x" * 200
+
+
 def test_late_yes_is_no_news() -> None:
     road = Road(playbook())
     road.take(event("Topic Unsubscribed", at(2), topic="newsletter"))
