@@ -96,7 +96,7 @@ async def forget_worker(connection: Connection, service: str, worker: UUID, expi
     """Remove a worker that leaves, and those that have been silent for a long time."""
     await connection.execute(
         "DELETE FROM processing.workers WHERE service = $1"
-        " AND (id = $2 OR heartbeat < now() - make_interval(secs => $3 * 60))",
+        " AND (id = $2 OR heartbeat < now() - 60 * make_interval(secs => $3))",
         service,
         worker,
         expiry,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -12,7 +13,7 @@ from tally import START, Tally, counts, said
 
 from shared.contracts.streams import partition_of
 from shared.processing import store
-from shared.processing.port import Connection, Fenced, Outputs
+from shared.processing.port import Connection, Fenced, Lane, Outputs
 
 
 async def test_each_record_is_counted_once_and_its_output_follows_it(house: House) -> None:
@@ -219,3 +220,62 @@ async def test_a_stopped_owners_open_transaction_is_ended_by_the_claimer(house: 
     go_on.set()
     with pytest.raises(Exception, match=r"connection|another worker|closed"):
         await stuck
+
+
+class Lingering(Tally):
+    """Its work beside the records takes longer to end than a heartbeat may be late."""
+
+    async def attend(self, lane: Lane) -> None:
+        await lane.leaving.wait()
+        await asyncio.sleep(1.5)
+
+
+async def test_the_heart_beats_while_partitions_are_let_go_slowly(house: House) -> None:
+    first = await house.worker(Lingering(), expiry_seconds=0.8)
+    second = await house.worker(Lingering(), expiry_seconds=0.8)
+
+    async def alive() -> set[UUID]:
+        async with house.database.connect() as connection:
+            return set(await store.live_workers(connection, "tally", 0.8))
+
+    async def shared() -> bool:
+        assert await alive() == {first.id, second.id}
+        return len(first.owned) == len(second.owned) == 2
+
+    await until(shared)
+    kept = first.owned
+    stopping = asyncio.create_task(second.stop())
+    while not stopping.done():
+        assert kept <= first.owned
+        await asyncio.sleep(0.02)
+    await stopping
+    assert second.owned == frozenset()
+    assert await alive() == {first.id}
+
+    async def all_his() -> bool:
+        return len(first.owned) == 4
+
+    await until(all_his)
+
+
+async def test_a_partition_that_was_lost_and_won_again_goes_on_from_where_its_winner_left_it(house: House) -> None:
+    worker = await house.worker(Tally())
+    await house.post("ann", said("ann"))
+    await until(lambda: _counted(house, {"ann": 1}))
+    thief = uuid4()
+    async with house.database.connect() as connection:
+        for _ in range(3):
+            # Another took it while we seemed dead, and dies in its turn.
+            await store.beat(connection, "tally", thief, "elsewhere")
+            await connection.execute(
+                "UPDATE processing.partitions SET owner = $1, epoch = epoch + 1, version = version + 1", thief
+            )
+
+            async def lost() -> bool:
+                return not worker.owned
+
+            await until(lost)
+            await store.forget_worker(connection, "tally", thief, 1.0)
+            await house.post("ann", said("ann"))
+    await until(lambda: _counted(house, {"ann": 4}))
+    assert await house.output("ann") == [b"ann 1", b"ann 2", b"ann 3", b"ann 4"]
