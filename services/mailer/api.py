@@ -2,246 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from typing import Annotated, Any
+from urllib.parse import parse_qs
 
-import idna
-import structlog
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from services.mailer import pages, store
-from services.mailer.consent import Decision, normalise, refusal
+from services.mailer.doors import Doors, page
 from services.mailer.inbox import open_mail
-from services.mailer.links import Click, Links, Unsubscribe, occurrence
-from services.mailer.outcomes import report
-from services.mailer.store import Sent
-from shared.clock import Clock
-from shared.consent import EVERY_TOPIC, later
-from shared.contracts import events
-from shared.contracts.streams import EVENTS, partition_of
-from shared.database.engine import Database, is_transient
-from shared.errors import Unavailable
+from shared.database.engine import Database
 from shared.http import face
-from shared.language.playbook import Playbook, Topic
-from shared.log.port import Entry, Log
 from shared.processing import playbooks
-from shared.processing.playbooks import PlaybookShelf, PlaybookUnusable
-from shared.processing.port import Connection
+from shared.processing.playbooks import Shelf
 
 PAGE = 50
 """Mails, or decisions, on one page of the inbox."""
 
-_CLICK_WAITS = 1.0
-"""Seconds for which a person who clicked waits for the log. Longer, and the click is reported behind the redirect."""
-_CLICK_TRIES = 60.0
-"""Seconds for which a click that the log did not take is tried again."""
 _MOST_BODY = 64 * 1024
+_PAGES: dict[int | str, dict[str, Any]] = {
+    status: {"description": "A page that says so.", "content": {"text/html": {"schema": {"type": "string"}}}}
+    for status in ("4XX", "5XX")
+}
+"""People follow links: what they are refused, they are told on a page."""
 
 
-class Doors:
-    """What the links of mails do. `start` and `stop` belong to the service; `stop` waits for clicks under way."""
-
-    def __init__(self, log: Log, database: Database, clock: Clock, links: Links, shelf: PlaybookShelf) -> None:
-        self._log = log
-        self._database = database
-        self._clock = clock
-        self._links = links
-        self._shelf = shelf
-        self._reporting: set[asyncio.Task[None]] = set()
-        self._logger = structlog.get_logger(service="mailer")
-
-    async def stop(self) -> None:
-        """Give the clicks under way a moment; what the log does not take then is lost, and said to be."""
-        if self._reporting:
-            _, unfinished = await asyncio.wait(self._reporting, timeout=_CLICK_WAITS)
-            for task in unfinished:
-                task.cancel()
-            if unfinished:
-                self._logger.error("clicks lost", count=len(unfinished))
-
-    async def click(self, token: str, counts: bool) -> Response:
-        """To the target that is kept with the message. The person never waits for the log longer than a second."""
-        click = self._links.read(token)
-        if not isinstance(click, Click):
-            return _page(pages.nowhere(), 404)
-        try:
-            async with self._database.connect() as connection:
-                sent = await store.sent_message(connection, click.message)
-        except Exception as error:
-            return self._later(error)
-        if sent is None or click.number >= len(sent.links):
-            return _page(pages.nowhere(sent.request.locale if sent else None), 404)
-        target = sent.links[click.number]
-        if counts:
-            now = self._clock.now()
-            id = occurrence(click, "click", now)
-            event = report(sent.request, id, events.EMAIL_LINK_CLICKED, now, {"link": target})
-            task = asyncio.create_task(self._report(Entry(sent.request.customer, event)))
-            self._reporting.add(task)
-            task.add_done_callback(self._reporting.discard)
-            await asyncio.wait([task], timeout=_CLICK_WAITS)
-        return RedirectResponse(
-            _ascii(target),
-            302,
-            {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"},
-        )
-
-    async def ask(self, token: str) -> Response:
-        """The page that asks. It changes nothing: mail servers follow links to look at them."""
-        found = await self._message(token)
-        if isinstance(found, Response):
-            return found
-        sent, playbook, _ = found
-        try:
-            async with self._database.connect() as connection:
-                known = await self._decisions(connection, sent)
-        except Exception as error:
-            return self._later(error, sent)
-        return _page(pages.unsubscribe(_offer(sent, playbook, known), sent.request.locale))
-
-    async def decide(self, token: str, choice: str) -> Response:
-        """Take a decision: into the log, then to the address under its lock, then the answer.
-
-        From the answer on no hand-over against it begins. What is decided already is not written again, so asking twice
-        is harmless. Whatever `choice` is none of ours stands for the one click of RFC 8058."""
-        found = await self._message(token)
-        if isinstance(found, Response):
-            return found
-        sent, playbook, address = found
-        now = self._clock.now()
-        try:
-            async with self._database.connect() as connection:
-                known = await self._decisions(connection, sent)
-                offer = _offer(sent, playbook, known)
-                topics, subscribed, everything = _wanted(choice, sent.request.topic, playbook, known)
-                if offer.required and not everything:
-                    return _page(pages.unsubscribe(offer, sent.request.locale), 409)
-                decisions = [Decision(topic, subscribed, now, "unsubscribe link") for topic in topics]
-                news = [decision for decision in decisions if not _stands(decision, known)]
-            if news:
-                entries = [self._decided(sent, decision, known) for decision in news]
-                await self._log.append(EVENTS, partition_of(sent.request.customer, self._log.partitions), entries)
-                async with self._database.connect() as connection:
-                    await store.decide_consent(connection, address, news)
-        except Exception as error:
-            return self._later(error, sent)
-        answer = pages.resubscribed if subscribed else pages.unsubscribed
-        return _page(answer(offer, everything, sent.request.locale))
-
-    async def _message(self, token: str) -> tuple[Sent, Playbook | None, str] | Response:
-        """The message of an unsubscribe link, the playbook in force, and the address that it is about."""
-        link = self._links.read(token)
-        if not isinstance(link, Unsubscribe):
-            return _page(pages.nowhere(), 404)
-        try:
-            async with self._database.connect() as connection:
-                sent = await store.sent_message(connection, link.message)
-                playbook = await self._playbook(connection)
-        except Exception as error:
-            return self._later(error)
-        address = (sent.address or sent.request.address) if sent else None
-        if sent is None or address is None:
-            return _page(pages.nowhere(), 404)
-        return sent, playbook, address
-
-    async def _playbook(self, connection: Connection) -> Playbook | None:
-        content_hash = await playbooks.in_force(connection)
-        try:
-            return await self._shelf.get(connection, content_hash) if content_hash else None
-        except PlaybookUnusable:
-            return None
-
-    async def _decisions(self, connection: Connection, sent: Sent) -> dict[str, Decision]:
-        address = normalise(sent.address or sent.request.address)
-        return (await store.consent_of(connection, [address]))[address] if address else {}
-
-    def _decided(self, sent: Sent, decision: Decision, known: dict[str, Decision]) -> Entry:
-        """The event of a decision. Its id derives from the link, the minute and what was decided before: a click sent
-        twice is one event, and taking back what was said within the minute is another."""
-        name = events.TOPIC_SUBSCRIBED if decision.subscribed else events.TOPIC_UNSUBSCRIBED
-        before = known.get(decision.topic)
-        what = f"{name} {decision.topic} {before.decided_at.isoformat() if before else ''}"
-        id = occurrence(Unsubscribe(sent.id), what, decision.decided_at)
-        properties = {"topic": decision.topic, "source": decision.source}
-        # A person's own word is nobody's consequence, so it is never dropped as a loop.
-        return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
-
-    async def _report(self, entry: Entry) -> None:
-        """Append a click, again and again while the log is away; its id makes that harmless."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _CLICK_TRIES
-        delay = 0.1
-        while True:
-            try:
-                await self._log.append(EVENTS, partition_of(entry.key, self._log.partitions), [entry])
-                return
-            except Exception as error:
-                if not is_transient(error) or loop.time() + delay > until:
-                    self._logger.error("click lost", error=str(error))
-                    return
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, 5.0)
-
-    def _later(self, error: Exception, sent: Sent | None = None) -> Response:
-        """Nothing was acknowledged: the log or the database is away."""
-        if not is_transient(error) and not isinstance(error, Unavailable):
-            raise error
-        self._logger.warning("page unavailable", error=str(error))
-        return _page(pages.later(sent.request.locale if sent else None), 503, {"Retry-After": "5"})
-
-
-def _wanted(
-    choice: str, topic: str, playbook: Playbook | None, known: dict[str, Decision]
-) -> tuple[list[str], bool, bool]:
-    """The topics that a choice decides on, how, and whether it means all advertising.
-
-    Undoing "everything" says yes to those topics only that would be wanted without it, so nobody is subscribed to what
-    they never asked for.
-    """
-    if choice == "undo-topic":
-        return [topic], True, False
-    if choice == "everything":
-        return [EVERY_TOPIC], False, True
-    if choice == "undo-everything":
-        before = {name: decision for name, decision in known.items() if name != EVERY_TOPIC}
-        topics = playbook.topics.values() if playbook else ()
-        wanted = [each.name for each in topics if each.kind == "promotional" and refusal(each, before) is None]
-        return wanted, True, True
-    return [topic], False, False
-
-
-def _stands(decision: Decision, known: dict[str, Decision]) -> bool:
-    """Whether the same was decided before, and nothing since that speaks against it."""
-    own = known.get(decision.topic)
-    if own is None or own.subscribed is not decision.subscribed:
-        return False
-    others = known.values() if decision.topic == EVERY_TOPIC else filter(None, [known.get(EVERY_TOPIC)])
-    return all(other.subscribed is decision.subscribed or later(own, other) is own for other in others)
-
-
-def _offer(sent: Sent, playbook: Playbook | None, known: dict[str, Decision]) -> pages.Offer:
-    name = sent.request.topic
-    topic = playbook.topics.get(name) if playbook else None
-    if topic is None:
-        # Its topic is gone, and the word about it is taken all the same.
-        topic = Topic(name, name.replace("-", " "), "", "promotional", "opt_out")
-    return pages.Offer(
-        brand=playbook.brand.name if playbook else "us",
-        topic=topic.title,
-        description=topic.description,
-        subscribed=refusal(topic, known) is None,
-        required=topic.kind == "transactional",
-    )
+class _Source(Response):
+    media_type = "message/rfc822"
 
 
 def make_face(
     doors: Doors,
     database: Database,
-    shelf: PlaybookShelf,
+    shelf: Shelf,
     ready: Callable[[], Awaitable[list[str]]],
     *,
     inbox: bool,
@@ -252,17 +47,17 @@ def make_face(
     )
 
     @app.head("/c/{token}", include_in_schema=False)
-    @app.get("/c/{token}", tags=["links"], response_class=RedirectResponse, status_code=302)
+    @app.get("/c/{token}", tags=["links"], response_class=RedirectResponse, status_code=302, responses=_PAGES)
     async def clicked(token: str, request: Request) -> Response:
         """Follow a tracked link: 302 to its target, 404 for a link that is not ours."""
         return await doors.click(token, counts=request.method == "GET")
 
-    @app.get("/u/{token}", tags=["links"], response_class=HTMLResponse)
+    @app.get("/u/{token}", tags=["links"], response_class=HTMLResponse, responses=_PAGES)
     async def asked(token: str) -> Response:
         """The page that asks whether to unsubscribe. It changes nothing."""
         return await doors.ask(token)
 
-    @app.post("/u/{token}", tags=["links"], response_class=HTMLResponse)
+    @app.post("/u/{token}", tags=["links"], response_class=HTMLResponse, responses=_PAGES)
     async def decided(token: str, request: Request) -> Response:
         """Unsubscribe at once: the one click of RFC 8058 (`List-Unsubscribe=One-Click`), or the page's form."""
         return await doors.decide(token, await _choice(request))
@@ -272,8 +67,8 @@ def make_face(
     return app
 
 
-def _add_inbox(app: FastAPI, database: Database, shelf: PlaybookShelf) -> None:
-    @app.get("/inbox", tags=["inbox"], response_class=HTMLResponse)
+def _add_inbox(app: FastAPI, database: Database, shelf: Shelf) -> None:
+    @app.get("/inbox", tags=["inbox"], response_class=HTMLResponse, responses=_PAGES)
     async def mails(
         recipient: str = "", journey: str = "", before: Annotated[int | None, Query(ge=0, lt=2**63)] = None
     ) -> Response:
@@ -290,9 +85,9 @@ def _add_inbox(app: FastAPI, database: Database, shelf: PlaybookShelf) -> None:
             playbook = await shelf.get(connection, content_hash) if content_hash else None
         more = found[PAGE - 1].number if len(found) > PAGE else None
         journeys = sorted({*(playbook.journeys if playbook else ()), *({journey} - {""})})
-        return _page(pages.inbox(found[:PAGE], journeys, recipient, journey, more))
+        return page(pages.inbox(found[:PAGE], journeys, recipient, journey, more))
 
-    @app.get("/inbox/decisions", tags=["inbox"], response_class=HTMLResponse)
+    @app.get("/inbox/decisions", tags=["inbox"], response_class=HTMLResponse, responses=_PAGES)
     async def decisions(
         customer: str = "", status: str = "", before: datetime | None = None, after: str = ""
     ) -> Response:
@@ -307,42 +102,38 @@ def _add_inbox(app: FastAPI, database: Database, shelf: PlaybookShelf) -> None:
             )
         last = found[PAGE - 1] if len(found) > PAGE else None
         more = (last.requested_at, last.id) if last else None
-        return _page(pages.decisions(found[:PAGE], customer, status, more))
+        return page(pages.decisions(found[:PAGE], customer, status, more))
 
-    @app.get("/inbox/{number}", tags=["inbox"], response_class=HTMLResponse)
+    @app.get("/inbox/{number}", tags=["inbox"], response_class=HTMLResponse, responses=_PAGES)
     async def mail(number: int, view: str = "html") -> Response:
         """One mail: as it looks, its text, its headers."""
         kept = await _kept(number)
         if kept is None:
-            return _page(pages.nowhere(), 404)
-        return _page(pages.mail(kept, open_mail(kept.data), view))
+            return page(pages.nowhere(), 404)
+        return page(pages.mail(kept, open_mail(kept.data), view))
 
-    @app.get("/inbox/{number}/html", tags=["inbox"], response_class=HTMLResponse)
+    @app.get("/inbox/{number}/html", tags=["inbox"], response_class=HTMLResponse, responses=_PAGES)
     async def html(number: int) -> Response:
         """The HTML of a mail alone, for the frame in which it is shown: it may run nothing."""
         kept = await _kept(number)
         if kept is None:
-            return _page(pages.nowhere(), 404)
+            return page(pages.nowhere(), 404)
         return HTMLResponse(pages.framed(open_mail(kept.data).html), headers=dict(pages.MAIL_HEADERS))
 
-    @app.get("/inbox/{number}/source", tags=["inbox"])
+    @app.get("/inbox/{number}/source", tags=["inbox"], response_class=_Source, responses=_PAGES)
     async def source(number: int) -> Response:
         """The mail as it would go over the wire."""
         kept = await _kept(number)
         if kept is None:
-            return _page(pages.nowhere(), 404)
+            return page(pages.nowhere(), 404)
         headers = {**pages.HEADERS, "Content-Disposition": f'attachment; filename="mail-{kept.number}.eml"'}
-        return Response(kept.data, media_type="message/rfc822", headers=headers)
+        return _Source(kept.data, headers=headers)
 
     async def _kept(number: int) -> store.Kept | None:
         if not 0 <= number < 2**63:
             return None
         async with database.connect() as connection:
             return await store.inbox_mail(connection, number)
-
-
-def _page(html: str, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
-    return HTMLResponse(html, status, {**pages.HEADERS, **(headers or {})})
 
 
 async def _choice(request: Request) -> str:
@@ -361,19 +152,3 @@ async def _choice(request: Request) -> str:
 def _stored(text: str) -> str:
     """Text as PostgreSQL can hold it."""
     return text.replace("\0", "")
-
-
-def _ascii(target: str) -> str:
-    """A target as a header can carry it: what is outside ASCII percent-encoded, the host in its ASCII form."""
-    if target.isascii():
-        return target
-    parts = urlsplit(target)
-    host = parts.netloc
-    if not host.isascii():
-        try:
-            host = idna.encode(host, uts46=True).decode("ascii")
-        except (idna.IDNAError, UnicodeError):
-            host = quote(host, safe=":@")
-    return urlunsplit(
-        (parts.scheme, host, *(quote(part, safe="%/:=&?~#+!$,;'@()*[]-._") for part in parts[2:]))
-    )  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from services.mailer import mime
-from services.mailer.api import Doors, make_face
+from services.mailer.api import make_face
+from services.mailer.doors import Doors
 from services.mailer.inbox import InboxTransport
 from services.mailer.links import Links
 from services.mailer.rendering import Renderer

@@ -25,6 +25,7 @@ from services.mailer.consent import normalise
 from services.mailer.outcomes import NO_SUCH_ADDRESS, Again, Ended
 from services.mailer.policy import Defer, Fail, Recipient, Skip
 from services.mailer.rendering import RenderingFailed
+from services.mailer.slots import GATHERING_SECONDS, Slots
 from services.mailer.store import Candidate, Change, InHand
 from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Rejected, Transport, Unknown
 from shared.clock import Clock
@@ -43,8 +44,6 @@ RELEASE = "release"
 _LATENESS = timedelta(minutes=1)
 _MOST_LOOKED_AT = 512
 _LONGEST_DETAIL = 500
-_GATHERING_SECONDS = 0.005
-_TURN_SECONDS = 0.05
 _PATIENCE_SECONDS = 20.0
 
 
@@ -52,72 +51,6 @@ class Compose(Protocol):
     """Makes the mail of a message with the playbook in force. Raises RenderingFailed."""
 
     def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail: ...
-
-
-class Slots:
-    """The transport's connections, which the partitions of a process share: whoever has waited longest takes them.
-
-    A transaction for each few mails would cost more than the mails. So a slot that comes free waits a moment for
-    others, and who took them may take them again for a while: one transaction records receipts and takes more.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._worthwhile = (count + 1) // 2
-        self._waiting: dict[Desk, None] = {}
-        self._keeper: Desk | None = None
-        self._keeps_until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._gathered = False
-
-    def take(self, desk: Desk) -> int:
-        """Every free slot, or 0: then `desk` is stirred when its turn has come."""
-        self._waiting.setdefault(desk)
-        if self._front() is not desk or not (self._gathered or self._free >= self._worthwhile):
-            self._offer()
-            return 0
-        del self._waiting[desk]
-        self._gathered = False
-        if self._keeper is None:
-            self._keeper, self._keeps_until = desk, asyncio.get_running_loop().time() + _TURN_SECONDS
-        taken, self._free = self._free, 0
-        return taken
-
-    def give_back(self, count: int) -> None:
-        self._free += count
-        self._offer()
-
-    def withdraw(self, desk: Desk) -> None:
-        """This desk has nothing to hand over."""
-        self._waiting.pop(desk, None)
-        if self._keeper is desk:
-            self._keeper = None
-        self._offer()
-
-    def _front(self) -> Desk | None:
-        """Whose turn it is, whether it is waiting now or not."""
-        if self._keeper is not None and asyncio.get_running_loop().time() < self._keeps_until:
-            return self._keeper
-        self._keeper = None
-        return next(iter(self._waiting), None)
-
-    def _offer(self) -> None:
-        front = self._front()
-        if not self._free or not self._waiting or front is None:
-            return
-        if front in self._waiting and self._free >= self._worthwhile:
-            front.stir.set()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._gathering_over)
-
-    def _gathering_over(self) -> None:
-        self._timer = None
-        front = self._front()
-        if self._free and front is not None and front in self._waiting:
-            self._gathered = True
-            front.stir.set()
-        else:
-            self._offer()
 
 
 @dataclass(eq=False, slots=True)
@@ -218,7 +151,7 @@ class Sending:
                     await desk.stir.wait()
                     continue
                 if len(desk.done) < len(desk.flying) and not slots:
-                    await asyncio.sleep(_GATHERING_SECONDS)  # more receipts are about to come
+                    await asyncio.sleep(GATHERING_SECONDS)  # more receipts are about to come
                     slots = self._slots.take(desk) if desk.due and not lane.leaving.is_set() else 0
                 try:
                     await self._turn(lane, desk, slots)

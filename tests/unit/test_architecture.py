@@ -18,6 +18,8 @@ WORLDLY = {
     "services.ingest.batching",  # flushes after some milliseconds
     "services.ingest.sources",  # watches the file of keys
     "services.mailer.sending",  # hands over
+    "services.mailer.slots",
+    "services.mailer.doors",  # what links do
     "services.mailer.smtp",
     "services.mailer.inbox",
     "services.mailer.pages",

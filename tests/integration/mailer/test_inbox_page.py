@@ -18,7 +18,8 @@ from lxml import html as markup
 from mailer_playbook import playbook, request
 
 from services.mailer import store
-from services.mailer.api import PAGE, Doors, make_face
+from services.mailer.api import PAGE, make_face
+from services.mailer.doors import Doors
 from services.mailer.inbox import InboxTransport
 from services.mailer.links import Links
 from services.mailer.mime import compose

@@ -16,8 +16,9 @@ from fakes.memory_log import MemoryLog
 from mailer_playbook import request
 
 from services.mailer import store
-from services.mailer.api import Doors, make_face
+from services.mailer.api import make_face
 from services.mailer.consent import Decision
+from services.mailer.doors import Doors
 from services.mailer.links import Links
 from services.mailer.store import Change, Message
 from shared import processing

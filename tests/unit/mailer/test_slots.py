@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
-from services.mailer.sending import Desk, Slots
+from services.mailer.sending import Desk
+from services.mailer.slots import Slots
 
 
 async def stirred(desk: Desk) -> None:

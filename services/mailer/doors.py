@@ -1,0 +1,249 @@
+"""What the links of mails do: a click leads on and is reported, an unsubscribe is taken before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import idna
+import structlog
+from fastapi import Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from services.mailer import pages, store
+from services.mailer.consent import Decision, normalise, refusal
+from services.mailer.links import Click, Links, Unsubscribe, occurrence
+from services.mailer.outcomes import report
+from services.mailer.store import Sent
+from shared.clock import Clock
+from shared.consent import EVERY_TOPIC, later
+from shared.contracts import events
+from shared.contracts.streams import EVENTS, partition_of
+from shared.database.engine import Database, is_transient
+from shared.errors import Unavailable
+from shared.language.playbook import Playbook, Topic
+from shared.log.port import Entry, Log
+from shared.processing import playbooks
+from shared.processing.playbooks import PlaybookUnusable, Shelf
+from shared.processing.port import Connection
+
+_CLICK_WAITS = 1.0
+"""Seconds for which a person who clicked waits for the log. Longer, and the click is reported behind the redirect."""
+_CLICK_TRIES = 60.0
+"""Seconds for which a click that the log did not take is tried again."""
+
+
+class Doors:
+    """Answers the links of mails. The service calls `stop`, which waits for clicks under way."""
+
+    def __init__(self, log: Log, database: Database, clock: Clock, links: Links, shelf: Shelf) -> None:
+        self._log = log
+        self._database = database
+        self._clock = clock
+        self._links = links
+        self._shelf = shelf
+        self._reporting: set[asyncio.Task[None]] = set()
+        self._logger = structlog.get_logger(service="mailer")
+
+    async def stop(self) -> None:
+        """Give the clicks under way a moment; what the log does not take then is lost, and said to be."""
+        if self._reporting:
+            _, unfinished = await asyncio.wait(self._reporting, timeout=_CLICK_WAITS)
+            for task in unfinished:
+                task.cancel()
+            if unfinished:
+                self._logger.error("clicks lost", count=len(unfinished))
+
+    async def click(self, token: str, counts: bool) -> Response:
+        """To the target that is kept with the message. The person never waits for the log longer than a second."""
+        click = self._links.read(token)
+        if not isinstance(click, Click):
+            return page(pages.nowhere(), 404)
+        try:
+            async with self._database.connect() as connection:
+                sent = await store.sent_message(connection, click.message)
+        except Exception as error:
+            return self._later(error)
+        if sent is None or click.number >= len(sent.links):
+            return page(pages.nowhere(sent.request.locale if sent else None), 404)
+        target = sent.links[click.number]
+        if counts:
+            now = self._clock.now()
+            id = occurrence(click, "click", now)
+            event = report(sent.request, id, events.EMAIL_LINK_CLICKED, now, {"link": target})
+            task = asyncio.create_task(self._report(Entry(sent.request.customer, event)))
+            self._reporting.add(task)
+            task.add_done_callback(self._reporting.discard)
+            await asyncio.wait([task], timeout=_CLICK_WAITS)
+        return RedirectResponse(
+            _ascii(target),
+            302,
+            {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"},
+        )
+
+    async def ask(self, token: str) -> Response:
+        """The page that asks. It changes nothing: mail servers follow links to look at them."""
+        found = await self._message(token)
+        if isinstance(found, Response):
+            return found
+        sent, playbook, _ = found
+        try:
+            async with self._database.connect() as connection:
+                known = await self._decisions(connection, sent)
+        except Exception as error:
+            return self._later(error, sent)
+        return page(pages.unsubscribe(_offer(sent, playbook, known), sent.request.locale))
+
+    async def decide(self, token: str, choice: str) -> Response:
+        """Take a decision: into the log, then to the address under its lock, then the answer.
+
+        From the answer on no hand-over against it begins. What is decided already is not written again, so asking twice
+        is harmless. Whatever `choice` is none of ours stands for the one click of RFC 8058."""
+        found = await self._message(token)
+        if isinstance(found, Response):
+            return found
+        sent, playbook, address = found
+        now = self._clock.now()
+        try:
+            async with self._database.connect() as connection:
+                known = await self._decisions(connection, sent)
+                offer = _offer(sent, playbook, known)
+                topics, subscribed, everything = _wanted(choice, sent.request.topic, playbook, known)
+                if offer.required and not everything:
+                    return page(pages.unsubscribe(offer, sent.request.locale), 409)
+                decisions = [Decision(topic, subscribed, now, "unsubscribe link") for topic in topics]
+                news = [decision for decision in decisions if not _stands(decision, known)]
+            if news:
+                entries = [self._decided(sent, decision, known) for decision in news]
+                await self._log.append(EVENTS, partition_of(sent.request.customer, self._log.partitions), entries)
+                async with self._database.connect() as connection:
+                    await store.decide_consent(connection, address, news)
+        except Exception as error:
+            return self._later(error, sent)
+        answer = pages.resubscribed if subscribed else pages.unsubscribed
+        return page(answer(offer, everything, sent.request.locale))
+
+    async def _message(self, token: str) -> tuple[Sent, Playbook | None, str] | Response:
+        """The message of an unsubscribe link, the playbook in force, and the address that it is about."""
+        link = self._links.read(token)
+        if not isinstance(link, Unsubscribe):
+            return page(pages.nowhere(), 404)
+        try:
+            async with self._database.connect() as connection:
+                sent = await store.sent_message(connection, link.message)
+                playbook = await self._playbook(connection)
+        except Exception as error:
+            return self._later(error)
+        address = (sent.address or sent.request.address) if sent else None
+        if sent is None or address is None:
+            return page(pages.nowhere(), 404)
+        return sent, playbook, address
+
+    async def _playbook(self, connection: Connection) -> Playbook | None:
+        content_hash = await playbooks.in_force(connection)
+        try:
+            return await self._shelf.get(connection, content_hash) if content_hash else None
+        except PlaybookUnusable:
+            return None
+
+    async def _decisions(self, connection: Connection, sent: Sent) -> dict[str, Decision]:
+        address = normalise(sent.address or sent.request.address)
+        return (await store.consent_of(connection, [address]))[address] if address else {}
+
+    def _decided(self, sent: Sent, decision: Decision, known: dict[str, Decision]) -> Entry:
+        """The event of a decision. Its id derives from the link, the minute and what was decided before: a click sent
+        twice is one event, and taking back what was said within the minute is another."""
+        name = events.TOPIC_SUBSCRIBED if decision.subscribed else events.TOPIC_UNSUBSCRIBED
+        before = known.get(decision.topic)
+        what = f"{name} {decision.topic} {before.decided_at.isoformat() if before else ''}"
+        id = occurrence(Unsubscribe(sent.id), what, decision.decided_at)
+        properties = {"topic": decision.topic, "source": decision.source}
+        # A person's own word is nobody's consequence, so it is never dropped as a loop.
+        return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
+
+    async def _report(self, entry: Entry) -> None:
+        """Append a click, again and again while the log is away; its id makes that harmless."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CLICK_TRIES
+        delay = 0.1
+        while True:
+            try:
+                await self._log.append(EVENTS, partition_of(entry.key, self._log.partitions), [entry])
+                return
+            except Exception as error:
+                if not is_transient(error) or loop.time() + delay > until:
+                    self._logger.error("click lost", error=str(error))
+                    return
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, 5.0)
+
+    def _later(self, error: Exception, sent: Sent | None = None) -> Response:
+        """Nothing was acknowledged: the log or the database is away."""
+        if not is_transient(error) and not isinstance(error, Unavailable):
+            raise error
+        self._logger.warning("page unavailable", error=str(error))
+        return page(pages.later(sent.request.locale if sent else None), 503, {"Retry-After": "5"})
+
+
+def _wanted(
+    choice: str, topic: str, playbook: Playbook | None, known: dict[str, Decision]
+) -> tuple[list[str], bool, bool]:
+    """The topics that a choice decides on, how, and whether it means all advertising.
+
+    Undoing "everything" says yes to those topics only that would be wanted without it, so nobody is subscribed to what
+    they never asked for.
+    """
+    if choice == "undo-topic":
+        return [topic], True, False
+    if choice == "everything":
+        return [EVERY_TOPIC], False, True
+    if choice == "undo-everything":
+        before = {name: decision for name, decision in known.items() if name != EVERY_TOPIC}
+        topics = playbook.topics.values() if playbook else ()
+        wanted = [each.name for each in topics if each.kind == "promotional" and refusal(each, before) is None]
+        return wanted, True, True
+    return [topic], False, False
+
+
+def _stands(decision: Decision, known: dict[str, Decision]) -> bool:
+    """Whether the same was decided before, and nothing since that speaks against it."""
+    own = known.get(decision.topic)
+    if own is None or own.subscribed is not decision.subscribed:
+        return False
+    others = known.values() if decision.topic == EVERY_TOPIC else filter(None, [known.get(EVERY_TOPIC)])
+    return all(other.subscribed is decision.subscribed or later(own, other) is own for other in others)
+
+
+def _offer(sent: Sent, playbook: Playbook | None, known: dict[str, Decision]) -> pages.Offer:
+    name = sent.request.topic
+    topic = playbook.topics.get(name) if playbook else None
+    if topic is None:
+        # Its topic is gone, and the word about it is taken all the same.
+        topic = Topic(name, name.replace("-", " "), "", "promotional", "opt_out")
+    return pages.Offer(
+        brand=playbook.brand.name if playbook else "us",
+        topic=topic.title,
+        description=topic.description,
+        subscribed=refusal(topic, known) is None,
+        required=topic.kind == "transactional",
+    )
+
+
+def page(html: str, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
+    return HTMLResponse(html, status, {**pages.HEADERS, **(headers or {})})
+
+
+def _ascii(target: str) -> str:
+    """A target as a header can carry it: what is outside ASCII percent-encoded, the host in its ASCII form."""
+    if target.isascii():
+        return target
+    parts = urlsplit(target)
+    host = parts.netloc
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
+            host = quote(host, safe=":@")
+    return urlunsplit(
+        (parts.scheme, host, *(quote(part, safe="%/:=&?~#+!$,;'@()*[]-._") for part in parts[2:]))
+    )  # fmt: skip
