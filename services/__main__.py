@@ -9,14 +9,16 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from shared.errors import RapportError
-from shared.processing.port import Connection
+
+if TYPE_CHECKING:
+    from shared.processing.port import Connection
 
 app = typer.Typer(
     name="rapport",
