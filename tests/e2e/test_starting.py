@@ -43,7 +43,7 @@ async def test_a_command_that_visits_says_where_to_look_when_nobody_is_home(fold
     assert said.output.startswith("DATABASE_URL is not set. Give PostgreSQL's address")
 
 
-async def test_a_mail_server_that_cannot_be_one_is_refused_at_once(folder: Path) -> None:
+async def test_a_mail_server_that_cannot_be_one_is_refused(folder: Path) -> None:
     said = await rapport("up", "--data", folder / "data", "--port", "0", "--smtp", "gopher://mails")
     assert said.code == 1
     assert said.output == "gopher://mails: not the address of a mail server. Write smtp://host:587.\n"
