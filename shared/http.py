@@ -8,13 +8,27 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from shared.database.engine import TRANSIENT, is_transient
 from shared.security import hash_key, same
+
+
+class Refusal(BaseModel):
+    """Why a request was not answered: `code` for programs, `message` for people."""
+
+    code: str
+    message: str
+
+
+_REFUSALS: dict[int | str, dict[str, object]] = {
+    "4XX": {"model": Refusal, "description": "Refused: the request, or whoever made it."},
+    "5XX": {"model": Refusal, "description": "Not now. `Retry-After` says when to try again."},
+}
 
 
 def error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -28,7 +42,7 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
     `ready` names what keeps the service from working, a line each. `/healthz` says only that the process answers: a
     database that is away is no reason to restart it.
     """
-    app = FastAPI(title=title, description=description, version="1", redoc_url=None)
+    app = FastAPI(title=title, description=description, version="1", redoc_url=None, responses=_REFUSALS)
 
     @app.get("/healthz", tags=["operating"])
     async def healthz() -> dict[str, str]:
@@ -44,7 +58,7 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
             return JSONResponse(body, 503, {"Retry-After": "1"})
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics", tags=["operating"])
+    @app.get("/metrics", tags=["operating"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus' text format."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

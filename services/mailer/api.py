@@ -23,7 +23,13 @@ PAGE = 50
 
 _MOST_BODY = 64 * 1024
 _PAGES: dict[int | str, dict[str, Any]] = {
-    status: {"description": "A page that says so.", "content": {"text/html": {"schema": {"type": "string"}}}}
+    status: {
+        "description": "A page that says so; in JSON where a parameter cannot be read.",
+        "content": {
+            "text/html": {"schema": {"type": "string"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}},
+        },
+    }
     for status in ("4XX", "5XX")
 }
 """People follow links: what they are refused, they are told on a page."""

@@ -99,7 +99,6 @@ def create(database: Database, partitions: int, read_keys: str, ready: Callable[
         tags=["customers"],
         dependencies=[Depends(may_read(read_keys))],
         response_model=CustomerPage,
-        responses={400: {}, 401: {}, 403: {}, 404: {}, 503: {}},
     )
     async def customer(
         key: str,
