@@ -78,6 +78,30 @@ async def test_an_unexpected_failure_does_not_stop_publishing(home: House) -> No
     await crew.kill()
 
 
+async def test_what_was_published_is_deleted_though_the_database_was_away_just_then(home: House) -> None:
+    log: Any = home.log
+    log.hold()
+    await home.post("ann", said("ann"))
+    crew = Crew(home, Tally())
+    await crew.claim(ANN)
+    await until(lambda: _counted(home, 1))
+    async with home.database.transaction() as connection:
+        await connection.execute("LOCK TABLE processing.outbox IN SHARE MODE")
+        log.resume()
+
+        async def deletion_cut_off() -> bool:
+            return bool(
+                await connection.fetch(
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND query LIKE 'DELETE FROM processing.outbox%' AND pg_terminate_backend(pid)"
+                )
+            )
+
+        await until(deletion_cut_off)
+    await until(lambda: _outbox_is_empty(home))
+    await crew.kill()
+
+
 async def test_a_log_that_is_away_holds_back_the_reader_before_memory_fills(home: House) -> None:
     log: Any = home.log
     await home.post("ann", *[said("ann", n) for n in range(200)])
