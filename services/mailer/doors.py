@@ -27,35 +27,39 @@ from shared.processing import playbooks
 from shared.processing.playbooks import PlaybookUnusable, Shelf
 from shared.processing.port import Connection
 
-_CLICK_WAITS = 1.0
-"""Seconds for which a person who clicked waits for the log. Longer, and the click is reported behind the redirect."""
 _CLICK_TRIES = 60.0
 """Seconds for which a click that the log did not take is tried again."""
 
 
 class Doors:
-    """Answers the links of mails. The service calls `stop`, which waits for clicks under way."""
+    """Answers the links of mails. The service calls `stop`, which waits for clicks under way.
 
-    def __init__(self, log: Log, database: Database, clock: Clock, links: Links, shelf: Shelf) -> None:
+    `click_seconds` is how long a person who clicked waits for the log. Longer, and the click is reported behind the
+    redirect."""
+
+    def __init__(
+        self, log: Log, database: Database, clock: Clock, links: Links, shelf: Shelf, *, click_seconds: float = 1.0
+    ) -> None:
         self._log = log
         self._database = database
         self._clock = clock
         self._links = links
         self._shelf = shelf
+        self._click_seconds = click_seconds
         self._reporting: set[asyncio.Task[None]] = set()
         self._logger = structlog.get_logger(service="mailer")
 
     async def stop(self) -> None:
         """Give the clicks under way a moment; what the log does not take then is lost, and said to be."""
         if self._reporting:
-            _, unfinished = await asyncio.wait(self._reporting, timeout=_CLICK_WAITS)
+            _, unfinished = await asyncio.wait(self._reporting, timeout=self._click_seconds)
             for task in unfinished:
                 task.cancel()
             if unfinished:
                 self._logger.error("clicks lost", count=len(unfinished))
 
     async def click(self, token: str, counts: bool) -> Response:
-        """To the target that is kept with the message. The person never waits for the log longer than a second."""
+        """To the target that is kept with the message. The person hardly waits for the log."""
         click = self._links.read(token)
         if not isinstance(click, Click):
             return page(pages.nowhere(), 404)
@@ -74,7 +78,7 @@ class Doors:
             task = asyncio.create_task(self._report(Entry(sent.request.customer, event)))
             self._reporting.add(task)
             task.add_done_callback(self._reporting.discard)
-            await asyncio.wait([task], timeout=_CLICK_WAITS)
+            await asyncio.wait([task], timeout=self._click_seconds)
         return RedirectResponse(
             _ascii(target),
             302,
