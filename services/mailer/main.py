@@ -12,10 +12,11 @@ from services.mailer.api import make_face
 from services.mailer.doors import Doors
 from services.mailer.inbox import InboxTransport
 from services.mailer.links import Links
+from services.mailer.relay import Relay
 from services.mailer.rendering import Renderer
 from services.mailer.sending import Sending
 from services.mailer.settings import MailerSettings
-from services.mailer.smtp import Relay, SmtpTransport
+from services.mailer.smtp import SmtpTransport
 from services.mailer.transport import Mail, Transport
 from services.mailer.worker import Mailer as Processor
 from shared.contracts.messages import MessageRequested

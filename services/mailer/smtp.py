@@ -1,84 +1,22 @@
-"""Hands mail to a relay by SMTP (RFC 5321), on connections that are kept and used again.
+"""Hands mail to a relay by SMTP, on sessions that are kept and used again.
 
 An own client, because two things matter here that libraries do not give: exact knowledge of whether the final dot of
 DATA can have reached the server, which is what tells a retry from a duplicate, and one round trip for an envelope
 (PIPELINING, RFC 2920).
-
-The dot is written by itself, after everything before it: as long as it is not, nothing can have been accepted. From
-then on only an explicit answer tells, and without one the receipt is Unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
 import ssl
-from base64 import b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, Unknown
+from services.mailer.relay import Relay
+from services.mailer.smtp_session import Broken, Session
+from services.mailer.transport import Deferred, Mail, Receipt
 from shared.errors import RapportError
-from shared.processing.faults import reached
-
-Security = Literal["starttls", "required", "none", "implicit"]
-
-_MAX_LINE = 2_048
-_MAX_LINES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """Where mail is handed to.
-
-    `security`: `starttls` where the server offers it, `required` else nothing is sent, `none`, or `implicit` from the
-    first byte (smtps). A certificate that cannot be verified is refused; `ca` is a file of further authorities.
-    """
-
-    host: str
-    port: int
-    security: Security
-    user: str | None = None
-    password: str = ""
-    ca: str | None = None
-
-    @classmethod
-    def of(cls, url: str) -> Relay:
-        """`smtp://user:password@host:587?tls=starttls|required|none&ca=FILE`, or `smtps://host:465`.
-
-        With a password TLS is required unless `tls=none` is said in so many words. Raises RapportError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-            raise RapportError(f"{_without_password(url)}: not the address of a mail server. Write smtp://host:587.")
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        tls, ca = options.pop("tls", ""), options.pop("ca", None)
-        if options:
-            raise RapportError(f"{_without_password(url)}: {sorted(options)[0]!r} is not known. Use tls= and ca=.")
-        security: Security
-        if parts.scheme == "smtps":
-            if tls:
-                raise RapportError(f"{_without_password(url)}: smtps:// is always encrypted. Remove tls=.")
-            security = "implicit"
-        elif tls in ("", "starttls"):
-            security = "required" if parts.username else "starttls"
-        elif tls == "required":
-            security = "required"
-        elif tls == "none":
-            security = "none"
-        else:
-            raise RapportError(f"{_without_password(url)}: tls is starttls, required or none, not {tls!r}.")
-        return cls(
-            host=parts.hostname,
-            port=parts.port or (465 if security == "implicit" else 587 if parts.username else 25),
-            security=security,
-            user=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password or ""),
-            ca=ca,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +46,7 @@ class SmtpTransport:
         self._hello = hello or _own_name()
         self._timing = timing or Timing()
         self._slots = asyncio.Semaphore(connections)
-        self._idle: list[_Connection] = []
+        self._idle: list[Session] = []
         self._context: ssl.SSLContext | None = None
         if relay.security != "none":
             try:
@@ -135,7 +73,7 @@ class SmtpTransport:
                 reused = bool(self._idle)
                 try:
                     connection = await self._connection(min(data_by, loop.time() + self._timing.connect))
-                except _Broken as broken:
+                except Broken as broken:
                     return broken.receipt(abandoned=loop.time() >= data_by)
                 receipt = await connection.deliver(mail, data_by, self._timing.answer)
                 self._keep(connection)
@@ -155,13 +93,13 @@ class SmtpTransport:
             return None
         try:
             connection = await self._connection(asyncio.get_running_loop().time() + min(self._timing.connect, 3.0))
-        except _Broken as broken:
+        except Broken as broken:
             return f"mail server {self._relay.host}:{self._relay.port}: {broken}"
         self._keep(connection)
         return None
 
-    async def _connection(self, by: float) -> _Connection:
-        """One that is ready for an envelope. Raises _Broken."""
+    async def _connection(self, by: float) -> Session:
+        """One that is ready for an envelope. Raises Broken."""
         loop = asyncio.get_running_loop()
         while self._idle:
             connection = self._idle.pop()
@@ -171,9 +109,9 @@ class SmtpTransport:
                 connection.abort()
             elif loop.time() - connection.used_at <= self._timing.verify_after or await connection.lives(by):
                 return connection
-        return await _Connection.open(self._relay, self._context, self._hello, by)
+        return await Session.open(self._relay, self._context, self._hello, by)
 
-    def _keep(self, connection: _Connection) -> None:
+    def _keep(self, connection: Session) -> None:
         if not connection.usable or connection.mails >= self._timing.mails:
             connection.leave()
             return
@@ -182,408 +120,12 @@ class SmtpTransport:
         connection.expiry = loop.call_later(self._timing.idle, self._expire, connection)
         self._idle.append(connection)
 
-    def _expire(self, connection: _Connection) -> None:
+    def _expire(self, connection: Session) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
             connection.leave()
 
 
-class _Broken(Exception):
-    """The connection is of no use any more. `reply` is what the server said last, where that is why."""
-
-    def __init__(self, reason: str, what: str, reply: str = "") -> None:
-        super().__init__(reply or what)
-        self.reason, self.reply = reason, reply
-
-    def receipt(self, *, abandoned: bool = False) -> Deferred:
-        return Deferred(self.reply, "abandoned" if abandoned and not self.reply else self.reason)
-
-
-class _Reply(NamedTuple):
-    code: int
-    lines: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.code} {' '.join(self.lines)}".strip()[:1000]
-
-    @property
-    def enhanced(self) -> str:
-        """The status code of RFC 3463 (`5.1.1`), where there is one."""
-        found = re.match(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)", self.lines[0]) if self.lines else None
-        return found[1] if found else ""
-
-
-class _Wire(asyncio.Protocol):
-    """The bytes of one connection: replies come out of it, and it tells when what was written has left us."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.lost = False
-        self._received = bytearray()
-        self._arrived: asyncio.Future[None] | None = None
-        self._paused = False
-        self._drained: asyncio.Future[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes.
-        self.use(cast("asyncio.Transport", transport))
-
-    def use(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-        # `drained` means that nothing is left with us.
-        transport.set_write_buffer_limits(high=1, low=0)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        if len(self._received) > _MAX_LINE * _MAX_LINES and self.transport is not None:
-            self.transport.abort()
-        self._wake(self._arrived)
-
-    def eof_received(self) -> bool:
-        self.lost = True
-        self._wake(self._arrived)
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.lost = True
-        self._wake(self._arrived)
-        self._wake(self._drained)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self._wake(self._drained)
-
-    @staticmethod
-    def _wake(waiter: asyncio.Future[None] | None) -> None:
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    @property
-    def quiet(self) -> bool:
-        """Alive, and the server has said nothing that we have not read."""
-        return not self.lost and not self._received and self.transport is not None and not self.transport.is_closing()
-
-    def write(self, data: bytes) -> None:
-        assert self.transport is not None
-        self.transport.write(data)
-
-    async def drained(self, by: float) -> None:
-        """Until nothing written is left with us, or the connection is lost. Raises TimeoutError."""
-        while self._paused and not self.lost:
-            self._drained = asyncio.get_running_loop().create_future()
-            async with asyncio.timeout_at(by):
-                await self._drained
-
-    async def reply(self, by: float) -> _Reply:
-        """The next reply. Raises TimeoutError, or _Broken where the connection was lost or the reply is none."""
-        lines: list[str] = []
-        while True:
-            end = self._received.find(b"\n")
-            if end < 0:
-                if len(self._received) > _MAX_LINE:
-                    raise _Broken("protocol", "the server's answer has no end")
-                if self.lost:
-                    raise _Broken("connection", "the server closed the connection")
-                self._arrived = asyncio.get_running_loop().create_future()
-                async with asyncio.timeout_at(by):
-                    await self._arrived
-                continue
-            line = bytes(self._received[: end + 1]).decode("utf-8", "replace").rstrip("\r\n")
-            del self._received[: end + 1]
-            found = re.fullmatch(r"([2-5]\d\d)(?:([ -])(.*))?", line)
-            if found is None or len(line) > _MAX_LINE or len(lines) >= _MAX_LINES:
-                raise _Broken("protocol", f"the server's answer is not SMTP: {_printable(line)[:80]!r}")
-            lines.append(_printable(found[3] or ""))
-            if found[2] != "-":
-                return _Reply(int(found[1]), tuple(lines))
-
-
-class _Connection:
-    """One session with the relay, ready for envelopes from `open` on."""
-
-    def __init__(self, wire: _Wire) -> None:
-        self._wire = wire
-        self._extensions: dict[str, str] = {}
-        self._reset = False
-        self._over = False
-        self.mails = 0
-        self.used_at = 0.0
-        self.expiry: asyncio.TimerHandle | None = None
-
-    @classmethod
-    async def open(cls, relay: Relay, context: ssl.SSLContext | None, hello: str, by: float) -> _Connection:
-        """Connect, encrypt and log in. Raises _Broken."""
-        loop = asyncio.get_running_loop()
-        implicit = relay.security == "implicit"
-        wire: _Wire | None = None
-        try:
-            async with asyncio.timeout_at(by):
-                _, wire = await loop.create_connection(
-                    _Wire,
-                    relay.host,
-                    relay.port,
-                    ssl=context if implicit else None,
-                    server_hostname=relay.host if implicit else None,
-                )
-                connection = cls(wire)
-                await connection._greet(relay, context, hello, by)
-                return connection
-        except TimeoutError:
-            broken = _Broken("connection", "no answer in time")
-        except ssl.SSLError as error:
-            broken = _Broken("tls", f"no encryption: {error.reason or error}")
-        except OSError as error:
-            broken = _Broken("connection", f"cannot connect: {error.strerror or error}")
-        except _Broken as error:
-            broken = error
-        if wire is not None and wire.transport is not None:
-            wire.transport.abort()
-        raise broken
-
-    async def _greet(self, relay: Relay, context: ssl.SSLContext | None, hello: str, by: float) -> None:
-        self._expect(await self._wire.reply(by), 220, "connection")
-        await self._ehlo(hello, by)
-        if relay.security in ("starttls", "required"):
-            if "STARTTLS" in self._extensions:
-                assert context is not None
-                await self._start_tls(relay.host, context, by)
-                await self._ehlo(hello, by)
-            elif relay.security == "required":
-                raise _Broken("tls", "the server does not offer STARTTLS. Say tls=none if that is meant")
-        if relay.user is not None:
-            await self._log_in(relay.user, relay.password, by)
-
-    async def _ehlo(self, hello: str, by: float) -> None:
-        self._wire.write(f"EHLO {hello}\r\n".encode())
-        reply = await self._wire.reply(by)
-        self._extensions = {}
-        if reply.code == 250:
-            for line in reply.lines[1:]:
-                name, _, parameters = line.partition(" ")
-                self._extensions[name.upper()] = parameters
-            return
-        self._wire.write(f"HELO {hello}\r\n".encode())
-        self._expect(await self._wire.reply(by), 250, "connection")
-
-    async def _start_tls(self, host: str, context: ssl.SSLContext, by: float) -> None:
-        self._wire.write(b"STARTTLS\r\n")
-        self._expect(await self._wire.reply(by), 220, "tls")
-        if not self._wire.quiet:
-            # Whatever stands here was put in before the encryption began (CVE-2011-0411).
-            raise _Broken("tls", "the server sent more than its answer to STARTTLS")
-        assert self._wire.transport is not None
-        transport = await asyncio.get_running_loop().start_tls(
-            self._wire.transport, self._wire, context, server_hostname=host
-        )
-        if transport is None:
-            raise _Broken("tls", "the server closed the connection")
-        self._wire.use(transport)
-
-    async def _log_in(self, user: str, password: str, by: float) -> None:
-        offered = self._extensions.get("AUTH", "").upper().split()
-        if "PLAIN" in offered:
-            secret = b64encode(f"\0{user}\0{password}".encode()).decode()
-            self._wire.write(f"AUTH PLAIN {secret}\r\n".encode())
-        elif "LOGIN" in offered:
-            self._wire.write(b"AUTH LOGIN\r\n")
-            for answer in (user, password):
-                self._expect(await self._wire.reply(by), 334, "login")
-                self._wire.write(b64encode(answer.encode()) + b"\r\n")
-        else:
-            raise _Broken("login", "the server offers no login that is known here (PLAIN, LOGIN)")
-        self._expect(await self._wire.reply(by), 235, "login")
-
-    @staticmethod
-    def _expect(reply: _Reply, code: int, reason: str) -> None:
-        if reply.code != code:
-            raise _Broken(reason, "", str(reply))
-
-    @property
-    def usable(self) -> bool:
-        return not self._over and self._wire.quiet
-
-    async def lives(self, by: float) -> bool:
-        """Whether the server still answers."""
-        try:
-            self._wire.write(b"NOOP\r\n")
-            if (await self._wire.reply(by)).code == 250:
-                return True
-        except (TimeoutError, _Broken):
-            pass
-        self.abort()
-        return False
-
-    async def deliver(self, mail: Mail, data_by: float, answer: float) -> Receipt:
-        """One mail. Afterwards the connection may be used again where `usable`."""
-        loop = asyncio.get_running_loop()
-        commands = self._envelope(mail)
-        if isinstance(commands, Rejected):
-            return commands
-        self.mails += 1
-        try:
-            refusal = await self._hand_envelope(commands, data_by)
-            if refusal is not None:
-                self._reset = True
-                return refusal
-            # The process may have been stopped since; a mail that was decided on then is decided on anew.
-            if loop.time() >= data_by:
-                self.abort()
-                return Deferred("", "abandoned")
-            self._wire.write(_stuffed(mail.data))
-            await self._wire.drained(loop.time() + answer)
-            if not self._wire.quiet:
-                # The server spoke up, or hung up, in the middle of the mail: without its dot it is not accepted.
-                return await self._interrupted()
-        except TimeoutError:
-            self.abort()
-            return Deferred("", "abandoned" if loop.time() >= data_by else "connection")
-        except _Broken as broken:
-            self.abort()
-            return broken.receipt()
-        self._wire.write(b".\r\n")
-        try:
-            by = loop.time() + answer
-            await self._wire.drained(by)
-            reached("mailer.data_sent")
-            reply = await self._wire.reply(by)
-        except TimeoutError:
-            self.abort()
-            return Unknown("no_answer")
-        except _Broken as broken:
-            self.abort()
-            return Unknown("protocol" if broken.reason == "protocol" else "connection_lost")
-        if 200 <= reply.code < 300:
-            return Accepted(str(reply))
-        if reply.code < 400:
-            self.abort()
-            return Unknown("protocol")
-        return self._refused(reply)
-
-    def _envelope(self, mail: Mail) -> list[bytes] | Rejected:
-        parameters = ""
-        if "SIZE" in self._extensions:
-            parameters += f" SIZE={len(mail.data)}"
-        if not (mail.sender.isascii() and mail.recipient.isascii()):
-            if "SMTPUTF8" not in self._extensions:
-                return Rejected("the mail server does not take addresses outside ASCII (SMTPUTF8)", False)
-            parameters += " BODY=8BITMIME SMTPUTF8"
-        if re.search(r"[\s<>\x00-\x1f\x7f]", mail.sender + mail.recipient):
-            return Rejected("the address cannot be written in a command", False)
-        commands = [f"MAIL FROM:<{mail.sender}>{parameters}\r\n".encode(), f"RCPT TO:<{mail.recipient}>\r\n".encode()]
-        if self._reset:
-            commands.insert(0, b"RSET\r\n")
-            self._reset = False
-        return [*commands, b"DATA\r\n"]
-
-    async def _hand_envelope(self, commands: Sequence[bytes], data_by: float) -> Receipt | None:
-        """None where the server waits for the mail now. Raises TimeoutError or _Broken."""
-        if asyncio.get_running_loop().time() >= data_by:
-            raise TimeoutError
-        pipelining = "PIPELINING" in self._extensions
-        if pipelining:
-            self._wire.write(b"".join(commands))
-        refusal: Receipt | None = None
-        for command in commands:
-            if not pipelining:
-                self._wire.write(command)
-            reply = await self._wire.reply(data_by)
-            good = reply.code == 354 if command == b"DATA\r\n" else 200 <= reply.code < 300
-            if command == b"DATA\r\n" and refusal is not None and reply.code == 354:
-                # It would take a mail for nobody. Hanging up says no without a dot.
-                self.abort()
-            elif not good and refusal is None:
-                if reply.code < 400:
-                    raise _Broken("protocol", "", str(reply))
-                refusal = self._refused(reply, to_sender=command.startswith(b"MAIL"))
-            if self._over or (refusal is not None and not pipelining):
-                break
-        return refusal
-
-    def _refused(self, reply: _Reply, *, to_sender: bool = False) -> Receipt:
-        if reply.code == 421:
-            self.leave()
-        if reply.code < 500:
-            greylisted = reply.code in (450, 451) and (
-                reply.enhanced == "4.7.1" or "greylist" in str(reply).lower() or "graylist" in str(reply).lower()
-            )
-            return Deferred(
-                str(reply), "greylisted" if greylisted else "connection" if reply.code == 421 else "deferred"
-            )
-        if to_sender and reply.code in (530, 534, 538):
-            # It is us whom it does not let in, and no mail's fault.
-            self.abort()
-            return Deferred(str(reply), "login")
-        return Rejected(str(reply), _no_such_address(reply))
-
-    async def _interrupted(self) -> Receipt:
-        try:
-            reply = await self._wire.reply(asyncio.get_running_loop().time())
-        except (TimeoutError, _Broken):
-            self.abort()
-            return Deferred("", "connection")
-        receipt = self._refused(reply) if reply.code >= 400 else Deferred(str(reply), "protocol")
-        self.abort()
-        return receipt
-
-    def leave(self) -> None:
-        """Say goodbye without waiting for an answer."""
-        if not self._over and not self._wire.lost and self._wire.transport is not None:
-            self._wire.write(b"QUIT\r\n")
-            self._wire.transport.close()
-        self._over = True
-
-    async def quit(self, seconds: float) -> None:
-        if self.expiry is not None:
-            self.expiry.cancel()
-        if self.usable:
-            self._wire.write(b"QUIT\r\n")
-            with contextlib.suppress(TimeoutError, _Broken):
-                await self._wire.reply(asyncio.get_running_loop().time() + seconds)
-        self._over = True
-        if self._wire.transport is not None:
-            self._wire.transport.close()
-
-    def abort(self) -> None:
-        self._over = True
-        if self._wire.transport is not None:
-            self._wire.transport.abort()
-
-
-def _stuffed(data: bytes) -> bytes:
-    """A mail as DATA wants it: no line is a lone dot, and the last one has an end (RFC 5321, 4.5.2)."""
-    if b"\r\n." in data:
-        data = data.replace(b"\r\n.", b"\r\n..")
-    if data.startswith(b"."):
-        data = b"." + data
-    return data if data.endswith(b"\r\n") else data + b"\r\n"
-
-
-_NOBODY = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
-"""RFC 3463 and 7505: no such mailbox, no such domain, no such form, moved away, a domain that takes no mail."""
-_NOBODY_IN_WORDS = re.compile(
-    r"user unknown|unknown user|no such (?:user|address|recipient|mailbox)|(?:user|mailbox|recipient|address|account)"
-    r"(?: \S+)? (?:does not|doesn't) exist|invalid (?:recipient|mailbox)|(?:recipient|user|mailbox) not found",
-    re.I,
-)
-
-
-def _no_such_address(reply: _Reply) -> bool:
-    if reply.enhanced:
-        return reply.enhanced in _NOBODY
-    return reply.code in (550, 551, 553) and _NOBODY_IN_WORDS.search(str(reply)) is not None
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _own_name() -> str:
     name = socket.gethostname()
     return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name) else "localhost"
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", url)

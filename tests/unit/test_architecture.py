@@ -21,6 +21,7 @@ WORLDLY = {
     "services.mailer.slots",
     "services.mailer.doors",  # what links do
     "services.mailer.smtp",
+    "services.mailer.smtp_session",
     "services.mailer.inbox",
     "services.mailer.pages",
     "services.segmenter.spans",

@@ -15,8 +15,9 @@ import pytest
 import uvloop
 from smtp_servers import Keeping, certificate, keeping_server, knows, replying, say, scripted_server
 
+from services.mailer.relay import Relay
 from services.mailer.rendering import Rendered
-from services.mailer.smtp import Relay, SmtpTransport, Timing
+from services.mailer.smtp import SmtpTransport, Timing
 from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, Unknown
 from shared.errors import RapportError
 
