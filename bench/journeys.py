@@ -24,7 +24,8 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from services.journeys import main as journeys
-from services.journeys.worker import WAKE, Journeys
+from services.journeys.batch import WAKE
+from services.journeys.worker import Journeys
 from shared.contracts.customers import Activation, Customer, CustomerUpdated
 from shared.contracts.events import Event
 from shared.database.embedded import EmbeddedPostgres

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import msgspec
 
 from services.segmenter import fingerprints, history
+from services.segmenter.batch import NO_MEMO, Memo, SegmenterBatch
 from services.segmenter.history import Row
 from services.segmenter.profile import Profile
-from services.segmenter.rules import NO_RULES, NOTHING_DEFINED, Rules, compile_rules
+from services.segmenter.rules import NO_RULES, NOTHING_DEFINED, Rules, compile_rules, feeding, wanted
 from services.segmenter.store import Seen, unpack_profile
-from services.segmenter.worker import NO_MEMO, Memo, SegmenterBatch, feeding, wanted
 from shared.contracts.customers import CustomerRecord, CustomerUpdated
 from shared.contracts.events import Activation, Event, EventRecord
 from shared.language.aggregates import Aggregate

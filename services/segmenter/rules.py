@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from shared.contracts.events import Activation
 from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression
 from shared.language.flips import changes_with_time
@@ -22,7 +23,6 @@ from shared.language.playbook import DateTrigger, Playbook, Stage, Topic
 
 STAGE = ""
 """The name of the one condition whose value is not yes or no but the first stage that holds."""
-
 
 READS_CONSENT = "consent"
 
@@ -141,6 +141,43 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
         derives_carts=playbook.brand.carts == "derived",
         condition_bytes=sum(2 * len(c.name.encode()) + 60 for c in conditions) + sum(len(j) * 4 + 100 for j in dates),
     )
+
+
+_AND = "+"
+
+
+def in_force(activation: Activation) -> str:
+    """The name that rules go by: the playbook's hash, and those of the playbooks whose journeys' counts are kept up."""
+    return _AND.join((activation.playbook, *activation.keeps))
+
+
+def playbooks_of(name: str) -> list[str]:
+    """The hashes in such a name, the playbook in force first."""
+    return name.split(_AND)
+
+
+def wanted(before: Definition, in_play: Sequence[Rules]) -> frozenset[str]:
+    """The aggregates that a profile kept under `before` lacks on its way through these rules, one after the other."""
+    found: set[str] = set()
+    held = before.aggregates
+    for rules in in_play:
+        found |= rules.aggregates.keys() - held
+        # What one playbook drops and the next takes up again is begun anew.
+        held &= rules.aggregates.keys()
+    return frozenset(found)
+
+
+def feeding(ids: frozenset[str], in_play: Sequence[Rules]) -> dict[str, tuple[Aggregate, ...]]:
+    """By event name, the aggregates among `ids`."""
+    found = {
+        aggregate_id: rules.aggregates[aggregate_id]
+        for rules in in_play
+        for aggregate_id in ids & rules.aggregates.keys()
+    }
+    by_event: dict[str, list[Aggregate]] = {}
+    for aggregate in found.values():
+        by_event.setdefault(aggregate.event, []).append(aggregate)
+    return {event: tuple(aggregates) for event, aggregates in by_event.items()}
 
 
 def _condition(playbook: Playbook, name: str, bit: int) -> Condition:

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
+from services.journeys.batch import JourneysBatch, Memo
 from services.journeys.enrollment import Enrollment
 from services.journeys.store import StoredCustomer, Tally
 from services.journeys.triggers import Triggers
-from services.journeys.worker import JourneysBatch, Memo
 from shared.contracts.customers import (
     Activation,
     ConsentDecision,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journeys_road import NOON, Road, Shop, email, journey, on, playbook, replayed, says
 
+from services.journeys.batch import _tally
 from services.journeys.enrollment import Story
-from services.journeys.worker import _tally
 from shared.contracts.customers import Activation, CustomerUpdated
 from shared.contracts.events import MAILER_SOURCE
 from shared.contracts.messages import MessageCancelled, MessageRequested

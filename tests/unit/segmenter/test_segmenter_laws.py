@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from segmenter_world import START, Road, activation, at, birthday, event, identify, playbook
 
 from services.segmenter import consent, history
+from services.segmenter.batch import Memo
 from services.segmenter.profile import apply, pass_time, reach_date
 from services.segmenter.rules import Rules
 from services.segmenter.store import pack_profile
-from services.segmenter.worker import Memo
 from shared.contracts.events import Event, EventRecord
 from shared.language.expressions import Scope
 from shared.language.playbook import Playbook

@@ -1,0 +1,353 @@
+"""What records and timers make of the customers in a batch: which enrollments each concerns, and what comes of it.
+
+Most records concern none: that is seen from the names of triggers and from which customers have a row, before
+anything is decoded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from services.journeys import engine, store
+from services.journeys.commands import BeginAgain, CancelMessage, Command, SendMessage
+from services.journeys.consent import declined
+from services.journeys.engine import Course, Updated, Woken
+from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
+from services.journeys.person import Person
+from services.journeys.store import Changes, StoredCustomer, Tally
+from services.journeys.triggers import Declined, Triggers, admit, enters_again, entry, forgotten_at, left_of
+from shared.contracts import streams
+from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
+from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRequested
+from shared.language.playbook import Journey, Playbook
+from shared.processing.port import Connection, Outputs, Timer
+from shared.telemetry import ENROLLMENTS_BEGUN, ENROLLMENTS_ENDED, ENTRIES_DECLINED
+
+WAKE = "wake"
+"""The one kind of timer: a customer is woken when the earliest of their enrollments is due."""
+
+_SILENCE = timedelta(seconds=1)
+_encode = msgspec.json.Encoder().encode
+
+
+class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a partition remembers from batch to batch.
+
+    `told` is the latest time that `messages` was told. `resumed` says when a journey that had been paused went on.
+    """
+
+    playbook: str = ""
+    told: datetime | None = None
+    resumed: dict[str, datetime] = {}
+
+
+decode_memo = msgspec.msgpack.Decoder(Memo).decode
+
+
+class JourneysBatch:
+    """One batch of one partition (`shared.processing.port.Batch`)."""
+
+    def __init__(
+        self,
+        partition: int,
+        memo: Memo,
+        playbooks: dict[str, Playbook],
+        triggers: dict[str, Triggers],
+        stored: dict[str, StoredCustomer],
+    ) -> None:
+        self._partition = partition
+        self._memo = memo
+        self._told = memo.told
+        self._playbooks = playbooks
+        self._all_triggers = triggers
+        self._in_force = playbooks.get(memo.playbook)
+        self._triggers = triggers.get(memo.playbook)
+        self._people = {key: Person(key, row) for key, row in stored.items()}
+        self._moved: dict[str, tuple[str, Enrollment]] = {}
+        self._tallies: Counter[Tally] = Counter()
+        self._begun: Counter[str] = Counter()
+        self._ended: Counter[tuple[str, str]] = Counter()
+        self._declined: Counter[tuple[str, str]] = Counter()
+        self._switched = False
+        for person in self._people.values():
+            if person.open:
+                person.due = self._due(person)
+
+    def versions_missing(self) -> set[str]:
+        """The playbooks that hold the structure which some enrollment at hand began with."""
+        return {
+            enrollment.playbook
+            for person in self._people.values()
+            if person.open
+            for enrollment in person.enrollments
+            for playbook in self._playbooks.values()
+            if (journey := playbook.journeys.get(enrollment.journey)) and journey.version != enrollment.version
+        }
+
+    def handle(self, message: CustomerRecord, out: Outputs) -> None:
+        match message:
+            case CustomerUpdated():
+                self._updated(message, out)
+            case DateReached():
+                self._date_reached(message, out)
+            case Activation():
+                self._activated(message, out)
+            case Tick():
+                pass
+        # The mailer is told the time by its records; where there is none, a tick says it.
+        if self._told is None or out.as_of - self._told >= _SILENCE:
+            self._say(out, "", Tick(as_of=out.as_of))
+
+    def fire(self, timer: Timer, out: Outputs) -> None:
+        person = self._people.get(timer.subject)
+        if person is None or self._in_force is None:
+            return
+        person.due = None
+        if person.enrollments:
+            self._signal(person, Woken(person.latest), timer.due, out)
+        person.changed = True
+        self._settle(person, timer.due, out)
+
+    def changes(self) -> Changes:
+        """All that the batch has to write."""
+        people = [person for person in self._people.values() if person.changed or person.seen is not None]
+        rows = {person.key: person.row() for person in people}
+        return Changes(
+            customers=[row for row in rows.values() if row is not None],
+            gone=[person.key for person in people if rows[person.key] is None and person.stored is not None],
+            enrollments=list(self._moved.values()),
+            tallies={tally: change for tally, change in self._tallies.items() if change},
+            switched=self._switched,
+            memo=msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told)),
+        )
+
+    async def save(self, connection: Connection) -> bytes:
+        changes = self.changes()
+        await store.write(connection, self._partition, changes)
+        self._count()
+        return changes.memo
+
+    def _updated(self, record: CustomerUpdated, out: Outputs) -> None:
+        customer = record.customer
+        if record.consent or record.address_before is not None:
+            changed = ConsentChanged(
+                as_of=out.as_of, customer=customer.key, address=customer.address, decisions=record.consent
+            )
+            self._say(out, customer.key, changed)
+        if self._in_force is None or self._triggers is None:
+            return
+        person = self._people.get(customer.key)
+        touched = self._triggers.touched_by(record)
+        if not touched and (person is None or not person.open):
+            return
+        now = out.as_of
+        happening = Happening(record.event) if record.event is not None else None
+        if person is not None and person.open:
+            lost = declined(record, self._in_force) if record.consent else frozenset()
+            self._signal(person, Updated(customer, happening, lost), now, out)
+        for journey in touched:
+            self._consider(journey, record, happening, out)
+        self._settle(self._people.get(customer.key), now, out)
+
+    def _date_reached(self, record: DateReached, out: Outputs) -> None:
+        if self._in_force is None or self._triggers is None:
+            return
+        person = self._people.get(record.customer.key)
+        if person is not None and person.open:
+            self._signal(person, Updated(record.customer, None, frozenset()), out.as_of, out)
+        journey = self._triggers.of_date(record)
+        if journey is not None:
+            self._consider(journey, record, None, out)
+        self._settle(self._people.get(record.customer.key), out.as_of, out)
+
+    def _activated(self, record: Activation, out: Outputs) -> None:
+        before, after = self._in_force, self._playbooks[record.playbook]
+        resumed = {name: at for name, at in self._memo.resumed.items() if name in after.journeys}
+        for name, journey in before.journeys.items() if before is not None else ():
+            if journey.status == "paused" and name in after.journeys and after.journeys[name].status != "paused":
+                resumed[name] = out.as_of
+        self._in_force, self._triggers = after, self._all_triggers[record.playbook]
+        self._memo = Memo(record.playbook, self._told, resumed)
+        self._switched = True
+        self._say(out, "", Activation(as_of=out.as_of, playbook=record.playbook))
+
+    def _signal(self, person: Person, signal: engine.Signal, now: datetime, out: Outputs) -> None:
+        """Let each of a customer's enrollments have the signal, in the order in which they began."""
+        # Read only where it is needed: a record brings the customer anew.
+        before = person.latest if any(one.status == "parked" for one in person.enrollments) else signal.customer
+        person.seen = signal.customer
+        for index, enrollment in enumerate(list(person.enrollments)):
+            course = self._course(enrollment)
+            if course is None:
+                moved, commands = engine.leave(enrollment, engine.REMOVED, now)
+            else:
+                moved, commands = enrollment, []
+                if enrollment.status == "parked" and course.status != "paused":
+                    # As of when the journey went on, whoever comes first: the sweep's timer or this record.
+                    resumed = self._memo.resumed.get(enrollment.journey, now)
+                    moved, commands = engine.advance(course, moved, Woken(before), max(resumed, moved.since or resumed))
+                if isinstance(signal, Updated) or moved is enrollment:
+                    moved, more = engine.advance(course, moved, signal, now)
+                    commands = [*commands, *more]
+            if moved is not enrollment:
+                person.enrollments[index] = moved
+                self._move(person, enrollment, moved)
+                self._carry_out(person, moved, commands, out)
+
+    def _consider(
+        self, journey: Journey, record: CustomerUpdated | DateReached, happening: Happening | None, out: Outputs
+    ) -> None:
+        """Let the record in, where it may enter."""
+        assert self._in_force is not None
+        customer = record.customer
+        found = entry(journey, record, happening, self._in_force, out.as_of)
+        if isinstance(found, Declined):
+            self._declined[journey.name, found.reason] += 1
+            return
+        person = self._people.get(customer.key)
+        if person is None:
+            person = self._people[customer.key] = Person(customer.key, None)
+        if not person.read:
+            person.due = self._due(person)
+        key = key_text(found.key)
+        inside = person.inside(journey.name, key)
+        admission = admit(journey, found, inside, person.last_of(journey.name, key))
+        if isinstance(admission, Declined):
+            self._declined[journey.name, admission.reason] += 1
+            return
+        person.seen = customer
+        if inside is not None:
+            if admission == "restart":
+                course = self._course(inside)
+                assert course is not None
+                again = enters_again(journey, inside.entry.at, found.at)
+                moved, commands = engine.restart(course, inside, customer, found, again)
+            else:
+                moved, commands = engine.leave(inside, engine.RESTARTED, out.as_of)
+            person.enrollments[person.enrollments.index(inside)] = moved
+            self._move(person, inside, moved)
+            self._carry_out(person, moved, commands, out)
+        if admission != "restart":
+            self._begin(person, journey, found, out)
+
+    def _begin(self, person: Person, journey: Journey, entry: Entry, out: Outputs) -> None:
+        assert self._in_force is not None
+        course = Course(journey, journey.status, self._in_force)
+        enrollment, commands = engine.begin(course, person.latest, entry)
+        person.enrollments.append(enrollment)
+        self._begun[journey.name] += 1
+        self._move(person, None, enrollment)
+        self._carry_out(person, enrollment, commands, out)
+
+    def _carry_out(self, person: Person, enrollment: Enrollment, commands: Sequence[Command], out: Outputs) -> None:
+        for command in commands:
+            match command:
+                case SendMessage():
+                    self._say(out, person.key, _requested(command, enrollment, person.latest, out.as_of))
+                case CancelMessage(id=message, reason=reason):
+                    cancelled = MessageCancelled(as_of=out.as_of, id=message, customer=person.key, reason=reason)
+                    self._say(out, person.key, cancelled)
+                case BeginAgain(entry=entry):
+                    journey = self._journey(enrollment.journey)
+                    if journey is not None and journey.status != "paused":
+                        self._begin(person, journey, entry, out)
+
+    def _move(self, person: Person, before: Enrollment | None, after: Enrollment) -> None:
+        """Note a change for the tables, and what is remembered of an enrollment that has left."""
+        person.changed = True
+        self._moved[after.id] = (person.key, after)
+        if before is not None:
+            self._tallies[_tally(before)] -= 1
+        self._tallies[_tally(after)] += 1
+        if not after.inside and (before is None or before.inside):
+            self._ended[after.journey, after.reason] += 1
+            journey = self._journey(after.journey)
+            if journey is None or journey.again != "always":
+                person.remember(left_of(journey, after))
+
+    def _settle(self, person: Person | None, now: datetime, out: Outputs) -> None:
+        """Drop what is over, and set the customer's timer."""
+        if person is None or not person.changed:
+            return
+        person.enrollments[:] = [one for one in person.enrollments if one.status != "ended"]
+        person.left[:] = [left for left in person.left if self._matters(left, now)]
+        person.open = bool(person.enrollments)
+        due = self._due(person)
+        if due != person.due:
+            out.set_timer(WAKE, person.key, due)
+            person.due = due
+
+    def _matters(self, left: Left, now: datetime) -> bool:
+        until = forgotten_at(self._journey(left.journey), left)
+        return until is None or until > now
+
+    def _due(self, person: Person) -> datetime | None:
+        """When time is the next to do something about this customer."""
+        moments = [enrollment.due for enrollment in person.enrollments]
+        moments += [forgotten_at(self._journey(left.journey), left) for left in person.left]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _journey(self, name: str) -> Journey | None:
+        return self._in_force.journeys.get(name) if self._in_force is not None else None
+
+    def _course(self, enrollment: Enrollment) -> Course | None:
+        """The version that an enrollment began with, under the playbook in force. None where the journey is gone."""
+        journey = self._journey(enrollment.journey)
+        if journey is None or self._in_force is None:
+            return None
+        own = journey
+        if journey.version != enrollment.version:
+            own = self._playbooks[enrollment.playbook].journeys[enrollment.journey]
+        return Course(own, journey.status, self._in_force)
+
+    def _say(self, out: Outputs, key: str, message: msgspec.Struct) -> None:
+        if key:
+            out.emit(streams.MESSAGES, key, _encode(message))
+        else:
+            out.emit_here(streams.MESSAGES, key, _encode(message))
+        self._told = out.as_of if self._told is None else max(self._told, out.as_of)
+
+    def _count(self) -> None:
+        for journey, count in self._begun.items():
+            ENROLLMENTS_BEGUN.labels(journey).inc(count)
+        for ended, count in self._ended.items():
+            ENROLLMENTS_ENDED.labels(*ended).inc(count)
+        for refused, count in self._declined.items():
+            ENTRIES_DECLINED.labels(*refused).inc(count)
+
+
+def _requested(send: SendMessage, enrollment: Enrollment, customer: Customer, as_of: datetime) -> MessageRequested:
+    return MessageRequested(
+        as_of=as_of,
+        id=send.id,
+        customer=customer.key,
+        address=customer.address,
+        message=send.message,
+        topic=send.topic,
+        journey=enrollment.journey,
+        enrollment=enrollment.id,
+        step=send.step,
+        due=send.due,
+        expires=send.expires,
+        priority=send.priority,
+        draft=send.draft,
+        locale=customer.locale,
+        timezone=customer.timezone,
+        data=dict(send.data),
+        hops=send.hops,
+    )
+
+
+def _tally(enrollment: Enrollment) -> Tally:
+    return Tally(
+        enrollment.journey,
+        enrollment.version,
+        "" if enrollment.status == "ended" else enrollment.playbook,
+        enrollment.status,
+        enrollment.reason,
+        enrollment.goal_at is not None,
+    )

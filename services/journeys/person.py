@@ -1,0 +1,81 @@
+"""One customer's row while a batch is at work."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from services.journeys.enrollment import Enrollment, Left, Story, key_text
+from services.journeys.store import StoredCustomer
+from shared.contracts.customers import Customer
+
+_encode = msgspec.json.Encoder().encode
+_decode_customer = msgspec.json.Decoder(Customer).decode
+_decode_story = msgspec.msgpack.Decoder(Story).decode
+_encode_story = msgspec.msgpack.Encoder().encode
+
+
+class Person:
+    """Nothing of it is decoded before somebody asks."""
+
+    def __init__(self, key: str, stored: StoredCustomer | None) -> None:
+        self.key = key
+        self.stored = stored
+        self.open = stored is not None and stored.open
+        self.seen: Customer | None = None
+        """The customer as this batch saw them last."""
+        self.changed = False
+        self.due: datetime | None = None
+        self._enrollments: list[Enrollment] | None = None
+        self._left: list[Left] = []
+
+    @property
+    def read(self) -> bool:
+        """Whether the story was decoded."""
+        return self._enrollments is not None
+
+    @property
+    def enrollments(self) -> list[Enrollment]:
+        if self._enrollments is None:
+            story = _decode_story(self.stored.story) if self.stored is not None else Story()
+            self._enrollments = list(story.enrollments)
+            self._left = list(story.left)
+        return self._enrollments
+
+    @property
+    def left(self) -> list[Left]:
+        return self._left if self.enrollments is not None else []
+
+    @property
+    def latest(self) -> Customer:
+        """The customer as last seen."""
+        if self.seen is None:
+            assert self.stored is not None
+            self.seen = _decode_customer(self.stored.snapshot)
+        return self.seen
+
+    def inside(self, journey: str, key: str) -> Enrollment | None:
+        for enrollment in self.enrollments:
+            if enrollment.inside and enrollment.journey == journey and key_text(enrollment.entry.key) == key:
+                return enrollment
+        return None
+
+    def last_of(self, journey: str, key: str) -> Left | None:
+        return next((left for left in self.left if left.journey == journey and left.key == key), None)
+
+    def remember(self, new: Left) -> None:
+        self.left[:] = [left for left in self.left if (left.journey, left.key) != (new.journey, new.key)]
+        self.left.append(new)
+
+    def row(self) -> StoredCustomer | None:
+        """As it is to be stored, or None where there is nothing to remember."""
+        story = self.stored.story if self.stored is not None else b""
+        if self.changed:
+            if not self.enrollments and not self.left:
+                return None
+            story = _encode_story(Story(tuple(self.enrollments), tuple(self.left)))
+        snapshot = b""
+        if self.open:
+            snapshot = _encode(self.seen) if self.seen is not None else self.stored.snapshot if self.stored else b""
+        return StoredCustomer(self.key, self.open, story, snapshot)

@@ -1,0 +1,273 @@
+"""What records and timers make of the profiles in a batch: ask the heart, write what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from services.segmenter import fingerprints, history, store
+from services.segmenter.history import Row
+from services.segmenter.profile import Profile, Unreadable, adopt, apply, missing, pass_time, reach_date
+from services.segmenter.rules import Definition, Rules, feeding, in_force
+from services.segmenter.store import Seen, pack_profile
+from shared.contracts import customers
+from shared.contracts.customers import CustomerUpdated, DateReached
+from shared.contracts.events import MAX_HOPS, Activation, Event, EventRecord, Refused
+from shared.contracts.streams import CUSTOMERS
+from shared.processing.port import Connection, Outputs, Timer
+from shared.telemetry import SEGMENTER_CHANGES, SEGMENTER_EVENTS
+
+FLIP = "flip"
+"""Kind of the timer at a customer's earliest flip; the subject is the customer key."""
+DATE = "date"
+"""Kind of the timer of a journey's date; the subject is `<journey>\\n<customer key>`."""
+
+MOST_PROFILE_BYTES = 256_000
+"""Packed. An event that would make a profile larger goes to dead letters."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Memo(msgspec.Struct, array_like=True, frozen=True):
+    """What a partition remembers from batch to batch: the playbook in force there (see `rules.in_force`).
+
+    `dates` maps each journey that begins on a date to a hash of that date's definition and when it came into force.
+    """
+
+    playbook: str = ""
+    definition: bytes = b""
+    since: datetime | None = None
+    """When this definition (not only this playbook) came into force."""
+    dates: dict[str, tuple[bytes, datetime]] = {}
+
+
+NO_MEMO = Memo()
+_encode_memo = msgspec.msgpack.Encoder().encode
+decode_memo = msgspec.msgpack.Decoder(Memo).decode
+
+
+class SegmenterBatch:
+    """One batch (`shared.processing.port.Batch`).
+
+    Pure until `save`: `profiles()`, `taken`, `rows`, the counts and `memo()` are what it writes.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        memo: Memo,
+        rules: Mapping[str, Rules],
+        definitions: Mapping[bytes, Definition],
+        profiles: dict[str, Profile],
+        sizes: dict[str, int],
+        seen: dict[bytes, Seen],
+        rebuilt: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._partition = partition
+        self._memo = memo
+        self._all_rules = rules
+        self._rules = rules[memo.playbook]
+        self._definitions = definitions
+        self._profiles = profiles
+        self._sizes = sizes
+        self._seen = seen
+        self._rebuilt = rebuilt
+        self._changed: set[str] = set()
+        self.taken: dict[bytes, Seen] = {}
+        self.rows: list[Row] = []
+        self.processed = 0
+        self.deduplicated = 0
+        self._moved: dict[str, int] = {}
+        self._sweep_since: datetime | None = None
+        self._activated: list[Rules] = []
+        self._as_of: datetime | None = None
+
+    def handle(self, message: EventRecord, out: Outputs) -> None:
+        self._as_of = out.as_of
+        if isinstance(message, Event):
+            self._take(message, out)
+        elif isinstance(message, Refused):
+            out.dead_letter(message.source, message.body, message.code, message.message)
+        else:
+            self._activate(message, out)
+
+    def fire(self, timer: Timer, out: Outputs) -> None:
+        self._as_of = out.as_of
+        if timer.kind == FLIP:
+            self._flip(timer.subject, out)
+        else:
+            journey, _, key = timer.subject.partition("\n")
+            self._reach_date(journey, key, out)
+
+    def bring_up(self, key: str, out: Outputs) -> Profile | None:
+        """The customer's profile, up to the rules in force here; what that changed is told as such."""
+        self._as_of = out.as_of
+        profile = self._profiles.get(key)
+        rules = self._rules
+        if profile is None or profile.definition == rules.definition.hash:
+            return profile
+        before = self._definitions[profile.definition]
+        lacking = missing(profile, rules, before)
+        states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
+        if self._activated and lacking:
+            # Events of this very batch, from before the activation, are not in the database yet.
+            mine = (row for row in self.rows if row.customer == key)
+            states = history.rebuild(states, feeding(lacking, [rules]), mine)
+        since = {journey: at for journey, (_, at) in self._memo.dates.items()}
+        after, record = adopt(profile, key, rules, before, states, since, out.as_of)
+        self._sizes[key] = len(pack_profile(after))
+        self._keep(key, profile, after, out)
+        if record is not None:
+            self._tell(record, out)
+        return after
+
+    def profiles(self) -> list[tuple[str, str, bytes]]:
+        """Those that changed: key, stage and packed state, in the order of their keys."""
+        changed = [(key, self._profiles[key]) for key in sorted(self._changed)]
+        return [(key, profile.stage, pack_profile(profile)) for key, profile in changed]
+
+    def memo(self) -> bytes:
+        return b"" if self._memo is NO_MEMO else _encode_memo(self._memo)
+
+    async def save(self, connection: Connection) -> bytes:
+        await self.write(connection)
+        for rules in self._activated:
+            await store.save_definition(connection, rules.definition)
+        if self._sweep_since is not None:
+            await store.begin_sweep(connection, self._partition, self._memo.definition, self._sweep_since)
+        if (self.processed or self.deduplicated) and self._as_of is not None:
+            await store.count(connection, self._partition, self.processed, self.deduplicated, self._as_of)
+        return self.memo()
+
+    async def write(self, connection: Connection) -> None:
+        """Profiles, de-duplication and history."""
+        if self._changed:
+            await store.save_profiles(connection, self._partition, self.profiles())
+        if self.taken:
+            await store.save_seen(connection, self._partition, self.taken)
+        if self.rows:
+            await store.save_history(connection, self._partition, self.rows)
+        # Counted a little early, and again where the transaction has to be: metrics are no ledger, the table is.
+        SEGMENTER_EVENTS.labels("processed").inc(self.processed)
+        SEGMENTER_EVENTS.labels("deduplicated").inc(self.deduplicated)
+        for cause, count in self._moved.items():
+            SEGMENTER_CHANGES.labels(cause).inc(count)
+
+    def _take(self, event: Event, out: Outputs) -> None:
+        identity = fingerprints.identity(event.source, event.id)
+        content = fingerprints.content(event)
+        seen = self._seen.get(identity)
+        if seen is not None and seen.seen_at > out.as_of - fingerprints.WINDOW:
+            if seen.content == content:
+                self.deduplicated += 1
+            else:
+                self._set_aside(
+                    event,
+                    out,
+                    "conflicting_duplicate",
+                    f"{event.source} sent another event with the id {event.id!r} within a day. Give each its own.",
+                )
+            return
+        if event.hops > MAX_HOPS:
+            self._set_aside(
+                event,
+                out,
+                "loop",
+                f"{event.name!r} is the consequence of a consequence, {event.hops} times over; {MAX_HOPS} is the most. "
+                f"Find the journey that answers its own event.",
+            )
+            return
+        if "\0" in event.key or "\0" in event.id or "\0" in event.source or "\0" in event.name:
+            self._set_aside(event, out, "unreadable", "a name or an id holds a NUL character. Send it without.")
+            return
+        profile = self.bring_up(event.key, out)
+        try:
+            after, records = apply(profile, event, self._rules, out.as_of)
+        except Unreadable as error:
+            self._set_aside(event, out, "unreadable", str(error))
+            return
+        if not self._fits(event, after):
+            self._set_aside(
+                event,
+                out,
+                "profile_too_large",
+                f"with this event the profile of {event.key!r} would exceed {MOST_PROFILE_BYTES} bytes. "
+                f"Send fewer or shorter traits.",
+            )
+            return
+        self._keep(event.key, profile, after, out)
+        for record in records:
+            self._tell(record, out)
+        self._seen[identity] = self.taken[identity] = Seen(content, out.as_of)
+        self.processed += 1
+
+    def _fits(self, event: Event, after: Profile) -> bool:
+        """Whether the profile may be kept. It is measured only where a bound on its growth reaches the limit."""
+        rules = self._rules
+        said = len(event.properties) + len(event.traits) + len(event.context) + 200
+        fed = len(rules.fed_by.get(event.name, ()))
+        # A number of JSON takes at most nine bytes for two; a value may enter several aggregates, and the cart.
+        size = self._sizes.get(event.key, 0) + 5 * said * (2 + fed) + rules.condition_bytes
+        if size > MOST_PROFILE_BYTES:
+            size = len(pack_profile(after))
+            if size > MOST_PROFILE_BYTES:
+                return False
+        self._sizes[event.key] = size
+        return True
+
+    def _flip(self, key: str, out: Outputs) -> None:
+        profile = self.bring_up(key, out)
+        if profile is None:
+            return
+        after, record = pass_time(profile, key, self._rules, out.as_of)
+        self._keep(key, profile, after, out)
+        if record is not None:
+            self._tell(record, out)
+
+    def _reach_date(self, journey: str, key: str, out: Outputs) -> None:
+        profile = self.bring_up(key, out)
+        if profile is None:
+            return
+        after, record = reach_date(profile, key, self._rules, journey, out.as_of)
+        self._keep(key, profile, after, out)
+        if record is not None:
+            self._tell(record, out)
+
+    def _activate(self, activation: Activation, out: Outputs) -> None:
+        rules = self._rules = self._all_rules[in_force(activation)]
+        self._activated.append(rules)
+        definition = rules.definition
+        since = self._memo.since
+        if definition.hash != self._memo.definition:
+            since = self._sweep_since = out.as_of
+        dates = {}
+        for journey, text in definition.dates.items():
+            held = self._memo.dates.get(journey)
+            dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
+        self._memo = Memo(in_force(activation), definition.hash, since, dates)
+        forwarded = customers.Activation(as_of=out.as_of, playbook=activation.playbook)
+        out.emit_here(CUSTOMERS, "", _encode(forwarded))
+
+    def _keep(self, key: str, before: Profile | None, after: Profile, out: Outputs) -> None:
+        """Hold a profile for the end of the batch, and set its timers."""
+        self._profiles[key] = after
+        self._changed.add(key)
+        if after.timer is not None and (before is None or after.timer != before.timer):
+            out.set_timer(FLIP, key, after.timer)
+        dates_before = before.dates if before is not None else {}
+        if after.dates is not dates_before:
+            for journey in dates_before.keys() | after.dates.keys():
+                held, next_ = dates_before.get(journey), after.dates.get(journey)
+                due = next_.due if next_ is not None else None
+                if due != (held.due if held is not None else None):
+                    out.set_timer(DATE, f"{journey}\n{key}", due)
+
+    def _tell(self, record: CustomerUpdated | DateReached, out: Outputs) -> None:
+        self.rows.append(history.row_of(record) if isinstance(record, CustomerUpdated) else history.row_of_date(record))
+        out.emit(CUSTOMERS, record.customer.key, _encode(record))
+
+    def _set_aside(self, event: Event, out: Outputs, code: str, message: str) -> None:
+        out.dead_letter(event.key, _encode(event), code, message)
