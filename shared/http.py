@@ -6,6 +6,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable, Mapping
 
+from asyncpg import DataError
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -81,6 +82,16 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
 
     for kind in (*TRANSIENT, DBAPIError):
         app.add_exception_handler(kind, away)
+
+    @app.exception_handler(DataError)
+    async def no_value(request: Request, raised: Exception) -> Response:
+        # U+0000, which PostgreSQL's text does not have; a time beyond all calendars.
+        return error(400, "invalid", "The request holds a value that nothing can be found by. Correct it.")
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, raised: Exception) -> Response:
+        # Raised again when this is sent, so the log has all of it, and the client nothing.
+        return error(500, "internal_error", "Rapport failed; its log says why.")
 
     return app
 
