@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from services.journeys import main as journeys
 from services.journeys.batch import WAKE
-from services.journeys.worker import Journeys
+from services.journeys.worker import JourneysProcessor
 from shared.contracts.customers import Activation, Customer, CustomerUpdated
 from shared.contracts.events import Event
 from shared.database.embedded import EmbeddedPostgres
@@ -100,7 +100,7 @@ def did(key: str, name: str, at: datetime, properties: dict[str, Any]) -> bytes:
 
 
 class Bench:
-    def __init__(self, database: Database, processor: Journeys, batch: int) -> None:
+    def __init__(self, database: Database, processor: JourneysProcessor, batch: int) -> None:
         self.database, self.processor, self.batch = database, processor, batch
         self.memo = b""
 
@@ -155,7 +155,7 @@ async def run(customers: int, batch: int) -> None:
         async with EmbeddedPostgres(Path(folder) / "postgres") as server:
             database = Database(server.url)
             await migrate(database, [journeys.MIGRATIONS])
-            bench = Bench(database, Journeys(OneBook(book)), batch)
+            bench = Bench(database, JourneysProcessor(OneBook(book)), batch)
             await bench.records("activation", [msgspec.json.encode(Activation(as_of=START, playbook=book.hash))])
             viewed, cart = "Product Viewed", {"total": 50, "products": [PRODUCT] * 3}
             await bench.records("nobody is in a journey", [did(key, viewed, START, PRODUCT) for key in keys])

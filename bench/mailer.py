@@ -24,7 +24,7 @@ import psutil
 from services.mailer import store
 from services.mailer.sending import Sending
 from services.mailer.transport import Accepted, Mail, Receipt
-from services.mailer.worker import Mailer
+from services.mailer.worker import MailerProcessor
 from shared import processing
 from shared.clock import SystemClock
 from shared.contracts import streams
@@ -126,7 +126,7 @@ async def run(messages: int, connections: int, folder: Path) -> None:
         shelf = OnePlaybook()
         sending = Sending(Sink(connections), compose, shelf, SystemClock(), timedelta(minutes=1))
         runtime = Runtime(log, SystemClock(), database, installation)
-        worker = Worker(runtime, Mailer(sending, shelf), Settings())
+        worker = Worker(runtime, MailerProcessor(sending, shelf), Settings())
         await worker.start()
         for round in range(4):
             entries: dict[int, list[Entry]] = {}

@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.contracts.streams import DEFAULT_PARTITIONS
 from shared.errors import RapportError
 
 PREFIX = "RAPPORT_"
@@ -30,7 +31,7 @@ class Settings(BaseSettings):
     """What the names of the topics begin with, so that one cluster may hold several installations."""
     kafka_replication_factor: int = Field(1, ge=1, le=9)
     """How many brokers keep each record; for `rapport migrate`, which makes the topics."""
-    partitions: int = Field(12, ge=1, le=1024)
+    partitions: int = Field(DEFAULT_PARTITIONS, ge=1, le=1024)
     """How many partitions every stream has; fixed at installation."""
     database_connections: int = Field(8, ge=2, le=100)
     clock_speed: float = Field(1.0, gt=0, le=100_000)

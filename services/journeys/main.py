@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from services.journeys.api import create
 from services.journeys.settings import JourneysSettings
-from services.journeys.worker import SERVICE, Journeys
+from services.journeys.worker import SERVICE, JourneysProcessor
 from shared.database.migrations import Migrations
 from shared.errors import RapportError
 from shared.processing.playbooks import PlaybookShelf
@@ -18,7 +18,7 @@ from shared.runtime import Runtime
 MIGRATIONS = Migrations(SERVICE, Path(__file__).parent / "migrations")
 
 
-class JourneysService:
+class Journeys:
     """The built service: a worker over its partitions, and the pages that show what it did."""
 
     name = SERVICE
@@ -26,9 +26,7 @@ class JourneysService:
     def __init__(self, runtime: Runtime, settings: JourneysSettings) -> None:
         if runtime.database is None:
             raise RapportError("journeys needs a database. Set DATABASE_URL.")
-        self._database = runtime.database
-        self._log = runtime.log
-        self.worker = Worker(runtime, Journeys(PlaybookShelf()), settings)
+        self.worker = Worker(runtime, JourneysProcessor(PlaybookShelf()), settings)
         self.app: FastAPI = create(runtime.database, runtime.log.partitions, settings.read_keys, self.ready)
 
     async def start(self) -> None:
@@ -38,9 +36,8 @@ class JourneysService:
         await self.worker.stop()
 
     async def ready(self) -> list[str]:
-        problems = [await self._database.ready(), await self._log.ready()]
-        return [problem for problem in problems if problem] + await self.worker.ready()
+        return await self.worker.ready()
 
 
-def build(runtime: Runtime, settings: JourneysSettings) -> JourneysService:
-    return JourneysService(runtime, settings)
+def build(runtime: Runtime, settings: JourneysSettings) -> Journeys:
+    return Journeys(runtime, settings)

@@ -21,7 +21,7 @@ _SWEEP = 1000
 _decode = decoder(streams.CUSTOMERS, CustomerRecord, VERSION)
 
 
-class Journeys:
+class JourneysProcessor:
     """The processor of this service (`shared.processing.port.Processor`)."""
 
     service = SERVICE

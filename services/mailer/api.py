@@ -39,7 +39,7 @@ class _Source(Response):
     media_type = "message/rfc822"
 
 
-def make_face(
+def create(
     doors: Doors,
     database: Database,
     shelf: Shelf,

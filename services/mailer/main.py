@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from services.mailer import mime
-from services.mailer.api import make_face
+from services.mailer.api import create
 from services.mailer.doors import Doors
 from services.mailer.inbox import InboxTransport
 from services.mailer.links import Links
@@ -18,7 +18,7 @@ from services.mailer.sending import Sending
 from services.mailer.settings import MailerSettings
 from services.mailer.smtp import SmtpTransport
 from services.mailer.transport import Mail, Transport
-from services.mailer.worker import Mailer as Processor
+from services.mailer.worker import MailerProcessor
 from shared.contracts.messages import MessageRequested
 from shared.database.migrations import Migrations
 from shared.errors import RapportError
@@ -61,10 +61,10 @@ class Mailer:
         self._transport = transport or _transport(runtime, settings)
         retry_base = timedelta(seconds=settings.mailer_retry_seconds)
         self._sending = Sending(self._transport, Composer(links), shelf, runtime.clock, retry_base)
-        self._worker = Worker(runtime, Processor(self._sending, shelf), settings)
+        self._worker = Worker(runtime, MailerProcessor(self._sending, shelf), settings)
         self._doors = Doors(runtime.log, runtime.database, runtime.clock, links, shelf)
         inbox = settings.mailer_smtp_url == _INBOX
-        self.app: FastAPI = make_face(self._doors, runtime.database, shelf, self.ready, inbox=inbox)
+        self.app: FastAPI = create(self._doors, runtime.database, shelf, self.ready, inbox=inbox)
 
     async def start(self) -> None:
         await self._transport.start()

@@ -24,7 +24,7 @@ from shared.processing.records import decoder
 _decode = decoder(streams.MESSAGES, MessageRecord, VERSION)
 
 
-class Mailer:
+class MailerProcessor:
     """The service as the mechanics see it (`shared.processing.port.Processor`)."""
 
     service = "mailer"

@@ -1,0 +1,1 @@
+"""Segmenter: the memory of each customer, and from it stage, segments and dates that come."""

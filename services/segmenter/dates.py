@@ -1,7 +1,7 @@
 """When a date that a journey waits for comes next: birthdays, anniversaries, renewals. Pure.
 
-Wall clock is the customer's timezone, else the brand's. An hour that does not exist is the first instant after the
-gap; one that exists twice is the first of the two. 29 February is 28 February in common years.
+Wall clock is the customer's timezone, else the brand's (see `shared.walltime`). 29 February is 28 February in common
+years.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from services.journeys import main as journeys
 from services.journeys import store
-from services.journeys.main import JourneysService
+from services.journeys.main import Journeys
 from services.journeys.settings import JourneysSettings
 from shared.clock import ManualClock
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, Tick
@@ -97,13 +97,13 @@ class Town:
     database: Database
     log: PostgresLog
     installation: Installation
-    service: JourneysService = field(init=False)
+    service: Journeys = field(init=False)
     ids: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.service = self.build()
 
-    def build(self) -> JourneysService:
+    def build(self) -> Journeys:
         settings = JourneysSettings(read_keys=hash_key(READ_KEY), heartbeat_seconds=0.2)
         return journeys.build(Runtime(self.log, ManualClock(NOON), self.database, self.installation), settings)
 

@@ -17,7 +17,7 @@ from services.mailer import store
 from services.mailer.rendering import RenderingFailed
 from services.mailer.sending import Sending
 from services.mailer.transport import Accepted, Mail, Receipt
-from services.mailer.worker import Mailer
+from services.mailer.worker import MailerProcessor
 from shared import processing
 from shared.clock import ManualClock
 from shared.contracts import streams
@@ -166,7 +166,7 @@ class PostOffice:
             self.postbox = postbox
         sending = Sending(self.postbox, compose, self.shelf, self.clock, timedelta(minutes=1))
         self.sending = sending
-        processor = Mailer(sending, self.shelf)
+        processor = MailerProcessor(sending, self.shelf)
         if through is not None:
             attend = processor.attend
             processor.attend = lambda lane: attend(through(lane))  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from datetime import timedelta
 from conftest_mailer import NOON, PARTITIONS, PlaybookInForce, Postbox, compose, playbook
 
 from services.mailer.sending import Sending
-from services.mailer.worker import Mailer
+from services.mailer.worker import MailerProcessor
 from shared.clock import ManualClock
 from shared.database.engine import Database
 from shared.log.postgres import PostgresLog
@@ -29,7 +29,7 @@ async def main(url: str) -> None:
     shelf = PlaybookInForce(playbook())
     sending = Sending(Postbox(), compose, shelf, clock, timedelta(minutes=1))
     runtime = Runtime(log, clock, database, installation)
-    worker = Worker(runtime, Mailer(sending, shelf), Settings(heartbeat_seconds=0.1, expiry_seconds=1.0))
+    worker = Worker(runtime, MailerProcessor(sending, shelf), Settings(heartbeat_seconds=0.1, expiry_seconds=1.0))
     await worker.start()
     await asyncio.sleep(60)
 

@@ -18,7 +18,7 @@ from lxml import html as markup
 from mailer_playbook import playbook, request
 
 from services.mailer import store
-from services.mailer.api import PAGE, make_face
+from services.mailer.api import PAGE, create
 from services.mailer.doors import Doors
 from services.mailer.inbox import InboxTransport
 from services.mailer.links import Links
@@ -70,7 +70,7 @@ async def reader(database: Database) -> AsyncIterator[Reader]:
     async def ready() -> list[str]:
         return []
 
-    app = make_face(Doors(MemoryLog(), database, clock, LINKS, shelf), database, shelf, ready, inbox=True)
+    app = create(Doors(MemoryLog(), database, clock, LINKS, shelf), database, shelf, ready, inbox=True)
     transport = InboxTransport(database, clock)
     await transport.start()
     async with httpx.AsyncClient(

@@ -16,7 +16,7 @@ from fakes.memory_log import MemoryLog
 from mailer_playbook import request
 
 from services.mailer import store
-from services.mailer.api import make_face
+from services.mailer.api import create
 from services.mailer.consent import Decision
 from services.mailer.doors import Doors
 from services.mailer.links import Links
@@ -88,7 +88,7 @@ async def town(database: Database) -> AsyncIterator[Town]:
     async def ready() -> list[str]:
         return []
 
-    app = make_face(doors, database, shelf, ready, inbox=False)
+    app = create(doors, database, shelf, ready, inbox=False)
     # As behind a prefix: the root path is the mailer's place on a shared port.
     transport = httpx.ASGITransport(app, root_path="/mailer")
     async with httpx.AsyncClient(transport=transport, base_url="http://mail.example/mailer") as http:
