@@ -136,52 +136,67 @@ class OutboxOutlet:
 
     def _add(self, partition: int, destination: Destination, entries: Sequence[Entry]) -> None:
         key = (partition, destination)
-        queue = self._queues.setdefault(key, deque())
-        queue.append(entries)
+        self._queues.setdefault(key, deque()).append(entries)
         if key not in self._publishers:
-            task = asyncio.create_task(self._publish(partition, destination, queue))
-            self._publishers[key] = task
-            task.add_done_callback(lambda done: self._published(key, done))
+            self._begin(key)
         self._measure()
+
+    def _begin(self, key: tuple[int, Destination]) -> None:
+        task = self._publishers[key] = asyncio.create_task(self._publish(*key, self._queues[key]))
+        task.add_done_callback(lambda done: self._published(key, done))
 
     def _published(self, key: tuple[int, Destination], task: asyncio.Task[None]) -> None:
         if self._publishers.get(key) is task:
             del self._publishers[key]
+            if self._queues.get(key):
+                self._begin(key)  # something was added between the task's last look and this call
 
     async def _publish(self, partition: int, destination: Destination, queue: deque[Sequence[Entry]]) -> None:
         failures = 0
-        while queue:
-            taken = list(queue[0])
-            batches = 1
-            while batches < len(queue) and len(taken) + len(queue[batches]) <= _ENTRIES_AT_ONCE:
-                taken += queue[batches]
-                batches += 1
-            try:
-                await self._log.append(*destination, taken)
-            except Exception as error:
-                # What is committed has to go out, whatever stands in the way: nothing can take its place.
-                failures += 1
-                if failures == 1:
-                    unexpected = None if isinstance(error, Unavailable) else error
-                    self._logger.warning(
-                        "publishing waits for the log", partition=partition, error=str(error), exc_info=unexpected
-                    )
-                await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
-                continue
-            failures = 0
-            reached(f"{self._service}.published")
-            for _ in range(batches):
-                queue.popleft()
-            self._measure()
-            origin = taken[-1].origin
-            assert origin is not None
+        deletable: int | None = None
+        while queue or deletable is not None:
+            if queue:
+                taken = list(queue[0])
+                batches = 1
+                while batches < len(queue) and len(taken) + len(queue[batches]) <= _ENTRIES_AT_ONCE:
+                    taken += queue[batches]
+                    batches += 1
+                try:
+                    await self._log.append(*destination, taken)
+                except Exception as error:
+                    # What is committed has to go out, whatever stands in the way: nothing can take its place.
+                    failures += 1
+                    if failures == 1:
+                        unexpected = None if isinstance(error, Unavailable) else error
+                        self._logger.warning(
+                            "publishing waits for the log", partition=partition, error=str(error), exc_info=unexpected
+                        )
+                    await _back_off(failures)
+                    continue
+                reached(f"{self._service}.published")
+                for _ in range(batches):
+                    queue.popleft()
+                self._measure()
+                origin = taken[-1].origin
+                assert origin is not None
+                deletable = origin.seq
+            assert deletable is not None
             try:
                 async with self._database.connect() as connection:
-                    await store.delete_outbox(connection, self._service, partition, destination, origin.seq)
+                    await store.delete_outbox(connection, self._service, partition, destination, deletable)
             except Exception as error:
                 # What stays is deleted with the next, or published again by the next owner and dropped by its readers.
-                if not is_transient(error):
+                failures += 1
+                if not is_transient(error) and failures == 1:
                     self._logger.error("the outbox cannot be emptied", partition=partition, exc_info=error)
+                if not queue:
+                    await _back_off(failures)
+            else:
+                deletable, failures = None, 0
 
     def _measure(self) -> None:
         OUTBOX.labels(self._service).set(sum(map(len, self._queues.values())))
+
+
+async def _back_off(failures: int) -> None:
+    await asyncio.sleep(min(5.0, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))

@@ -80,24 +80,15 @@ async def test_an_unexpected_failure_does_not_stop_publishing(home: House) -> No
 
 async def test_what_was_published_is_deleted_though_the_database_was_away_just_then(home: House) -> None:
     log: Any = home.log
-    log.hold()
     await home.post("ann", said("ann"))
+    log.hold()
     crew = Crew(home, Tally())
     await crew.claim(ANN)
     await until(lambda: _counted(home, 1))
-    async with home.database.transaction() as connection:
-        await connection.execute("LOCK TABLE processing.outbox IN SHARE MODE")
+    async with home.database.transaction() as locking:
+        await locking.execute("LOCK TABLE processing.outbox IN SHARE MODE")
         log.resume()
-
-        async def deletion_cut_off() -> bool:
-            return bool(
-                await connection.fetch(
-                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                    " AND query LIKE 'DELETE FROM processing.outbox%' AND pg_terminate_backend(pid)"
-                )
-            )
-
-        await until(deletion_cut_off)
+        await until(lambda: _deletion_cut_off(home))
     await until(lambda: _outbox_is_empty(home))
     await crew.kill()
 
@@ -127,6 +118,15 @@ async def _counted(home: House, count: int) -> bool:
 
 async def _said(home: House, count: int) -> bool:
     return await home.output("ann") == [b"ann %d" % n for n in range(1, count + 1)]
+
+
+async def _deletion_cut_off(home: House) -> bool:
+    async with home.database.connect() as connection:
+        rows = await connection.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM processing.outbox%'"
+        )
+        return bool(rows)
 
 
 async def _outbox_is_empty(home: House) -> bool:
