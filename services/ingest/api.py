@@ -275,7 +275,8 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
         elif name == b"content-encoding":
             packed = value.strip().lower()
         elif name == b"content-length":
-            length = int(value) if value.isdigit() else 0
+            # Only a hint: what comes is counted as it comes.
+            length = int(value) if value.isdigit() and len(value) < 19 else 0
         elif name == b"traceparent" and _TRACEPARENT.fullmatch(value):
             trace = value.decode()
     return _Headers(key, packed, length, trace)

@@ -101,6 +101,7 @@ async def test_basic_auth_counts_before_the_body(http: httpx.AsyncClient, log: M
         ({}, {"writeKey": None}, "missing_key"),
         ({}, {"writeKey": "wrong"}, "unknown_key"),
         ({}, {"writeKey": 7}, "unknown_key"),
+        ({}, {"writeKey": "a\0b"}, "unknown_key"),
         ({"Authorization": "Basic !!!"}, {}, "unknown_key"),
         ({"Authorization": "Basic " + base64.b64encode(b"\xff:").decode()}, {}, "unknown_key"),
         ({"Authorization": "Basic " + base64.b64encode(b"wrong:").decode()}, {"writeKey": KEY}, "unknown_key"),
@@ -113,6 +114,12 @@ async def test_nobody_posts_without_a_key(
         answer = await http.post(path, json=call, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, code)
     assert kept(log) == []
+
+
+async def test_half_a_character_is_no_key(http: httpx.AsyncClient) -> None:
+    # Python's clients write NaN, so the body is read by a parser that lets this through as well.
+    answer = await http.post("/v1/batch", content=b'{"batch":[{"x":NaN}],"writeKey":"\\ud800"}')
+    assert (answer.status_code, answer.json()["code"]) == (401, "unknown_key")
 
 
 # How it may be sent.
@@ -327,6 +334,50 @@ async def test_a_body_without_a_length_is_cut_off_at_the_limit(http: httpx.Async
     answer = await http.post("/v1/batch", content=endless(), auth=(KEY, ""))
     assert (answer.status_code, answer.json()["code"]) == (413, "batch_too_large")
     assert await ingest.ready() == []
+
+
+@pytest.mark.parametrize("length", [b"9" * 5000, b"-1", b"1e3", b"\xb2", b""])
+async def test_what_is_said_of_a_bodys_length_does_no_harm(ingest: Ingest, length: bytes) -> None:
+    """Servers refuse most of it before us; not all do."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps({**ORDER, "writeKey": KEY}).encode()}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", length)]
+    await ingest.app({"type": "http", "path": "/v1/track", "method": "POST", "headers": headers}, receive, send)
+    assert sent[0]["status"] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"[" * 400_000, "invalid_batch"),
+        (b'{"batch":' + b"[" * 400_000, "too_deep"),
+        (b'{"batch":[' + b'{"a":' * 80_000 + b"NaN", "too_deep"),
+        (b'{"batch":[],"context":' + b'{"a":' * 80_000, "too_deep"),
+        (b'{"batch":[{"x":NaN}],"x":' + b"1" * 400_000 + b"}", "invalid_json"),
+        (b'{"batch":[{"x":NaN}],"context":{"x":"\\ud800"}}', "invalid_json"),
+        (gzip.compress(gzip.compress(b"{}")), "invalid_json"),
+        (gzip.compress(b"{}") * 1000, "invalid_gzip"),
+        (gzip.compress(b"[" * 500_000), "invalid_batch"),
+    ],
+)
+async def test_bombs_are_refused_at_once(http: httpx.AsyncClient, body: bytes, code: str) -> None:
+    answer = await http.post("/v1/batch", content=body, auth=(KEY, ""))
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+
+
+async def test_ten_thousand_properties_are_an_event_like_any_other(http: httpx.AsyncClient) -> None:
+    many = {f"{n:x}": 1 for n in range(3_500)}
+    taken = await http.post("/v1/track", json={**ORDER, "properties": many}, auth=(KEY, ""))
+    assert taken.json() == TAKEN
+    many |= {f"{n:x}": 1 for n in range(10_000)}
+    answer = await http.post("/v1/track", json={**ORDER, "properties": many}, auth=(KEY, ""))
+    assert (answer.status_code, answer.json()["code"]) == (413, "event_too_large")
 
 
 async def test_a_full_batch_of_the_largest_size_is_taken(http: httpx.AsyncClient, log: MemoryLog) -> None:
