@@ -232,7 +232,10 @@ class Lane:
                 failures += 1
                 if failures == 1:
                     self._logger.warning("partition waits", error=f"{type(error).__name__}: {error}")
-                await _or_leaving(self.leaving, min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+                await self._back_off(failures)
+
+    async def _back_off(self, failures: int) -> None:
+        await _or_leaving(self.leaving, min(5.0, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
 
     async def _step(self) -> None:
         if self._doubtful:
@@ -371,6 +374,7 @@ class Lane:
 
     async def _fire_until(self, until: datetime) -> None:
         """Bring the road to `until`, firing what is due. A timer that cannot fire goes to dead letters."""
+        until = max(until, self.as_of)
         while await self._fire_some(until, self._frame.batch_records):
             pass
 
@@ -416,7 +420,7 @@ class Lane:
         frame, processor = self._frame, self._frame.processor
         limit = limit or frame.batch_records
         roads = list(accumulate(items, self._road, initial=self.as_of))[1:]
-        road = roads[-1] if roads else max(until or _BEFORE_TIME, self.as_of)
+        road = roads[-1] if until is None else until
         async with frame.database.connect() as connection:
             timers = await store.due_timers(connection, self._service, self.partition, self.timers_low, road, limit)
             more = len(timers) == limit
@@ -572,7 +576,7 @@ class Lane:
                 failures += 1
                 if not is_transient(error) or failures == 1:
                     self._logger.warning("background work stumbled", error=f"{type(error).__name__}: {error}")
-                await _or_leaving(self.leaving, min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+                await self._back_off(failures)
 
     async def settle(self) -> None:
         """After a transaction that failed: read again what stands, under a new epoch. The caller holds the lock.

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 from conftest_processing import House, until
 from crew import Crew
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tale import HERE, NAMES, PARTITION, Tale, Word, encoded, told_plainly
 
@@ -35,6 +35,9 @@ lives = st.lists(st.tuples(st.sampled_from([1, 2, 3, 5, 100]), st.integers(0, 40
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(told=st.lists(words, max_size=16), lives=lives, last=st.sampled_from([1, 2, 3, 100]))
+@example(told=[Word(0, 0, {"e": 0, "d": -1}), Word(0)], lives=[], last=100)
+@example(told=[Word(0, 0, {"e": 0, "d": -1, "a": 0, "c": 0}), Word(0)], lives=[], last=1)
+@example(told=[Word(0, 0, {"g": 2, "h": 2, "b": 2}), Word(0, 9, {}, "save"), Word(0, 1)], lives=[], last=1)
 async def test_what_is_said_depends_on_the_records_alone(
     house: House, told: list[Word], lives: list[tuple[int, int]], last: int
 ) -> None:
