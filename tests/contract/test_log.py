@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -156,6 +157,21 @@ async def on_postgres(postgres: EmbeddedPostgres, database_url: str) -> AsyncIte
 
 
 @pytest_asyncio.fixture
+async def on_mortal_postgres() -> AsyncIterator[OnPostgres]:
+    """A server of the test's own, in the test's own loop: it is crashed, and its reviver must not be another loop's."""
+    with tempfile.TemporaryDirectory(prefix="rapport-test-") as folder:
+        Path(folder).chmod(0o755)
+        async with EmbeddedPostgres(Path(folder) / "postgres") as postgres, Wire(lambda: postgres.port) as wire:
+            database = Database(postgres.url)
+            await migrate(database, [MIGRATIONS])
+            await database.close()
+            server = OnPostgres(postgres, postgres.url, wire)
+            yield server
+            for database in server.databases:
+                await database.close()
+
+
+@pytest_asyncio.fixture
 async def on_kafka(kafka_broker: Kafka) -> OnKafka:
     prefix = f"contract-{next(_numbers)}."
     await kafka_broker.make_topics(prefix, PARTITIONS)
@@ -180,7 +196,7 @@ def installed(request: pytest.FixtureRequest) -> Server:
     return found
 
 
-@pytest.fixture(params=also_on_kafka(["postgres"]))
+@pytest.fixture(params=also_on_kafka(["mortal_postgres"]))
 def mortal(request: pytest.FixtureRequest) -> Mortal:
     found: Mortal = request.getfixturevalue(f"on_{request.param}")
     return found
