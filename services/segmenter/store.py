@@ -322,9 +322,3 @@ async def not_in_history(connection: Connection, event_ids: Collection[str]) -> 
         list(event_ids),
     )
     return sorted(set(event_ids) - {row[0] for row in rows})
-
-
-async def sweeps_unfinished(connection: Connection) -> dict[int, int]:
-    """Partitions that are still being brought up to the definition in force, and how many profiles each has done."""
-    rows = await connection.fetch("SELECT partition, swept FROM segmenter.sweeps WHERE NOT finished")
-    return {row[0]: row[1] for row in rows}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -98,21 +97,32 @@ async def all_outcomes(house: House, users: list[str]) -> dict[str, list[str]]:
     return found
 
 
-async def test_killed_at_any_moment_everything_accepted_is_there_once(house: House) -> None:
-    chance = random.Random(2)
+async def test_killed_under_way_everything_accepted_is_there_once(house: House) -> None:
+    """At no named point: while posts come in, when the first have begun the journey, and while mails go out."""
     users = [f"crowd-{number}" for number in range(30)]
+    waves = users[:10], users[10:20], users[20:]
     before = len(house.mails.mails)
+    answered: list[str] = []
 
-    async def post() -> None:
-        for user in users:
-            await house.post(*first_order(user))
+    async def post(wave: list[str]) -> None:
+        for user in wave:
+            answered.extend(await house.post(*first_order(user)))
 
-    posting = asyncio.create_task(post())
-    for _ in range(3):
-        await asyncio.sleep(chance.random())
+    async def half_is_answered() -> bool:
+        return len(answered) >= 10
+
+    async def one_has_begun() -> bool:
+        return bool(await house.enrollments(waves[1][0], "thank-you"))
+
+    async def one_is_mailed() -> bool:
+        return any(house.mails_of(user) for user in waves[2])
+
+    for wave, moment in zip(waves, (half_is_answered, one_has_begun, one_is_mailed), strict=True):
+        posting = asyncio.create_task(post(wave))
+        await until(moment, what=moment.__name__)
         await house.process.kill()
         await house.start()
-    await posting
+        await posting
     ended = await all_outcomes(house, users)
     # Whom a mail was under way to when the process died may have it or not, and that is said.
     assert all(names in (["Email Sent"], ["Email Unknown"]) for names in ended.values()), ended

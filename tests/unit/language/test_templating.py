@@ -170,6 +170,37 @@ def test_no_template_takes_long_or_grows_large(source: str) -> None:
     assert re.search(r"[.…]$", str(refused.value))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ '{0.__class__}'.format(x) }}",
+        "{{ '%s' | format(f) }}",
+        "{{ x | attr('__class__') }}",
+        "{{ x['__class__'] }}{{ x.__class__ }}{{ x['__cla' ~ 'ss__'] }}",
+        "{{ [x] | map('attr', '__class__') | list }}",
+        "{{ [x] | map(attribute='__class__.__mro__') | join }}",
+        "{{ [x] | join(attribute='__class__') }}{{ [x] | sort(attribute='__class__') | first }}",
+        "{{ self._TemplateReference__context }}{{ self.__init__.__globals__ }}",
+        "{{ namespace.__init__.__globals__ }}{{ range.__self__ }}{{ money.__globals__ }}",
+        "{% for a in [1] %}{{ loop.__class__ }}{{ loop['__init__'] }}{{ loop._iterable }}{% endfor %}",
+        "{% macro m() %}{{ m.__globals__ }}{{ caller }}{% endmacro %}{{ m() }}",
+        "{{ ''.join.__self__ }}{{ d.items.__func__ }}{{ d.get.__self__ }}",
+        "{{ environment }}{{ context }}{{ config }}{{ g }}{{ request }}",
+        "{{ f.secret }}{{ f['secret'] }}{{ f.__dict__ }}",
+        "{{ _link('a') }}",
+    ],
+)
+def test_nothing_reaches_behind_the_data(source: str) -> None:
+    class Object:
+        secret = "the secret"
+
+    try:
+        printed = said(source, x="abc", d={"a": 1}, f=Object)
+    except TemplateInvalid:
+        return
+    assert printed in ("", "abc")
+
+
 def test_a_long_mail_is_within_bounds() -> None:
     products = [{"name": f"Lamp {n}", "price": 9.5 * n} for n in range(100)]
     row = "<tr>" + "<td style='padding: 4px'>" * 20 + "{{ p.name }} {{ p.price | money }}</tr>"

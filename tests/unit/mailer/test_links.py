@@ -27,6 +27,16 @@ def test_nothing_else_is_a_link(token: str) -> None:
     assert LINKS.read(token) is None
 
 
+TOKEN = LINKS.unsubscribe("5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e").rpartition("/")[2]
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(TOKEN)), st.text("aAbB09-_+/=.! \n", max_size=2), st.integers(0, 2))
+def test_an_altered_link_is_none_however_little_was_altered(at: int, put: str, cut: int) -> None:
+    altered = TOKEN[:at] + put + TOKEN[at + cut :]
+    assert (LINKS.read(altered) is not None) is (altered == TOKEN)
+
+
 def test_another_secret_reads_nothing() -> None:
     token = LINKS.click("5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e", 3).rpartition("/")[2]
     assert LINKS.read(token) is not None
