@@ -109,7 +109,7 @@ class JourneysBatch:
         person.due = None
         if person.enrollments:
             self._signal(person, Woken(person.latest), timer.due, out)
-        person.changed = True
+        person.changed = person.unsettled = True
         self._settle(person, timer.due, out)
 
     def changes(self) -> Changes:
@@ -258,7 +258,7 @@ class JourneysBatch:
 
     def _move(self, person: Person, before: Enrollment | None, after: Enrollment) -> None:
         """Note a change for the tables, and what is remembered of an enrollment that has left."""
-        person.changed = True
+        person.changed = person.unsettled = True
         self._moved[after.id] = (person.key, after)
         if before is not None:
             self._tallies[_tally(before)] -= 1
@@ -271,8 +271,9 @@ class JourneysBatch:
 
     def _settle(self, person: Person | None, now: datetime, out: Outputs) -> None:
         """Drop what is over, and set the customer's timer."""
-        if person is None or not person.changed:
+        if person is None or not person.unsettled:
             return
+        person.unsettled = False
         person.enrollments[:] = [one for one in person.enrollments if one.status != "ended"]
         person.left[:] = [left for left in person.left if self._matters(left, now)]
         person.open = bool(person.enrollments)

@@ -26,6 +26,9 @@ class Person:
         self.seen: Customer | None = None
         """The customer as this batch saw them last."""
         self.changed = False
+        """Since it was read: it has to be written."""
+        self.unsettled = False
+        """By the record or timer at hand: what is over has to go, wherever a batch began."""
         self.due: datetime | None = None
         self._enrollments: list[Enrollment] | None = None
         self._left: list[Left] = []
