@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 import pytest_asyncio
-from house import HOUR_A_SECOND, House, a_house, died_by, first_order, until
+from house import HOUR_A_SECOND, House, a_house, died_by, first_order, rapport, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -63,19 +63,18 @@ async def test_killed_at_its_commits_everything_happens_once(standing: House, se
     await thanked_once(standing, before, after, f"{service}-next")
 
 
-@pytest.mark.parametrize(("point", "accepted"), [("mailer.sending", 0), ("mailer.data_sent", 1)])
-async def test_killed_in_a_hand_over_the_mail_is_unknown_and_never_sent_again(
-    standing: House, point: str, accepted: int
-) -> None:
-    user = point.replace(".", "-").replace("_", "-")
-    await dies_at(standing, point, 1, *first_order(user))
+async def test_killed_in_its_hand_overs_the_mails_are_unknown_and_never_sent_again(standing: House) -> None:
+    """Before a word is said to the mail server, and after the final dot, when only its answer is missing."""
+    await dies_at(standing, "mailer.sending", 1, *first_order("unsaid"))
+    await dies_at(standing, "mailer.data_sent", 1, *first_order("unheard"))
     await standing.start()
-    unknown = await standing.happened(user, "Email Unknown")
-    assert unknown["properties"]["reason"] == "interrupted"
-    await standing.post(*first_order(f"next-{user}"))
-    await thanked_once(standing, f"next-{user}")
-    assert len(standing.mails_of(user)) <= accepted
-    assert await standing.timeline(user, "Email Sent") == []
+    for user in ("unsaid", "unheard"):
+        assert (await standing.happened(user, "Email Unknown"))["properties"]["reason"] == "interrupted"
+    await standing.post(*first_order("heard"))
+    await thanked_once(standing, "heard")
+    assert standing.mails_of("unsaid") == []
+    assert standing.mails_of("unheard") in ([], ["thank-you-first"])
+    assert await standing.timeline("unsaid", "Email Sent") == await standing.timeline("unheard", "Email Sent") == []
 
 
 async def outcomes(house: House, user: str) -> list[str]:
@@ -158,24 +157,34 @@ async def test_an_orderly_stop_waits_for_the_mail_servers_answers_and_leaves_no_
     await thanked_once(house, *users)
 
 
-@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL])
-async def test_postgresql_that_dies_is_started_again_under_the_running_process(
-    house: House, how: signal.Signals
-) -> None:
-    users = [f"{how.name.lower()}-{number}" for number in range(20)]
-    process = house.process.pid
+async def test_postgresql_that_dies_is_started_again_under_the_running_process(house: House) -> None:
+    """Once by an immediate stop, and once by SIGKILL, which leaves its sessions behind for a moment."""
+    process, servers = house.process.pid, [house.postgres]
+    users = [f"kept-{number}" for number in range(30)]
     await house.post(*(event for user in users[:10] for event in first_order(user)))
     await house.mailed(users[0])
-    server = house.postgres
-    assert server is not None
-    server.send_signal(how)
-    await house.post(*(event for user in users[10:] for event in first_order(user)))
-    await house.ready()
+    for how, more in ((signal.SIGQUIT, users[10:20]), (signal.SIGKILL, users[20:])):
+        assert servers[-1] is not None
+        servers[-1].send_signal(how)
+        await house.post(*(event for user in more for event in first_order(user)))
+        await house.ready()
+        servers.append(house.postgres)
     await thanked_once(house, *users)
     assert await all_outcomes(house, users) == {user: ["Email Sent"] for user in users}
     assert house.process.alive
     assert house.process.pid == process
-    assert house.postgres != server
+    assert len(set(servers)) == 3
+
+
+async def test_one_process_over_one_data_folder(house: House) -> None:
+    second = await rapport("up", "--data", house.data, "--port", "0")
+    folder = house.data / "postgres"
+    remedy = "Stop that one, or choose another --data."
+    assert second == (1, f"{folder} is in use by another Rapport. {remedy}\n")
+    taken = await rapport("up", "--data", house.folder / "other", "--port", house.port)
+    assert taken.code == 1
+    assert f"cannot listen on 127.0.0.1:{house.port}" in taken.output
+    await house.ready()
 
 
 async def test_an_installation_is_soon_ready_again_and_stays_small(house: House, figures: list[str]) -> None:

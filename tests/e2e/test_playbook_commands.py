@@ -34,12 +34,10 @@ async def test_a_playbook_is_made_checked_and_corrected() -> None:
         assert any(place.startswith("stages.yaml:") for place in places)
         told = await rapport("playbook", "check", mine, "--format", "json")
         assert {problem["file"] for problem in json.loads(told.output)} == {"journeys/thank-you.yaml", "stages.yaml"}
-        github = await rapport("playbook", "check", mine, "--format", "github")
-        assert f"::error file={mine}/journeys/thank-you.yaml,line=" in github.output
 
 
 async def test_what_is_saved_and_what_is_applied_comes_into_force_and_what_is_bad_does_not() -> None:
-    async with a_house(speed=HOUR_A_SECOND) as house:
+    async with a_house(speed=2 * HOUR_A_SECOND) as house:
         await house.start()
         subject = house.playbook / "messages" / "thank-you-first" / "subject.txt"
         journey = house.playbook / "journeys" / "thank-you.yaml"
@@ -70,8 +68,6 @@ async def test_what_is_saved_and_what_is_applied_comes_into_force_and_what_is_ba
             edit(mine / "topics.yaml", "thanks:", "thank-you:")
             applied = await rapport("playbook", "apply", mine, "--data", house.data)
             assert applied.code == 0, applied.output
-            again = await rapport("playbook", "apply", mine, "--data", house.data)
-            assert (again.code, "is in force already" in again.output) == (0, True)
             await house.post(*first_order("cat"))
             (mail,) = await house.mailed("cat")
             assert mail["Subject"] == "Thanks by command"

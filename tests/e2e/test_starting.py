@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from house import a_house, rapport
-
-
-async def test_one_process_over_one_data_folder() -> None:
-    async with a_house() as house:
-        await house.start()
-        second = await rapport("up", "--data", house.data, "--port", "0")
-        assert second.code == 1
-        assert second.output == (
-            f"{house.data / 'postgres'} is in use by another Rapport. Stop that one, or choose another --data.\n"
-        )
-        taken = await rapport("up", "--data", house.folder / "other", "--port", house.port)
-        assert taken.code == 1
-        assert f"cannot listen on 127.0.0.1:{house.port}" in taken.output
-        await house.ready()
+from house import rapport
 
 
 async def test_a_bad_playbook_at_the_first_start_is_told_with_every_place(folder: Path, playbook: Path) -> None:
@@ -41,9 +27,3 @@ async def test_a_command_that_visits_says_where_to_look_when_nobody_is_home(fold
     said = await rapport("dead-letters", "list", "--data", folder / "nobody")
     assert said.code == 1
     assert said.output.startswith("DATABASE_URL is not set. Give PostgreSQL's address")
-
-
-async def test_a_mail_server_that_cannot_be_one_is_refused(folder: Path) -> None:
-    said = await rapport("up", "--data", folder / "data", "--port", "0", "--smtp", "gopher://mails")
-    assert said.code == 1
-    assert said.output == "gopher://mails: not the address of a mail server. Write smtp://host:587.\n"
