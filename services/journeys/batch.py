@@ -215,7 +215,7 @@ class JourneysBatch:
             person.due = self._due(person)
         key = key_text(found.key)
         inside = person.inside(journey.name, key)
-        admission = admit(journey, found, inside, person.last_of(journey.name, key))
+        admission = admit(journey, found, inside, person.last_of(journey.name, key), len(person.enrollments))
         if isinstance(admission, Declined):
             self._declined[journey.name, admission.reason] += 1
             return

@@ -14,6 +14,8 @@ from shared.contracts.events import Event
 
 Key = str | int | float | None
 """The enrollment key (a cart's id, say) as expressions see it; None where there is one enrollment per customer."""
+MOST_OF_A_KEY = 1_000
+"""Characters of it."""
 
 Status = Literal["waiting", "listening", "sending", "parked", "watching", "ended"]
 """Where an enrollment is.
@@ -126,10 +128,12 @@ class Happening:
 
 
 def key_of(value: Any) -> Key:
-    """The value of a trigger's `key` as it is kept. None where it is no text and no number."""
+    """The value of a trigger's `key` as it is kept. None where it is no number and no text, or too long a one."""
     if isinstance(value, Decimal):
         value = int(value) if value == value.to_integral_value() else str(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        return None
+    if isinstance(value, str) and len(value) > MOST_OF_A_KEY:
         return None
     return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
 

@@ -15,6 +15,9 @@ _decode_customer = msgspec.json.Decoder(Customer).decode
 _decode_story = msgspec.msgpack.Decoder(Story).decode
 _encode_story = msgspec.msgpack.Encoder().encode
 
+MOST_REMEMBERED = 1_000
+"""Last entries that are remembered of one customer."""
+
 
 class Person:
     """Nothing of it is decoded before somebody asks."""
@@ -70,6 +73,8 @@ class Person:
     def remember(self, new: Left) -> None:
         self.left[:] = [left for left in self.left if (left.journey, left.key) != (new.journey, new.key)]
         self.left.append(new)
+        # Beyond that the oldest is forgotten, and its key may enter again.
+        del self.left[:-MOST_REMEMBERED]
 
     def row(self) -> StoredCustomer | None:
         """As it is to be stored, or None where there is nothing to remember."""

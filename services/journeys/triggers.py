@@ -24,13 +24,17 @@ T = TypeVar("T")
 
 class Declined(NamedTuple):
     """Why a record whose trigger fits does not enter: `historical`, `too_old`, `loop`, `paused`, `filtered`, `no_key`,
-    `inside`, `again`."""
+    `inside`, `again`, `crowded`."""
 
     reason: str
 
 
 Admission = Literal["enter", "restart", "replace"]
 """Begin a new enrollment; begin the steps of the one inside anew; or end that one and begin a new one."""
+
+MOST_AT_ONCE = 100
+"""How many enrollments one customer may have that are not over: each looks at all that the customer does, and all are
+kept in one row. Who invents carts must not hold up everybody else's."""
 
 _NO_MATCH = Declined("filtered")
 _GONE_REMEMBERED = timedelta(days=365)
@@ -121,8 +125,11 @@ def entry(
     return found
 
 
-def admit(journey: Journey, entry: Entry, inside: Enrollment | None, left: Left | None) -> Admission | Declined:
-    """What an entry may do. `inside` is the customer's enrollment for the same key, `left` their last one before."""
+def admit(
+    journey: Journey, entry: Entry, inside: Enrollment | None, left: Left | None, others: int
+) -> Admission | Declined:
+    """What an entry may do. `inside` is the customer's enrollment for the same key, `left` their last one before, and
+    `others` how many enrollments they have in all."""
     if not entry.draft:
         # What a draft only counted keeps nobody from the journey itself.
         if inside is not None and inside.entry.draft:
@@ -137,6 +144,8 @@ def admit(journey: Journey, entry: Entry, inside: Enrollment | None, left: Left 
         return "replace" if enters_again(journey, inside.entry.at, entry.at) else Declined("again")
     if left is not None and not enters_again(journey, left.at, entry.at):
         return Declined("again")
+    if others >= MOST_AT_ONCE:
+        return Declined("crowded")
     return "enter"
 
 

@@ -7,6 +7,9 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 from journeys_road import NOON, Shop, at, begins, email, journey, on, playbook, says
 
+from services.journeys.enrollment import Left
+from services.journeys.person import MOST_REMEMBERED, Person
+from services.journeys.triggers import MOST_AT_ONCE
 from shared.contracts.events import MAX_HOPS
 from shared.language.playbook import DateTrigger, EventMatch, EventTrigger, SegmentTrigger, StageTrigger, Wait
 
@@ -323,3 +326,33 @@ def test_mail_that_may_have_gone_out_counts_as_gone() -> None:
     update(story, "1h")
     story.ticks(when="2d")
     assert story.sent() == [("mail", at("0m")), ("second", at("24h"))]
+
+
+def of_cart(number: int | str) -> dict[str, object]:
+    return {"cart_id": f"c{number}", "total": 50}
+
+
+def test_who_invents_carts_is_in_a_hundred_at_once_and_no_more() -> None:
+    story = carts(mailer="holds")
+    for number in range(MOST_AT_ONCE + 5):
+        story.posts("Cart Updated", of_cart(number), when=timedelta(seconds=number))
+    assert len(story.enrollments()) == MOST_AT_ONCE
+    story.ticks(when="2h")
+    story.posts("Order Completed", of_cart(0), when="2h")
+    story.posts("Cart Updated", of_cart("new"), when="3h")
+    assert of_cart("new")["cart_id"] in [enrollment.entry.key for enrollment in story.enrollments()]
+
+
+def test_key_that_is_a_novel_is_none() -> None:
+    story = carts()
+    story.posts("Cart Updated", of_cart("x" * 2_000), when="0m")
+    assert story.enrollments() == []
+
+
+def test_of_all_that_was_left_the_latest_is_remembered() -> None:
+    person = Person("anna", None)
+    for number in range(MOST_REMEMBERED + 5):
+        person.remember(Left("cart", f"c{number}", NOON))
+    assert len(person.left) == MOST_REMEMBERED
+    assert person.last_of("cart", "c4") is None
+    assert person.last_of("cart", f"c{MOST_REMEMBERED + 4}") is not None
