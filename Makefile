@@ -49,6 +49,14 @@ format: setup ## rewrite the sources as ruff would have them
 cluster: setup ## Kafka, PostgreSQL and two workers of each service on this machine, without Docker
 	@$(BIN)/python -m deploy.dev.cluster
 
+.PHONY: bench
+bench: setup ## measure each part beside its limit; ONLY=mailer one of them, JSON=FILE writes the figures
+	@$(BIN)/python -m bench $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json "$(JSON)")
+
+.PHONY: bench-long
+bench-long: setup ## measure what takes long: ten minutes of everything, ten million timers, a backlog of five million
+	@$(BIN)/python -m bench --long $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json "$(JSON)")
+
 .PHONY: requirements
 requirements: setup ## pin the newest versions again
 	@$(BIN)/python -m pip install --quiet uv
