@@ -100,10 +100,19 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection inside one transaction: committed at the end, rolled back on an exception."""
+        """A connection inside one transaction: committed at the end, rolled back on an exception.
+
+        Raises RapportError where it cannot have been committed though nothing was raised inside: a statement's error
+        was swallowed there, or the transaction was ended."""
         async with self.connect() as connection:
-            async with connection.transaction():
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
                 yield connection
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await _commit(connection)
 
     async def ready(self) -> str | None:
         """None where the database answers, else what is wrong, in one line."""
@@ -116,6 +125,16 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+async def _commit(connection: asyncpg.Connection) -> None:
+    # The driver's own commit does not tell that PostgreSQL answers COMMIT with ROLLBACK after a statement that failed.
+    connection._top_xact = None
+    if not connection.is_in_transaction():
+        raise RapportError("a transaction was ended from within, and what followed was not part of it. Mend that.")
+    answer = await connection.execute("COMMIT")
+    if answer != "COMMIT":
+        raise RapportError("a transaction was rolled back: a statement in it failed, and its error was swallowed.")
 
 
 def _refuse_closed(connection: Any, record: object, proxy: object) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from shared.database.engine import Database, is_transient
+from shared.errors import RapportError
 
 
 async def test_work_that_is_cancelled_anywhere_leaves_no_transaction_open(database_url: str) -> None:
@@ -40,6 +41,32 @@ async def test_a_statement_that_takes_too_long_leaves_no_transaction_open(databa
     async with database.connect() as connection:
         await connection.fetchval("SELECT 1")
         assert not connection.is_in_transaction()
+
+
+async def test_a_transaction_whose_error_was_swallowed_is_not_taken_for_committed(database: Database) -> None:
+    with pytest.raises(RapportError, match="swallowed"):
+        async with database.transaction() as connection:
+            await connection.execute("CREATE TABLE kept (n int)")
+            with suppress(asyncpg.PostgresError):
+                await connection.execute("SELECT 1 / 0")
+    async with database.connect() as connection:
+        assert await connection.fetchval("SELECT to_regclass('kept')") is None
+
+
+async def test_a_transaction_that_was_ended_from_within_is_not_taken_for_committed(database: Database) -> None:
+    with pytest.raises(RapportError, match="ended from within"):
+        async with database.transaction() as connection:
+            await connection.execute("ROLLBACK")
+
+
+async def test_a_savepoint_inside_a_transaction_keeps_what_was_done_around_it(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute("CREATE TABLE kept (n int)")
+        with suppress(asyncpg.PostgresError):
+            async with connection.transaction():
+                await connection.execute("SELECT 1 / 0")
+    async with database.connect() as connection:
+        assert await connection.fetchval("SELECT to_regclass('kept')") is not None
 
 
 async def test_connections_that_the_server_ended_are_not_handed_out(database_url: str) -> None:

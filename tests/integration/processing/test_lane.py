@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from conftest_processing import House, until
 from crew import Crew
@@ -231,6 +232,36 @@ async def test_timers_that_cannot_be_saved_are_set_aside_and_time_goes_on(house:
         return found
 
     await until(moved_on)
+
+
+class Swallowing(TallyBatch):
+    """Loses the error of a statement, and says nothing that would need the connection again."""
+
+    def handle(self, message: Said, out: Outputs) -> None:
+        self._count(message.key)
+
+    async def save(self, connection: Connection) -> bytes:
+        if self.spoilt:
+            with suppress(asyncpg.PostgresError):
+                await connection.execute("SELECT 1 / 0")
+            return self.memo
+        return await super().save(connection)
+
+
+async def test_a_batch_whose_failed_statement_was_swallowed_has_failed(house: House) -> None:
+    class Careless(Tally):
+        async def load(self, *known: Any) -> TallyBatch:
+            found = await super().load(*known)
+            batch = Swallowing(found.partition, found.counts, found.memo)
+            batch.spoilt = any(message.bad for message in known[3])
+            return batch
+
+    await house.post("ann", said("ann"), said("ann", bad="swallow"), said("ann"))
+    crew = Crew(house, Careless())
+    await crew.claim(ANN)
+    await until(lambda: _all(house, 2))
+    await crew.kill()
+    assert await letters(house) == [("ann", 1)]
 
 
 async def test_many_timers_in_a_row_that_fail_halt_the_partition(house: House) -> None:
