@@ -44,11 +44,14 @@ async def test_a_statement_that_takes_too_long_leaves_no_transaction_open(databa
 
 
 async def test_a_transaction_whose_error_was_swallowed_is_not_taken_for_committed(database: Database) -> None:
-    with pytest.raises(RapportError, match="swallowed"):
+    async def work() -> None:
         async with database.transaction() as connection:
             await connection.execute("CREATE TABLE kept (n int)")
             with suppress(asyncpg.PostgresError):
                 await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(RapportError, match="swallowed"):
+        await work()
     async with database.connect() as connection:
         assert await connection.fetchval("SELECT to_regclass('kept')") is None
 
