@@ -129,7 +129,7 @@ class Database:
 
 async def _commit(connection: asyncpg.Connection) -> None:
     # The driver's own commit does not tell that PostgreSQL answers COMMIT with ROLLBACK after a statement that failed.
-    connection._top_xact = None
+    connection._top_xact = None  # type: ignore[attr-defined]
     if not connection.is_in_transaction():
         raise RapportError("a transaction was ended from within, and what followed was not part of it. Mend that.")
     answer = await connection.execute("COMMIT")
