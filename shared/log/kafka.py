@@ -538,13 +538,20 @@ def _headers(entry: Entry) -> list[tuple[str, bytes]]:
 def _record(message: Any) -> Record:
     origin: Origin | None = None
     trace: str | None = None
-    for name, value in message.headers:
-        if name == _ORIGIN:
-            service, partition, generation, seq = value.decode().rsplit(":", 3)
-            origin = Origin(service, int(partition), int(generation), int(seq))
-        elif name == _TRACE:
-            trace = value.decode()
-    return Record(message.offset, (message.key or b"").decode(), message.value or b"", origin, trace)
+    try:
+        key = (message.key or b"").decode()
+        for name, value in message.headers:
+            if name == _ORIGIN:
+                service, partition, generation, seq = value.decode().rsplit(":", 3)
+                origin = Origin(service, int(partition), int(generation), int(seq))
+            elif name == _TRACE:
+                trace = value.decode()
+    except ValueError as error:
+        # Anybody who may write to the topic may have written this; it must not stand in the way of what follows.
+        broken = f"its key or a header is none of Rapport's: {error}. Find out what else writes to {message.topic}."
+        key = (message.key or b"").decode(errors="replace")
+        return Record(message.offset, key, message.value or b"", broken=broken)
+    return Record(message.offset, key, message.value or b"", origin, trace)
 
 
 def _append_error(line: _Line, error: Exception, call: _Call) -> RapportError:

@@ -33,13 +33,16 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record as it was read: its offset in its partition, and what was appended."""
+    """A record as it was read: its offset in its partition, and what was appended.
+
+    `broken` says why its key or its headers cannot be read, where something else than Rapport wrote it."""
 
     offset: int
     key: str
     value: bytes
     origin: Origin | None = None
     trace: str | None = None
+    broken: str | None = None
 
 
 class Fetched(NamedTuple):

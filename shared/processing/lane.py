@@ -317,6 +317,8 @@ class Lane:
 
     def _decoded(self, record: Record) -> Item:
         processor = self._frame.processor
+        if record.broken is not None:
+            return Item(record, Poison(record.broken))
         try:
             message = processor.decode(record.key, record.value)
             at = processor.as_of(message)
@@ -605,8 +607,9 @@ class Lane:
 
     async def _bury(self, item: Item, error: Exception) -> None:
         """The first of what is pending to dead letters, in its own fenced transaction."""
-        self._count_failure(error)
         record = item.record
+        if record.broken is None:
+            self._count_failure(error)
         run, after = self._run()
         code = "poison" if isinstance(error, Poison) else "failed"
         run.letters.append(
@@ -618,7 +621,7 @@ class Lane:
                 record.trace,
                 code,
                 _storable(_text(error)),
-                True,
+                record.broken is None,
             )
         )
         after.next_offset = self._offset_after(1)

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 from fakes.memory_log import MemoryLog
@@ -119,6 +120,14 @@ class OnKafka:
 
     async def connect(self, partitions: int = PARTITIONS) -> Log:
         return KafkaLog(self._kafka.bootstrap, partitions, prefix=self._prefix, append_deadline=3)
+
+    async def write_as_a_stranger(self, partition: int, written: Sequence[tuple[bytes | None, Any]]) -> None:
+        """Records that nothing of ours would write, by their keys and headers."""
+        producer = AIOKafkaProducer(bootstrap_servers=self._kafka.bootstrap)
+        await producer.start()
+        for key, headers in written:
+            await producer.send_and_wait(self._prefix + EVENTS, b"{}", key, partition, headers=headers)
+        await producer.stop()
 
     @property
     def _broker(self) -> RealKafka:
@@ -257,6 +266,27 @@ async def test_records_come_back_as_they_were_appended(server: Server) -> None:
         assert await read_all(log, reader, 2) == [Record(offset, *entry) for offset, entry in enumerate(entries)]
         assert (await log.ends(EVENTS)) == {0: 0, 1: 0, 2: 3, 3: 0}
         assert (await log.ends(MESSAGES)) == {0: 0, 1: 0, 2: 0, 3: 0}
+
+
+STRANGERS: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
+    (b"\xff\xfe", []),
+    (b"ann", [("origin", b"no origin")]),
+    (b"ann", [("origin", b"shop:0:1:many")]),
+    (b"ann", [("traceparent", b"\xff")]),
+]
+
+
+@pytest.mark.kafka
+async def test_what_a_stranger_wrote_is_told_and_stands_in_nobodys_way(on_kafka: OnKafka) -> None:
+    async with started(on_kafka) as log:
+        await on_kafka.write_as_a_stranger(0, STRANGERS)
+        await log.append(EVENTS, 0, [Entry("bob", b"ours")])
+        reader = log.reader(EVENTS)
+        reader.assign({0: 0})
+        records = await read_all(log, reader, 0)
+    assert [bool(record.broken) for record in records] == [True, True, True, True, False]
+    assert records[0].key == "\ufffd\ufffd"
+    assert records[-1] == Record(4, "bob", b"ours")
 
 
 async def test_a_reader_takes_a_batch_in_bites_and_goes_on_where_it_was(server: Server) -> None:

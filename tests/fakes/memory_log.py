@@ -71,6 +71,11 @@ class MemoryLog:
     async def ends(self, stream: str) -> dict[int, int]:
         return {partition: len(self._streams[stream, partition]) for partition in range(self._partitions)}
 
+    def write_broken(self, stream: str, partition: int, key: str, value: bytes) -> None:
+        """A record that a stranger wrote, whose key or headers cannot be read."""
+        lane = self._streams[stream, partition]
+        lane.append(Record(len(lane), key, value, broken="its key is none of Rapport's."))
+
     async def ready(self) -> str | None:
         return self.away
 

@@ -112,6 +112,20 @@ async def test_a_log_that_is_away_holds_back_the_reader_before_memory_fills(home
     await crew.kill()
 
 
+async def test_records_of_strangers_are_set_aside_however_many_and_the_partition_flows_on(home: House) -> None:
+    log: Any = home.log
+    for _ in range(30):
+        log.write_broken("events", ANN, "\ufffd", said("ann"))
+    await home.post("ann", said("ann"))
+    crew = Crew(home, Tally())
+    await crew.claim(ANN)
+    await until(lambda: _said(home, 1))
+    await crew.kill()
+    async with home.database.connect() as connection:
+        rows = await connection.fetch("SELECT record_offset, code, retryable FROM processing.dead_letters ORDER BY id")
+    assert [tuple(row) for row in rows] == [(offset, "poison", False) for offset in range(30)]
+
+
 async def _counted(home: House, count: int) -> bool:
     return await counts(home.database) == {"ann": count}
 
