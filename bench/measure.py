@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from shared.memory import collect_seldom
+
 Figure = float | Mapping[str, float]
 """What one round found; a mapping where it finds several (`{"p50": 4.1, "p99": 20.0}`)."""
 Goal = float | Mapping[str, float] | None
@@ -307,6 +309,7 @@ def _said(*command: str) -> str:
 def main() -> None:
     """What a process of a round does."""
     module, name, turn, folder, answer = sys.argv[1:]
+    collect_seldom()  # as the processes of the services do
     series = next(one for one in importlib.import_module(module).SERIES if one.name == name)
     figure = getattr(series, turn)(Path(folder))
     if figure is not None:

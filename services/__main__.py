@@ -339,11 +339,13 @@ def _seconds(text: str) -> float:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    from shared.memory import collect_seldom
     from shared.settings import Settings
     from shared.telemetry import configure_logging
 
     try:
         settings = Settings.read()
+        collect_seldom()
         configure_logging(settings.log_level, settings.log_format)
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(work)
