@@ -1,0 +1,46 @@
+"""A PostgreSQL in a series' folder, as the embedded default sets it up; each round finds what `prepare` left there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import asyncpg
+
+from shared.database.embedded import EmbeddedPostgres
+from shared.database.engine import Database
+from shared.database.migrations import Migrations, migrate
+
+
+@contextlib.asynccontextmanager
+async def making(
+    folder: Path, migrations: Sequence[Migrations], settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Database]:
+    """The database that rounds will find, to be filled. `settings` are PostgreSQL's, for the filling alone."""
+    async with EmbeddedPostgres(folder / "postgres", settings=dict(settings or {})) as server:
+        database = Database(server.url)
+        await migrate(database, list(migrations))
+        yield database
+        async with database.connect() as connection:
+            await connection.execute("VACUUM ANALYZE", timeout=600)
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def prepared(folder: Path, *, copy: bool = True) -> AsyncIterator[Database]:
+    """A copy of what was prepared, gone with the round; or (without `copy`) the very thing, which the round uses up."""
+    async with EmbeddedPostgres(folder / "postgres") as server:
+        url, name = server.url.rsplit("/", 1)
+        admin = await asyncpg.connect(f"{url}/postgres")
+        if copy:
+            await admin.execute("DROP DATABASE IF EXISTS round")
+            await admin.execute(f"CREATE DATABASE round TEMPLATE {name} STRATEGY file_copy")
+        # What the copying has left to be written must not be written while the round is measured.
+        await admin.execute("CHECKPOINT")
+        database = Database(f"{url}/round" if copy else server.url)
+        yield database
+        await database.close()
+        if copy:
+            await admin.execute("DROP DATABASE round")
+        await admin.close()

@@ -1,0 +1,228 @@
+"""How many timers fire in a second, whatever is pending.
+
+The timers are journeys' own, each the end of a wait, after which a mail is asked for: stories are read, moved and
+written, timers deleted, requests appended. They fall due in no order that the tables know of. A tick in each partition
+sets them going, and the real worker does the rest. Beside it the bare take of due rows: the statements that find, fence
+and delete them; and the same worker with a service that does nothing when it is woken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from bench.journeys import ALL_MIGRATIONS, PRODUCT, START, apply, drained, playbook, runtime, tell, tell_all, updated
+from bench.measure import Series
+from bench.prepared import making, prepared
+from services.journeys import main
+from services.journeys.settings import JourneysSettings
+from services.journeys.worker import SERVICE, JourneysProcessor
+from shared.contracts.customers import Tick
+from shared.contracts.streams import CUSTOMERS
+from shared.database.engine import Database
+from shared.processing import store as mechanics
+from shared.processing.playbooks import PlaybookShelf
+from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.store import Fence
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+
+FIRED = 100_000
+"""How many of the pending timers fire in a round."""
+_MODEL = "customer-00000000"
+_DUE = START + timedelta(hours=1)
+_ROWS_AT_ONCE = 1_000_000
+
+
+async def fill(folder: Path, pending: int) -> None:
+    """So many customers in a journey, each of whom a timer will wake: one real one, and copies of them."""
+    settings = {"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "16GB", "maintenance_work_mem": "1GB"}
+    async with making(folder, ALL_MIGRATIONS, settings) as database, runtime(database) as built:
+        await apply(built, playbook(), START)
+        await tell(built.log, iter([updated(_MODEL, "Event 0", START, {"cart_id": _MODEL, "products": [PRODUCT] * 2})]))
+        await drained(built, main.build(built, JourneysSettings.read()).worker)
+        async with database.connect() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM processing.timers") == 1
+            await connection.execute("DROP INDEX processing.timers_due")
+            for first in range(1, pending, _ROWS_AT_ONCE):
+                last = min(first + _ROWS_AT_ONCE, pending) - 1
+                await connection.execute(_COPY_CUSTOMERS, _MODEL, first, last, timeout=600)
+                await connection.execute(_COPY_TIMERS, _MODEL, first, last, pending, _DUE, timeout=600)
+            await connection.execute(
+                "CREATE INDEX timers_due ON processing.timers (service, partition, due, kind, subject)", timeout=600
+            )
+
+
+_COPY_CUSTOMERS = """
+    INSERT INTO journeys.customers
+    SELECT (crc32(convert_to(copy.key, 'UTF8')) % 12)::smallint, copy.key, model.open,
+           decode(replace(replace(encode(model.story, 'hex'), encode(convert_to($1, 'UTF8'), 'hex'),
+                                  encode(convert_to(copy.key, 'UTF8'), 'hex')),
+                          encode(convert_to(named.id, 'UTF8'), 'hex'),
+                          encode(convert_to(md5(copy.key)::uuid::text, 'UTF8'), 'hex')), 'hex'),
+           decode(replace(encode(model.snapshot, 'hex'), encode(convert_to($1, 'UTF8'), 'hex'),
+                          encode(convert_to(copy.key, 'UTF8'), 'hex')), 'hex')
+      FROM journeys.customers model
+      CROSS JOIN (SELECT id::text FROM journeys.enrollments WHERE customer = $1) AS named
+      CROSS JOIN (SELECT 'customer-' || to_char(n, 'FM00000000') AS key FROM generate_series($2::int, $3::int) AS n)
+           AS copy
+     WHERE model.customer = $1"""
+
+# Multiplied by a prime, numbers come in another order: no two alike, as long as there are less than there are primes.
+_COPY_TIMERS = """
+    INSERT INTO processing.timers (service, partition, kind, subject, due)
+    SELECT service, (crc32(convert_to(copy.key, 'UTF8')) % 12)::smallint, kind, copy.key,
+           $5::timestamptz + copy.place * interval '1 ms'
+      FROM processing.timers
+      CROSS JOIN (SELECT 'customer-' || to_char(n, 'FM00000000') AS key, n * 7368787 % $4::bigint AS place
+                    FROM generate_series($2::bigint, $3::bigint) AS n) AS copy
+     WHERE subject = $1"""
+
+
+class Idle:
+    """A service that does nothing when it is woken (`shared.processing.port.Processor`, and its `Batch`)."""
+
+    service = SERVICE
+    stream = CUSTOMERS
+
+    def __init__(self) -> None:
+        self._journeys = JourneysProcessor(PlaybookShelf())
+        self.decode, self.as_of, self.tick = self._journeys.decode, self._journeys.as_of, self._journeys.tick
+
+    async def load(
+        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
+    ) -> Idle:
+        self._memo = memo
+        return self
+
+    def handle(self, message: Any, out: Outputs) -> None:
+        return
+
+    def fire(self, timer: Timer, out: Outputs) -> None:
+        return
+
+    async def save(self, connection: Connection) -> bytes:
+        return self._memo
+
+    async def attend(self, lane: Lane) -> None:
+        return
+
+
+def journeys(runtime: Runtime) -> Worker:
+    return main.build(runtime, JourneysSettings.read()).worker
+
+
+def mechanics_alone(runtime: Runtime) -> Worker:
+    return Worker(runtime, Idle(), JourneysSettings.read())
+
+
+def fire(
+    folder: Path, *, worker: Callable[[Runtime], Worker] = journeys, count: int = FIRED, copy: bool = True
+) -> float:
+    async def once() -> float:
+        async with prepared(folder, copy=copy) as database, runtime(database) as built:
+            until = await _first(database, count)
+            before = await _pending(database)
+            await tell_all(built.log, Tick(as_of=until))
+            took = await drained(built, worker(built))
+            return (before - await _pending(database)) / took
+
+    return asyncio.run(once())
+
+
+def take(folder: Path, *, count: int = FIRED, copy: bool = True) -> float:
+    """Find, fence, delete: all that a due timer asks of PostgreSQL, whatever it is for."""
+
+    async def once() -> float:
+        async with prepared(folder, copy=copy) as database:
+            until, before = await _first(database, count), await _pending(database)
+            async with database.connect() as connection:
+                rows = await connection.fetch("SELECT * FROM processing.partitions WHERE service = $1", SERVICE)
+            in_flight = asyncio.Semaphore(JourneysSettings.read().partitions_in_flight)
+            began = perf_counter()
+            await asyncio.gather(*(lane(database, row, until, in_flight) for row in rows))
+            return (before - await _pending(database)) / (perf_counter() - began)
+
+    async def lane(database: Database, row: Any, until: datetime, in_flight: asyncio.Semaphore) -> None:
+        partition, low, limit = row["partition"], START, JourneysSettings.read().batch_records
+        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], until, {}, {}, 0)
+        more = True
+        while more:
+            async with in_flight:
+                async with database.connect() as connection:
+                    due = await mechanics.due_timers(connection, SERVICE, partition, low, until, limit)
+                async with database.transaction() as connection:
+                    assert await mechanics.fence(connection, SERVICE, [fence])
+                    gone = dict.fromkeys((timer.kind, timer.subject) for timer in due)
+                    await mechanics.write_timers(connection, SERVICE, partition, gone)
+            fence = fence._replace(version=fence.version + 1)
+            more = len(due) == limit
+            low = due[-1].due if due else low
+
+    return asyncio.run(once())
+
+
+async def _pending(database: Database) -> int:
+    async with database.connect() as connection:
+        found: int = await connection.fetchval("SELECT count(*) FROM processing.timers", timeout=120)
+        return found
+
+
+async def _first(database: Database, count: int) -> datetime:
+    """When the first so many of those that are pending will have been due."""
+    async with database.connect() as connection:
+        first: datetime = await connection.fetchval("SELECT min(due) FROM processing.timers", timeout=120)
+    return first + (count - 1) * timedelta(milliseconds=1)
+
+
+def _prepare(pending: int, folder: Path) -> None:
+    asyncio.run(fill(folder, pending))
+
+
+def _prepare_both(folder: Path) -> None:
+    for name, pending in (("small", 100_000), ("big", 10_000_000)):
+        (folder / name).mkdir(mode=0o755)
+        _prepare(pending, folder / name)
+
+
+SERIES = (
+    *(
+        Series(
+            f"timers, {name} pending",
+            "timers/s",
+            fire,
+            take,
+            "taken bare",
+            goal=25_000,
+            prepare=partial(_prepare, pending),
+            rounds=3,
+        )
+        for name, pending in (("100k", 100_000), ("1M", 1_000_000))
+    ),
+    Series(
+        "timers, mechanics alone, 100k pending",
+        "timers/s",
+        partial(fire, worker=mechanics_alone),
+        take,
+        "taken bare",
+        prepare=partial(_prepare, 100_000),
+        rounds=3,
+    ),
+    Series(
+        "timers, 10M pending",
+        "timers/s",
+        lambda folder: fire(folder / "big", copy=False),
+        lambda folder: fire(folder / "small"),
+        "with 100k",
+        goal=25_000,
+        ratio_goal=0.9,
+        prepare=_prepare_both,
+        seconds=900,
+        long=True,
+    ),
+)
