@@ -31,9 +31,13 @@ playbook_app = typer.Typer(
     help="The folder that marketers edit: make one, check it, put it in force.", no_args_is_help=True
 )
 letters_app = typer.Typer(help="Records that could not be processed: list, read, try again.", no_args_is_help=True)
+partitions_app = typer.Typer(
+    help="Where each partition stands, and what to do with one that stands still.", no_args_is_help=True
+)
 keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(partitions_app, name="partitions")
 app.add_typer(keys_app, name="keys")
 
 _out = Console()
@@ -41,6 +45,8 @@ _out = Console()
 DEFAULT_DATA = Path(".rapport")
 
 Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
+Service = Annotated[str, typer.Argument(help="segmenter, journeys or mailer.")]
+Partition = Annotated[int, typer.Argument(help="Its number.")]
 Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
 
 
@@ -280,19 +286,96 @@ def letters_show(
 
 @letters_app.command("retry")
 def letters_retry(
-    letters: Annotated[list[int], typer.Argument(help="Their ids.")],
+    letters: Annotated[list[int] | None, typer.Argument(help="Their ids.", show_default=False)] = None,
+    service: Annotated[str | None, typer.Option(help="Instead: all of this service,")] = None,
+    code: Annotated[str | None, typer.Option(help="or of this code, or of both.")] = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Have the owner of the partition process them again."""
+    """Have the owners of their partitions process them again, in the order in which they were set aside."""
+    if bool(letters) == bool(service or code):
+        raise typer.BadParameter("give ids, or --service or --code.")
 
     async def run() -> None:
         from shared.processing import dead_letters
 
         async with _database(data) as connection:
-            asked = await dead_letters.ask_retry(connection, letters)
+            if letters:
+                asked = await dead_letters.ask_retry(connection, letters)
+            else:
+                asked = await dead_letters.ask_retry_of_all(connection, service, code)
         _out.print(
             f"{asked} will be tried again within a second or two; see `rapport dead-letters list`", highlight=False
         )
+
+    _run(run())
+
+
+@partitions_app.command("list")
+def partitions_list(
+    service: Annotated[str | None, typer.Option(help="Only those of one service.")] = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """How far each partition has come, and who owns it."""
+
+    async def run() -> None:
+        from shared.processing import partitions
+
+        async with _database(data) as connection:
+            found = await partitions.standings(connection, service)
+        table = Table("service", "partition", "offset", "road", "failures in a row", "owner", box=None)
+        for one in found:
+            road = one.as_of.strftime("%Y-%m-%d %H:%M:%S") if one.as_of else ""
+            failures = str(one.failures or "")
+            table.add_row(one.service, str(one.partition), str(one.offset), road, failures, one.host or "nobody")
+        _out.print(table)
+
+    _run(run())
+
+
+@partitions_app.command("resume")
+def partitions_resume(service: Service, partition: Partition, data: Data = DEFAULT_DATA) -> None:
+    """Begin anew with a partition that stands still, where it stands, once its cause is mended."""
+
+    async def run() -> None:
+        from shared.processing import partitions
+
+        async with _database(data) as connection:
+            await partitions.resume(connection, service, partition)
+        _out.print(f"{service}[{partition}] goes on within a few seconds", highlight=False)
+
+    _run(run())
+
+
+@partitions_app.command("seek")
+def partitions_seek(
+    service: Service,
+    partition: Partition,
+    offset: Annotated[str, typer.Argument(help="An offset, or earliest, or end.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Have a partition go on from another offset. What it skips is lost, what it goes back over is processed again."""
+
+    async def run() -> None:
+        from services import serving
+        from shared.contracts.streams import READ_BY
+        from shared.processing import partitions
+
+        if service not in READ_BY:
+            raise RapportError(f"{service} reads no stream. There are {', '.join(READ_BY)}.")
+        async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
+            assert runtime.database is not None
+            if not 0 <= partition < runtime.log.partitions:
+                raise RapportError(f"there is no partition {partition} among {runtime.log.partitions}.")
+            earliest, end = await runtime.log.range_of(READ_BY[service], partition)
+            names = {"earliest": earliest, "end": end}
+            if offset not in names and not offset.isdecimal():
+                raise RapportError(f"{offset!r} is no offset. Give a number, earliest or end.")
+            target = names.get(offset) if offset in names else int(offset)
+            if target is None or not earliest <= target <= end:
+                raise RapportError(f"the log has {READ_BY[service]}[{partition}] from {earliest} to {end} only.")
+            async with runtime.database.connect() as connection:
+                await partitions.seek(connection, service, partition, target)
+        _out.print(f"{service}[{partition}] goes on from {target} within a few seconds", highlight=False)
 
     _run(run())
 

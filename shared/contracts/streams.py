@@ -7,6 +7,7 @@ CUSTOMERS = "customers"
 MESSAGES = "messages"
 
 STREAMS = (EVENTS, CUSTOMERS, MESSAGES)
+READ_BY = {"segmenter": EVENTS, "journeys": CUSTOMERS, "mailer": MESSAGES}
 DEFAULT_PARTITIONS = 12
 
 

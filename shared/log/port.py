@@ -112,6 +112,10 @@ class Log(Protocol):
         """The offset after the last record of each partition."""
         ...
 
+    async def range_of(self, stream: str, partition: int) -> tuple[int, int]:
+        """The offset of the first record that is kept, and the one after the last."""
+        ...
+
     async def installation(self) -> str | None:
         """The id of the installation that the streams belong to; None where none has been set."""
         ...

@@ -346,6 +346,15 @@ class PostgresLog:
             raise _as_unavailable(error, f"the ends of {stream} cannot be read") from error
         return {key[1]: head.next for key, head in sorted(self._heads.items()) if key[0] == stream}
 
+    async def range_of(self, stream: str, partition: int) -> tuple[int, int]:
+        """The offset of the first record that is kept, and the one after the last."""
+        try:
+            await self._read_heads()
+        except Exception as error:
+            raise _as_unavailable(error, f"the range of {stream} cannot be read") from error
+        head = self._heads[stream, partition]
+        return head.earliest, head.next
+
     async def _look(self) -> None:
         """One look at all heads each 100 ms, for as long as there are readers."""
         while self._readers:

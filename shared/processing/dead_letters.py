@@ -65,6 +65,17 @@ async def ask_retry(connection: Connection, letters: list[int]) -> int:
     return int(done.split()[-1])
 
 
+async def ask_retry_of_all(connection: Connection, service: str | None, code: str | None) -> int:
+    """The same for all that can be tried again, of one service or one code or both."""
+    done = await connection.execute(
+        "UPDATE processing.dead_letters SET retry_asked = true"
+        " WHERE retryable AND ($1::text IS NULL OR service = $1) AND ($2::text IS NULL OR code = $2)",
+        service,
+        code,
+    )
+    return int(done.split()[-1])
+
+
 async def counts(connection: Connection) -> dict[str, int]:
     """Dead letters by code."""
     rows = await connection.fetch("SELECT code, count(*) AS n FROM processing.dead_letters GROUP BY code ORDER BY code")

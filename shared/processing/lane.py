@@ -161,6 +161,8 @@ class Lane:
         self._pending: list[Item] = []
         """Read and not processed yet."""
         self._read_to = position.next_offset
+        self._gap: Halted | None = None
+        """Why nothing may be taken after what is pending."""
         self._drained: tuple[float, datetime] | None = None
         """When a fetch last showed that nothing follows what was read (monotonic seconds, and the clock's time)."""
         self._doubtful = True
@@ -169,7 +171,6 @@ class Lane:
         """How many records are to be taken one by one, since one of them may end the process."""
         self._suspect = taken_over
         """Note an attempt before the next records are taken."""
-        self._failures = 0
         self._logger = structlog.get_logger(service=self._service, partition=partition)
 
     @property
@@ -245,12 +246,14 @@ class Lane:
             await _or_leaving(self.leaving, 0.05)
             return
         if not self._pending:
+            if self._gap is not None:
+                raise self._gap
             at = self._frame.clock.now()
             limit = 1 if self._singly else self._frame.batch_records
             fetched = await self._frame.reader.fetch(self.partition, limit, _FETCH_SECONDS)
-            self._pending = self._accept(fetched.records)
             self._read_to = fetched.next_offset
-            self._drained = (time.monotonic(), at) if fetched.drained else None
+            self._pending = self._accept(fetched.records)
+            self._drained = (time.monotonic(), at) if fetched.drained and self._gap is None else None
         if self._pending:
             async with self._frame.care if self._singly else self._frame.in_flight, self.lock:
                 await self.settle()
@@ -275,7 +278,8 @@ class Lane:
         self._suspect = self._singly > 0
 
     def _accept(self, records: Sequence[Record]) -> list[Item]:
-        """Drop what was taken before, by the sequences of its sources; a gap in one halts the partition."""
+        """Drop what was taken before, by the sequences of its sources; a gap in one halts the partition, once all that
+        stands before it is processed."""
         seen = dict(self.position.in_seqs)
         items: list[Item] = []
         for record in records:
@@ -283,14 +287,21 @@ class Lane:
                 service, partition, generation, seq = record.origin
                 source = f"{service}/{partition}/{generation}"
                 last = seen.get(source)
-                if last is not None and seq <= last:
+                if last is None:
+                    # A source counts from 1. After a restore it goes on under a new generation from where the backup
+                    # stood, which no reader knows; and whoever sets an offset by hand leaves out what came before.
+                    last = 0 if generation == 1 and store.ANYWHERE not in seen else seq - 1
+                if seq <= last:
                     DUPLICATES.labels(self._service).inc()
                     continue
-                if last is not None and seq > last + 1:
-                    raise Halted(
+                if seq > last + 1:
+                    self._gap = Halted(
                         f"{self._frame.processor.stream}[{self.partition}] offset {record.offset}: {source} goes from "
-                        f"{last} to {seq}. {seq - last - 1} records are missing: restore them before going on."
+                        f"{last} to {seq}. {seq - last - 1} records are missing: restore them, or leave them out with "
+                        f"rapport partitions seek {self._service} {self.partition} {record.offset}."
                     )
+                    self._read_to = record.offset
+                    break
                 seen[source] = seq
             items.append(Item(record))
         return items
@@ -459,6 +470,7 @@ class Lane:
             as_of=run.as_of,
             in_seqs=in_seqs,
             out_seqs=run.out_seqs,
+            failures=0 if items else self.position.failures,
         )
 
         async def save(connection: Connection) -> None:
@@ -467,8 +479,6 @@ class Lane:
         await self._commit(run, after, save)
         self.timers_low = road
         self._lower_mark(agenda)
-        if items:
-            self._failures = 0
         RECORDS.labels(self._service).inc(len(items))
         BATCH_RECORDS.labels(self._service).observe(len(items))
         BATCH_SECONDS.labels(self._service).observe(time.perf_counter() - started)
@@ -545,6 +555,7 @@ class Lane:
             after.in_seqs,
             after.out_seqs,
             after.attempts,
+            after.failures,
         )
 
     async def transact(self, work: Callable[[Connection, Run], Awaitable[T]]) -> T:
@@ -599,7 +610,7 @@ class Lane:
         await frame.outlet.recover(self.partition)
         self._doubtful = False
         if committed:
-            self._pending = []
+            self._pending, self._gap = [], None
             self._read_to = position.next_offset
             self._drained = None
             frame.reader.seek(self.partition, position.next_offset)
@@ -608,9 +619,9 @@ class Lane:
     async def _bury(self, item: Item, error: Exception) -> None:
         """The first of what is pending to dead letters, in its own fenced transaction."""
         record = item.record
-        if record.broken is None:
-            self._count_failure(error)
         run, after = self._run()
+        if record.broken is None:
+            after.failures = self._one_failure_more(error)
         code = "poison" if isinstance(error, Poison) else "failed"
         run.letters.append(
             DeadLetter(
@@ -632,8 +643,8 @@ class Lane:
         self._logger.warning("record set aside", offset=record.offset, error=_text(error))
 
     async def _bury_timer(self, timer: Timer, error: Exception) -> None:
-        self._count_failure(error)
         run, after = self._run()
+        after.failures = self._one_failure_more(error)
         run.set_timer(timer.kind, timer.subject, None)
         text = _storable(f"timer {timer.kind} due {timer.due.isoformat()}: {_text(error)}")
         key = _storable(timer.subject)
@@ -646,13 +657,16 @@ class Lane:
         run = Run(self._frame, self.partition, self.as_of, Agenda(), dict(self.position.out_seqs))
         return run, replace(self.position, next_offset=self.next_offset)
 
-    def _count_failure(self, error: Exception) -> None:
-        """Many failures in a row are not poison but a bad deploy."""
-        self._failures += 1
-        if self._failures >= _FAILURES_BEFORE_HALT:
+    def _one_failure_more(self, error: Exception) -> int:
+        """Many failures in a row are not poison but a bad deploy: the record is left where it is, by the next owner
+        too."""
+        failures = self.position.failures + 1
+        if failures >= _FAILURES_BEFORE_HALT:
             raise Halted(
-                f"{self._failures} records in a row failed, the last with: {_text(error)}. Mend that and restart."
+                f"{failures} records in a row failed, the last with: {_text(error)}. Start a release that can process "
+                f"them, then retry what was set aside: rapport dead-letters retry --service {self._service}."
             )
+        return failures
 
     async def retry(self, letter: int) -> None:
         """A dead letter whose retry was asked for: the record again, through its owner, at the road's present place."""

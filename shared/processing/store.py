@@ -17,13 +17,17 @@ from shared.processing.port import Connection, Timer
 Destination = tuple[str, int]
 """A stream and one of its partitions."""
 
+ANYWHERE = "*"
+"""Among `in_seqs`: the sources that have not been seen yet may begin at any number."""
+
 
 @dataclass(slots=True)
 class Position:
     """The row of one partition of one service: what its owner holds, and the fence that proves it.
 
-    `in_seqs` maps "service/partition/generation" to the last sequence number taken; `out_seqs` maps a destination
-    ("stream/partition") to the last one given out.
+    `in_seqs` maps "service/partition/generation" to the last sequence number taken (and has `ANYWHERE` where a person
+    has set the offset); `out_seqs` maps a destination ("stream/partition") to the last one given out. `failures` counts
+    the records and timers in a row that failed, `attempts` the owners in a row that died.
     """
 
     epoch: int
@@ -34,6 +38,7 @@ class Position:
     out_seqs: dict[str, int]
     memo: bytes
     attempts: int
+    failures: int
 
 
 class Held(NamedTuple):
@@ -53,7 +58,7 @@ class DeadLetter(NamedTuple):
     retryable: bool
 
 
-_POSITION = "epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts"
+_POSITION = "epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts, failures"
 
 
 def _position(values: dict[str, Any]) -> Position:
@@ -71,13 +76,27 @@ async def make_partitions(connection: Connection, service: str, partitions: int)
     )
 
 
-async def beat(connection: Connection, service: str, worker: UUID, host: str) -> None:
+async def beat(connection: Connection, service: str, worker: UUID, host: str, process: str = "") -> None:
     await connection.execute(
-        "INSERT INTO processing.workers (service, id, heartbeat, host) VALUES ($1, $2, now(), $3)"
+        "INSERT INTO processing.workers (service, id, heartbeat, host, process) VALUES ($1, $2, now(), $3, $4)"
         " ON CONFLICT (service, id) DO UPDATE SET heartbeat = now()",
         service,
         worker,
         host,
+        process,
+    )
+
+
+async def processes(connection: Connection, service: str) -> dict[UUID, str]:
+    """The workers of a service, alive or not, and which process each is."""
+    rows = await connection.fetch("SELECT id, process FROM processing.workers WHERE service = $1", service)
+    return {row["id"]: row["process"] for row in rows}
+
+
+async def forget_dead(connection: Connection, service: str, workers: Sequence[UUID]) -> None:
+    """Remove workers whose process is known to be gone, so that nobody waits for their heartbeats to expire."""
+    await connection.execute(
+        "DELETE FROM processing.workers WHERE service = $1 AND id = ANY($2::uuid[])", service, workers
     )
 
 
@@ -203,6 +222,7 @@ class Fence(NamedTuple):
     in_seqs: dict[str, int]
     out_seqs: dict[str, int]
     attempts: int
+    failures: int
 
 
 async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -> bool:
@@ -213,10 +233,10 @@ async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -
     result = await connection.execute(
         """UPDATE processing.partitions p
               SET version = p.version + 1, next_offset = f.next_offset, as_of = f.as_of,
-                  in_seqs = f.in_seqs, out_seqs = f.out_seqs, attempts = f.attempts
+                  in_seqs = f.in_seqs, out_seqs = f.out_seqs, attempts = f.attempts, failures = f.failures
              FROM unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[],
-                         $7::bytea[], $8::bytea[], $9::integer[])
-                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, attempts)
+                         $7::bytea[], $8::bytea[], $9::integer[], $10::integer[])
+                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, attempts, failures)
             WHERE p.service = $1 AND p.partition = f.partition AND p.epoch = f.epoch AND p.version = f.version""",
         service,
         *columns,

@@ -26,6 +26,7 @@ from shared.processing.faults import reached
 from shared.processing.lane import Frame, Lane
 from shared.processing.outlets import OutboxOutlet, Outlet, StreamOutlet
 from shared.processing.port import Fenced, NewerContract, Processor
+from shared.processing.process import is_gone, this_process
 from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.telemetry import FENCED, LAG, OWNED
@@ -52,9 +53,13 @@ class Worker:
         self._service = processor.service
         self._settings = settings
         self._id = uuid4()
+        self._process = this_process()
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._avoid: dict[int, float] = {}
+        self._free_since: dict[int, float] = {}
+        self._beyond: dict[int, float] = {}
+        """Partitions beyond our share, which those whose share they are do not take for now; and until when we do."""
         self._beating: asyncio.Task[None] | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._freeing: set[asyncio.Task[None]] = set()
@@ -97,6 +102,8 @@ class Worker:
         """Returns after the first round of claims; raises where the database cannot be reached at all."""
         async with self._database.connect() as connection:
             await store.make_partitions(connection, self._service, self._log.partitions)
+            known = await store.processes(connection, self._service)
+            await store.forget_dead(connection, self._service, [one for one, name in known.items() if is_gone(name)])
         await self._beat()
         await self._balance()
         # The heart beats beside everything else, and until the end: nothing that takes long may look like death.
@@ -170,7 +177,7 @@ class Worker:
 
     async def _beat(self) -> None:
         async with self._database.connect() as connection:
-            await store.beat(connection, self._service, self._id, socket.gethostname())
+            await store.beat(connection, self._service, self._id, socket.gethostname(), self._process)
         self._beaten_at = time.monotonic()
 
     async def _balance(self) -> None:
@@ -186,10 +193,12 @@ class Worker:
                 await self._drop(one.partition)
         quota, extra = divmod(len(held), len(workers))
         quota += workers.index(self._id) < extra
+        now = time.monotonic()
+        self._beyond = {p: until for p, until in self._beyond.items() if p in self._lanes and until > now}
+        quota += len(self._beyond)
         mine = sorted(self._lanes)
         if len(mine) > quota:
             await self._let_go(mine[quota:])
-        now = time.monotonic()
         free = [
             one
             for one in held
@@ -197,11 +206,17 @@ class Worker:
             and (one.owner is None or one.owner == self._id or one.expired)
             and self._avoid.get(one.partition, 0.0) < now
         ]
-        wanted = quota - len(self._lanes)
-        for one in free[:wanted] if wanted > 0 else ():
+        self._free_since = {one.partition: self._free_since.get(one.partition, now) for one in free}
+        for one in free:
+            beyond = len(self._lanes) >= quota
+            if beyond and now - self._free_since[one.partition] < expiry:
+                continue
             if self._stopping.is_set():
                 return
             await self._claim(one.partition)
+            if beyond and one.partition in self._lanes:
+                self._beyond[one.partition] = now + 3 * expiry
+                quota += 1
         # Others may still hold what is ours to claim; they let go within their next rounds.
         self._settled = len(self._lanes) >= quota or not any(one.owner is None for one in free)
         OWNED.labels(self._service).set(len(self._lanes))

@@ -76,6 +76,9 @@ class MemoryLog:
         lane = self._streams[stream, partition]
         lane.append(Record(len(lane), key, value, broken="its key is none of Rapport's."))
 
+    async def range_of(self, stream: str, partition: int) -> tuple[int, int]:
+        return 0, len(self._streams[stream, partition])
+
     async def ready(self) -> str | None:
         return self.away
 

@@ -17,7 +17,8 @@ from tally import START, Said, Tally, TallyBatch, counts, said
 from shared.contracts.streams import partition_of
 from shared.errors import Unavailable
 from shared.log.port import LARGEST_RECORD, Entry, Origin
-from shared.processing import store
+from shared.processing import partitions, store
+from shared.processing.lane import Lane as OwnedLane
 from shared.processing.port import Connection, Lane, NewerContract, Outputs, Timer
 
 pytestmark = pytest.mark.parametrize("kafka", [None], ids=["postgres"])
@@ -134,13 +135,48 @@ async def test_a_gap_in_the_sequence_of_a_source_halts_the_partition(house: Hous
     assert lane.next_offset == 5
     await house.log.append("events", ANN, [entry(5)])
 
-    async def halted() -> bool:
-        return lane.halted is not None
-
-    await until(halted)
+    await until(lambda: _halted(lane))
     assert lane.next_offset == 5
     await crew.kill()
     assert await counts(house.database) == {"ann": 3}
+
+
+async def test_a_source_whose_first_records_are_missing_halts_the_partition(house: House) -> None:
+    await house.log.append("events", ANN, [Entry("ann", said("ann"), Origin("shop", 0, 1, 3))])
+    crew = Crew(house, Tally())
+    lane = await crew.claim(ANN)
+    await until(lambda: _halted(lane))
+    await crew.kill()
+    assert await counts(house.database) == {}
+    assert lane.halted is not None
+    assert "goes from 0 to 3" in lane.halted
+
+
+async def test_a_source_goes_on_under_a_new_generation_after_a_restore(house: House) -> None:
+    await house.log.append(
+        "events", ANN, [Entry("ann", said("ann"), Origin("shop", 0, *seq)) for seq in [(1, 1), (2, 7), (2, 8)]]
+    )
+    crew = Crew(house, Tally())
+    await crew.claim(ANN)
+    await until(lambda: _all(house, 3))
+    await crew.kill()
+
+
+async def test_who_sets_an_offset_by_hand_leaves_out_what_came_before(house: House) -> None:
+    entries = [Entry("ann", said("ann"), Origin("shop", 0, 1, seq)) for seq in (1, 5, 6)]
+    await house.log.append("events", ANN, entries)
+    worker = await house.worker(Tally())
+    await until(lambda: _all(house, 1))
+
+    async def stands_still() -> bool:
+        return any("stands still" in line for line in await worker.ready())
+
+    await until(stands_still)
+    async with house.database.connect() as connection:
+        await partitions.seek(connection, "tally", ANN, 1)
+    await until(lambda: _all(house, 3))
+    await house.log.append("events", ANN, [Entry("ann", said("ann"), Origin("shop", 0, 1, 8))])
+    await until(stands_still)  # once seen, a source has to go on without a gap again
 
 
 async def test_a_dead_letter_is_not_retried_twice(house: House) -> None:
@@ -282,6 +318,10 @@ async def test_timers_of_one_instant_have_one_order_in_the_database_and_here(hou
             " WHERE attrelid = 'processing.timers'::regclass AND attname IN ('kind', 'subject')"
         )
     assert {(row["attname"], row["collname"]) for row in found} == {("kind", "C"), ("subject", "C")}
+
+
+async def _halted(lane: OwnedLane) -> bool:
+    return lane.halted is not None
 
 
 async def _all(house: House, count: int) -> bool:

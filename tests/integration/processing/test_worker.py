@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from conftest_processing import House, until
-from tally import START, Tally, counts, said
+from tally import START, Said, Tally, counts, said
 
 from shared.contracts.streams import partition_of
 from shared.errors import Unavailable
-from shared.processing import store
-from shared.processing.port import Connection, Fenced, Lane, Outputs
+from shared.processing import dead_letters, partitions, process, store
+from shared.processing.port import Connection, Fenced, Lane, NewerContract, Outputs
+from shared.processing.worker import Worker
 
 
 async def test_each_record_is_counted_once_and_its_output_follows_it(house: House) -> None:
@@ -110,6 +113,93 @@ async def test_many_failures_in_a_row_halt_the_partition(house: House) -> None:
     assert await counts(house.database) == {}
 
 
+class Fallible(Tally):
+    """A release that can process nothing, until it is mended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad = True
+
+    def decode(self, key: str, value: bytes) -> Said:
+        if self.bad:
+            raise ZeroDivisionError("a defect")
+        return super().decode(key, value)
+
+
+async def test_a_bad_release_sets_aside_no_more_at_each_start_and_all_is_got_back(house: House) -> None:
+    await house.post("ann", *[said("ann", n) for n in range(40)])
+    release = Fallible()
+    for _ in range(3):
+        worker = await house.worker(release)
+
+        async def stands_still(worker: Worker = worker) -> bool:
+            return any("stands still" in line for line in await worker.ready())
+
+        await until(stands_still)
+        await worker.stop()
+        async with house.database.connect() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM processing.dead_letters") == 19
+    release.bad = False
+    await house.worker(release)
+    await until(lambda: _counted(house, {"ann": 21}))
+    async with house.database.connect() as connection:
+        assert await dead_letters.ask_retry_of_all(connection, "tally", None) == 19
+    await until(lambda: _counted(house, {"ann": 40}))
+
+
+async def test_a_partition_that_a_person_resumes_is_tried_again_where_it_stands(house: House) -> None:
+    await house.post("ann", *[said("ann", n) for n in range(40)])
+    release = Fallible()
+    worker = await house.worker(release)
+
+    async def stands_still() -> bool:
+        return any("stands still" in line for line in await worker.ready())
+
+    await until(stands_still)
+    release.bad = False
+    async with house.database.connect() as connection:
+        await partitions.resume(connection, "tally", partition_of("ann", 4))
+    await until(lambda: _counted(house, {"ann": 21}))
+    assert await worker.ready() == []
+
+
+class OldRelease(Tally):
+    """Too old for any record; it leaves them to a newer release."""
+
+    def decode(self, key: str, value: bytes) -> Said:
+        raise NewerContract("version 99 needs a newer release.")
+
+
+async def test_a_partition_that_one_worker_avoids_is_taken_by_another_at_its_quota(house: House) -> None:
+    await house.worker(OldRelease())
+    newer = await house.worker(Tally())
+    await until(lambda: _owns(newer, 2))
+    for key in "abcdefgh":
+        await house.post(key, said(key))
+    await until(lambda: _counted(house, dict.fromkeys("abcdefgh", 1)))
+
+
+async def test_a_successor_does_not_wait_for_the_heartbeat_of_a_process_that_is_gone(house: House) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = process._name(ended.pid)
+    assert name
+    dead, living = uuid4(), uuid4()
+    async with house.database.connect() as connection:
+        await store.make_partitions(connection, "tally", 4)
+        await store.beat(connection, "tally", dead, "here", name)
+        await store.beat(connection, "tally", living, "elsewhere", "another/machine/1/2")
+        await connection.execute(
+            "UPDATE processing.partitions SET owner = CASE WHEN partition < 2 THEN $1::uuid ELSE $2::uuid END",
+            dead,
+            living,
+        )
+    assert not process.is_gone(name)
+    ended.communicate(b"\n")
+    assert process.is_gone(name)
+    worker = await house.worker(Tally(), expiry_seconds=600)
+    assert worker.owned == {0, 1}
+
+
 async def test_workers_share_the_partitions_and_a_leaver_hands_over(house: House) -> None:
     first = await house.worker(Tally())
     assert len(first.owned) == 4
@@ -188,6 +278,10 @@ async def test_the_leaders_road_is_never_ahead_of_its_clock(house: House) -> Non
     await until(lambda: _counted(house, {"ann": 1}))
     async with house.database.connect() as connection:
         assert await connection.fetchval("SELECT max(as_of) FROM processing.partitions") == START
+
+
+async def _owns(worker: Worker, count: int) -> bool:
+    return len(worker.owned) == count
 
 
 async def _counted(house: House, expected: dict[str, int]) -> bool:

@@ -10,9 +10,12 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
+from services.journeys.worker import JourneysProcessor
+from services.mailer.worker import MailerProcessor
+from services.segmenter.worker import SegmenterProcessor
 from shared.contracts import customers, events, messages
 from shared.contracts.schema import CONTRACTS, EXAMPLES, SCHEMAS, schema_of
-from shared.contracts.streams import partition_of
+from shared.contracts.streams import READ_BY, partition_of
 
 ALL = sorted(EXAMPLES.rglob("*.json"))
 
@@ -73,3 +76,8 @@ def test_an_unknown_field_of_a_newer_minor_release_is_no_error() -> None:
 def test_partitions_are_those_of_librdkafkas_default_partitioner() -> None:
     # zlib's crc32 of "ann" is 0xe7207273, as librdkafka computes it.
     assert partition_of("ann", 12) == 0xE7207273 % 12
+
+
+def test_each_service_reads_the_stream_that_is_said_to_be_its() -> None:
+    processors = (SegmenterProcessor, JourneysProcessor, MailerProcessor)
+    assert {processor.service: processor.stream for processor in processors} == READ_BY
