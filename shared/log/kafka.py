@@ -30,8 +30,6 @@ CONNECT_DEADLINE = 5.0
 STOP_DEADLINE = 2.0
 REQUEST_DEADLINE = 4.0
 """Seconds that one request to a broker may take; less than an append may, so that it can be tried again."""
-FRESH = 1.0
-"""Seconds for which an answer of the log says that nothing more follows (`Fetched.drained`)."""
 SILENT = 2.0
 """Seconds without an answer after which the log counts as unavailable."""
 GIVEN_UP = 10.0
@@ -405,14 +403,11 @@ class _Lane:
         if polled is not None and polled != self.polled:
             self.polled, self.answered = polled, monotonic()
 
-    @property
-    def fresh(self) -> bool:
-        """Both by the wall clock, which knows when the answer came, and by one that is never set."""
-        return (
-            self.polled is not None
-            and 0 <= time() * 1000 - self.polled <= FRESH * 1000
-            and monotonic() - self.answered <= FRESH
-        )
+    def answered_since(self, began: float) -> bool:
+        """Both by the wall clock, which knows when the answer came, and by one that is never set, as `began` is."""
+        if self.polled is None or self.answered < began:
+            return False
+        return 0 <= time() * 1000 - self.polled <= (monotonic() - began) * 1000
 
 
 class KafkaReader:
@@ -447,7 +442,8 @@ class KafkaReader:
     async def fetch(self, partition: int, limit: int, wait: float) -> Fetched:
         lane = self._lane(partition)
         place = self._place(partition)
-        deadline = monotonic() + wait
+        began = monotonic()
+        deadline = began + wait
         while True:
             consumer = await self._started()
             if self._lanes.get(partition) is not lane:
@@ -469,7 +465,7 @@ class KafkaReader:
             # Asked of the consumer, since a log may have gaps. It has an answer at once and awaits nothing.
             lane.position = await consumer.position(place)
             lane.look(consumer.last_poll_timestamp(place))
-            drained = lane.fresh and consumer.highwater(place) == lane.position
+            drained = lane.answered_since(began) and consumer.highwater(place) == lane.position
             if not records and not drained:
                 silence = monotonic() - lane.answered
                 if silence > GIVEN_UP:

@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """Records in order of offset. `drained` says that the log answered, within the last second, that no more follow.
+    """Records in order of offset. `drained` says that the log answered, since it was asked, that no more follow.
 
     A log that does not answer is silent, not drained. `next_offset` is where to read on (a log may have gaps).
     """

@@ -40,7 +40,7 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 LOOK_EVERY = 0.1
 FRESH = 1.0
-"""Seconds for which an answer of the log says that nothing more follows (`Fetched.drained`)."""
+"""Seconds without an answer after which a log in trouble counts as unavailable."""
 APPEND_DEADLINE = 10.0
 READ_DEADLINE = 5.0
 
@@ -490,7 +490,8 @@ class PostgresReader:
         key = (self._stream, partition)
         lane = self._lane(partition)
         woken = self._of._woken[key]
-        deadline = monotonic() + wait
+        began = monotonic()
+        deadline = began + wait
         while self._lanes.get(partition) is lane:
             woken.clear()
             head = self._of._heads.get(key)
@@ -525,7 +526,7 @@ class PostgresReader:
             lane.ahead.popleft()
         lane.position += len(records)
         head = self._of._heads[key]
-        drained = head.fresh and lane.position == head.next and lane.moves == self._of._moves[key]
+        drained = head.asked >= began and lane.position == head.next and lane.moves == self._of._moves[key]
         return Fetched(records, lane.position, drained)
 
     def _lane(self, partition: int) -> _Lane:

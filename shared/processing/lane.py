@@ -164,7 +164,8 @@ class Lane:
         self._gap: Halted | None = None
         """Why nothing may be taken after what is pending."""
         self._drained: tuple[float, datetime] | None = None
-        """When a fetch last showed that nothing follows what was read (monotonic seconds, and the clock's time)."""
+        """When a fetch last showed that nothing follows what was read (monotonic seconds), and the clock's time when it
+        began, which is before the log answered."""
         self._doubtful = True
         """What stands in the database is to be looked up first; and what a predecessor left in the outbox."""
         self._singly = frame.batch_records if taken_over and position.attempts >= _ATTEMPTS_BEFORE_CARE else 0
@@ -188,8 +189,8 @@ class Lane:
 
     @property
     def idle_at(self) -> datetime | None:
-        """The time up to which nothing is left to be processed, as a fetch within the last second showed; None where
-        there is more, where nobody knows, and where the road has come that far."""
+        """The time up to which nothing is left to be processed, as a fetch that ended within the last second showed;
+        None where there is more, where nobody knows, and where the road has come that far."""
         if self._drained is None or self._pending or self._doubtful or self.leaving.is_set():
             return None
         seen, at = self._drained

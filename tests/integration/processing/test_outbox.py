@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +16,7 @@ from fakes.memory_log import MemoryLog
 from tally import Tally, counts, said
 
 from shared.contracts.streams import partition_of
-from shared.log.port import Entry
+from shared.log.port import Entry, Origin
 from shared.processing.outlets import OutboxOutlet
 
 pytestmark = pytest.mark.parametrize("kafka", [None], ids=["memory"])
@@ -110,6 +112,41 @@ async def test_a_log_that_is_away_holds_back_the_reader_before_memory_fills(home
     log.resume()
     await until(lambda: _said(home, 200))
     await crew.kill()
+
+
+class Watched(deque[Sequence[Entry]]):
+    """A queue that has something done as soon as somebody has found it empty."""
+
+    def __init__(self, found_empty: Callable[[], None]) -> None:
+        super().__init__()
+        self._found_empty = found_empty
+
+    def __len__(self) -> int:
+        count = super().__len__()
+        if not count:
+            asyncio.get_running_loop().call_soon(self._found_empty)
+        return count
+
+
+async def test_what_is_added_just_as_a_publisher_ends_goes_out_too(home: House) -> None:
+    outlet = OutboxOutlet(home.log, home.database, "tally")
+    destination = ("customers", ANN)
+    key = (ANN, destination)
+    late = [[Entry("ann", b"late", Origin("tally", ANN, 1, 2))]]
+
+    def add_where_it_has_ended() -> None:
+        if late and outlet._publishers[key].done():
+            outlet.committed({ANN: {destination: late.pop()}})
+
+    outlet._queues[key] = Watched(add_where_it_has_ended)
+    outlet.committed({ANN: {destination: [Entry("ann", b"early", Origin("tally", ANN, 1, 1))]}})
+
+    async def both() -> bool:
+        return await home.output("ann") == [b"early", b"late"]
+
+    await until(both)
+    assert not late
+    await outlet.drained(ANN)
 
 
 async def test_records_of_strangers_are_set_aside_however_many_and_the_partition_flows_on(home: House) -> None:
