@@ -21,7 +21,7 @@ from services.journeys import main as journeys
 from services.journeys.settings import JourneysSettings
 from services.journeys.store import playbooks_in_use
 from services.mailer import main as mailer
-from services.mailer.settings import MailerSettings
+from services.mailer.settings import INBOX, MailerSettings
 from services.segmenter import main as segmenter
 from services.segmenter.settings import SegmenterSettings
 from shared.clock import Clock
@@ -36,7 +36,6 @@ from shared.runtime import Runtime, Service
 from shared.security import hash_key
 from shared.settings import Settings
 
-INBOX = "inbox://"
 _WATCH_SECONDS = 0.5
 
 
@@ -94,6 +93,7 @@ class Prefixes:
 async def running(options: Options) -> AsyncIterator[Embedded]:
     """Everything that `options` ask for, started; stopped in order at the end."""
     common = serving.read_settings()
+    MailerSettings.read(mailer_smtp_url=options.smtp)  # what is wrong with it is said before anything is made
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving.HttpServer(options.host, options.port))
         url = common.database_url

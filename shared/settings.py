@@ -59,7 +59,10 @@ class Settings(BaseSettings):
         try:
             return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
-            lines = [f"{_variable(str(e['loc'][0]) if e['loc'] else '')}: {e['msg']}" for e in error.errors()]
+            lines = [
+                f"{_variable(str(e['loc'][0]) if e['loc'] else '')}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            ]
             raise RapportError("settings: " + "; ".join(lines)) from None
 
 

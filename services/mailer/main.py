@@ -15,7 +15,7 @@ from services.mailer.links import Links
 from services.mailer.relay import Relay
 from services.mailer.rendering import Renderer
 from services.mailer.sending import Sending
-from services.mailer.settings import MailerSettings
+from services.mailer.settings import INBOX, MailerSettings
 from services.mailer.smtp import SmtpTransport
 from services.mailer.transport import Mail, Transport
 from services.mailer.worker import MailerProcessor
@@ -28,8 +28,6 @@ from shared.processing.worker import Worker
 from shared.runtime import Runtime
 
 MIGRATIONS = Migrations("mailer", Path(__file__).parent / "migrations")
-
-_INBOX = "inbox://"
 
 
 class Composer:
@@ -63,7 +61,7 @@ class Mailer:
         self._sending = Sending(self._transport, Composer(links), shelf, runtime.clock, retry_base)
         self._worker = Worker(runtime, MailerProcessor(self._sending, shelf), settings)
         self._doors = Doors(runtime.log, runtime.database, runtime.clock, links, shelf)
-        inbox = settings.mailer_smtp_url == _INBOX
+        inbox = settings.mailer_smtp_url == INBOX
         self.app: FastAPI = create(self._doors, runtime.database, shelf, self.ready, inbox=inbox)
 
     async def start(self) -> None:
@@ -87,7 +85,7 @@ def build(runtime: Runtime, settings: MailerSettings, transport: Transport | Non
 
 
 def _transport(runtime: Runtime, settings: MailerSettings) -> Transport:
-    if settings.mailer_smtp_url == _INBOX:
+    if settings.mailer_smtp_url == INBOX:
         assert runtime.database is not None
         return InboxTransport(runtime.database, runtime.clock)
     return SmtpTransport(Relay.of(settings.mailer_smtp_url), connections=settings.mailer_connections)

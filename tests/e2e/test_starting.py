@@ -23,6 +23,13 @@ async def test_a_setting_that_nobody_knows_is_no_silent_typo(folder: Path) -> No
                        "correct its name.\n")  # fmt: skip
 
 
+async def test_a_wrong_mail_server_is_told_before_anything_is_made(folder: Path) -> None:
+    said = await rapport("up", "--data", folder / "data", "--smtp", "relay.example:587")
+    assert said == (1, "settings: RAPPORT_MAILER_SMTP_URL: relay.example:587: not the address of a mail server. Write "
+                       "smtp://host:587.\n")  # fmt: skip
+    assert not (folder / "data").exists()
+
+
 async def test_a_command_that_visits_says_where_to_look_when_nobody_is_home(folder: Path) -> None:
     said = await rapport("dead-letters", "list", "--data", folder / "nobody")
     assert said.code == 1
