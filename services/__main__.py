@@ -73,6 +73,7 @@ def up(
 ) -> None:
     """Run everything in one process, with a PostgreSQL of its own."""
     from services import embedded
+    from services.mailer.settings import INBOX
 
     options = embedded.Options(
         data=data,
@@ -99,7 +100,7 @@ def up(
                 highlight=False,
                 soft_wrap=True,
             )
-            if smtp == embedded.INBOX:
+            if smtp == INBOX:
                 _out.print(f"  read the mails  {running.address}/mailer/inbox", highlight=False, soft_wrap=True)
             _out.print(f"  API reference   {running.address}/docs", highlight=False, soft_wrap=True)
             await stop_requested(running.server)
