@@ -57,6 +57,10 @@ bench: setup ## measure each part beside its limit; ONLY=mailer one of them, JSO
 bench-long: setup ## measure what takes long: ten minutes of everything, ten million timers, a backlog of five million
 	@$(BIN)/python -m bench --long $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json "$(JSON)")
 
+.PHONY: chaos
+chaos: setup ## hurt everything at random for MINUTES=2 (or FAULTS=100) from SEED, and hold a ledger against what is left
+	@$(BIN)/python -m tests.chaos $(if $(LOG),--log $(LOG)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
 .PHONY: requirements
 requirements: setup ## pin the newest versions again
 	@$(BIN)/python -m pip install --quiet uv

@@ -436,6 +436,12 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     except RapportError as error:
         work.close()
         _fail(str(error))
+    except Exception as error:
+        from shared.database.engine import is_transient
+
+        if not is_transient(error):
+            raise
+        _fail(f"a server went away under this command: {type(error).__name__}: {error}. Start it again.")
 
 
 def _loop_factory() -> Any:

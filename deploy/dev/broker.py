@@ -43,7 +43,7 @@ node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised},CONTROLLER://127.0.0.1:{controller}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={logs}
 auto.create.topics.enable=false
@@ -97,11 +97,13 @@ def fetch_jars() -> Path:
 class KafkaBroker:
     """One node that is broker and controller, with its data in `folder`.
 
-    `async with KafkaBroker(folder) as broker:` starts it; `broker.bootstrap` is its address.
+    `async with KafkaBroker(folder) as broker:` starts it; `broker.bootstrap` is its address. `advertised` is the port
+    that clients are sent to, where something stands between them and the broker.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, advertised: int | None = None) -> None:
         self.folder = folder
+        self._advertised = advertised
         # Ports are part of what a formatted folder remembers.
         kept = re.search(r"^listeners=.*:(\d+),.*:(\d+)$", _text(self._properties), re.MULTILINE)
         self.port, self._controller = map(int, kept.groups()) if kept else free_ports(2)
@@ -109,7 +111,7 @@ class KafkaBroker:
 
     @property
     def bootstrap(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self._advertised or self.port}"
 
     @property
     def pid(self) -> int | None:
@@ -198,7 +200,8 @@ class KafkaBroker:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.xml").write_text(_LOG4J)
         draft = self.folder / "server.properties.draft"
-        draft.write_text(_PROPERTIES.format(port=self.port, controller=self._controller, logs=self.folder / "logs"))
+        ports = {"port": self.port, "advertised": self._advertised or self.port, "controller": self._controller}
+        draft.write_text(_PROPERTIES.format(**ports, logs=self.folder / "logs"))
         cluster = urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
         tool = [*self._java(jars), "kafka.tools.StorageTool", "format", "--standalone"]
         done = subprocess.run([*tool, f"--cluster-id={cluster}", f"--config={draft}"], capture_output=True, text=True)

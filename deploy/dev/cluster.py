@@ -21,7 +21,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.dev.broker import VERSION, KafkaBroker, die_with_parent, free_ports
+from deploy.dev.broker import VERSION, KafkaBroker, free_ports
+from deploy.dev.preloaded import Launcher, Running, Spawning
 from shared.database.embedded import EmbeddedPostgres
 from shared.errors import RapportError
 from shared.security import hash_key
@@ -49,7 +50,7 @@ class Worker:
     number: int
     port: int
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: Running | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +84,7 @@ class Cluster:
     `async with Cluster(folder, environment) as cluster:` migrates, applies the playbook, starts `workers` of each
     service and waits until all are ready. `environment` names the servers (DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS) and
     more settings.
+    `launcher` starts the processes; as a user would, unless given.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Cluster:
         playbook: Path = PLAYBOOK,
         workers: int = WORKERS,
         first_port: int | None = None,
+        launcher: Launcher | None = None,
     ) -> None:
         self.folder = folder
+        self._launcher = launcher or Spawning()
         self._playbook = playbook
         sources = folder / "sources.yaml"
         sources.write_text(f"sources:\n  - name: shop\n    keys: [{hash_key(WRITE_KEY)}]\n")
@@ -140,35 +144,22 @@ class Cluster:
 
     async def command(self, *arguments: str) -> str:
         """Run `rapport ...` to its end; returns what it printed. Raises RapportError where it fails."""
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "services", *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RapportError(f"`rapport {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
+        with tempfile.NamedTemporaryFile() as output:
+            running = self._launcher.launch(arguments, self.environment, Path(output.name))
+            code = await asyncio.to_thread(running.wait)
+            said = output.read().decode()
+        if code:
+            raise RapportError(f"`rapport {' '.join(arguments)}` failed: {said.strip()}")
+        return said
 
     def launch(self, worker: Worker, **environment: str) -> None:
         """Start a worker, or start it again after its end; `environment` is for this process alone."""
         assert not worker.alive, f"{worker.name} runs already"
-        command = ["serve", worker.service, "--host", "127.0.0.1", "--port", str(worker.port)]
-        with open(worker.log, "ab") as log:
-            worker.process = subprocess.Popen(
-                [sys.executable, "-m", "services", *command],
-                cwd=ROOT,
-                env={**self.environment, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # A process group of its own: Ctrl-C reaches us alone, and we stop them in order.
-                process_group=0,
-                preexec_fn=die_with_parent,
-            )
+        worker.process = self._launcher.launch(
+            ["serve", worker.service, "--host", "127.0.0.1", "--port", str(worker.port)],
+            {**self.environment, **environment},
+            worker.log,
+        )
 
     async def ready(self, worker: Worker) -> None:
         """Returns when the worker says so. Raises RapportError where it ends instead, or takes too long."""

@@ -11,6 +11,7 @@ import structlog
 
 from shared.errors import RapportError, Unavailable
 from shared.log.port import Entry, Log, RecordTooLarge
+from shared.processing.faults import reached
 from shared.telemetry import INGEST_APPEND_SECONDS, INGEST_BYTES_IN_FLIGHT
 
 APPEND_BYTES = 1024 * 1024
@@ -137,6 +138,7 @@ class OpenBatches:
         try:
             started = perf_counter()
             await self._log.append(self._stream, partition, batch.entries)
+            reached("ingest.appended")
             INGEST_APPEND_SECONDS.observe(perf_counter() - started)
         except RecordTooLarge as refused:
             if len(batch.parts) == 1:

@@ -8,6 +8,7 @@ recorded, so trouble with the database makes no outcome unknown; only the end of
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from bisect import insort
@@ -122,7 +123,8 @@ class Sending:
         self._slots = Slots(transport.connections)
         self._desks: dict[int, Desk] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._process = uuid4().hex
+        # With the process's number, so that a message that is left unknown tells whose it was.
+        self._process = f"{os.getpid()}-{uuid4().hex}"
         self._taken = 0
         self._logger = structlog.get_logger(service="mailer")
 

@@ -266,6 +266,7 @@ class Session:
             if loop.time() >= data_by:
                 self.abort()
                 return Deferred("", "abandoned")
+            reached("mailer.data")
             self._wire.write(_stuffed(mail.data))
             await self._wire.drained(loop.time() + answer)
             if not self._wire.quiet:
@@ -283,6 +284,7 @@ class Session:
             await self._wire.drained(by)
             reached("mailer.data_sent")
             reply = await self._wire.reply(by)
+            reached("mailer.answered")
         except TimeoutError:
             self.abort()
             return Unknown("no_answer")

@@ -523,6 +523,7 @@ class Lane:
             async with self._frame.database.transaction() as connection:
                 if not await store.fence(connection, self._service, [self.fence(after)]):
                     raise Fenced(f"{self._service}[{self.partition}] belongs to another worker now.")
+                reached(f"{self._service}.fenced")
                 await save(connection)
                 if run.out_seqs != after.out_seqs:
                     await store.set_out_seqs(connection, self._service, self.partition, run.out_seqs)

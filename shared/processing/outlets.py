@@ -192,6 +192,7 @@ class OutboxOutlet:
                 if not queue:
                     await _back_off(failures)
             else:
+                reached(f"{self._service}.emptied")
                 deletable, failures = None, 0
 
     def _measure(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,9 @@ def test_sql_stands_in_stores_and_in_the_mechanics() -> None:
                 assert not (statement and (" FROM " in text or " SET " in text or " VALUES" in text)), (
                     f"{name}:{node.lineno} holds SQL"
                 )
+
+
+def test_the_ledger_of_chaos_knows_nothing_of_what_it_judges() -> None:
+    tree = ast.parse((ROOT / "tests" / "chaos" / "ledger.py").read_text())
+    allowed = {*sys.stdlib_module_names, "asyncpg", "msgspec"}
+    assert {one.split(".")[0] for one in imports(tree)} <= allowed

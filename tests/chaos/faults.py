@@ -1,0 +1,316 @@
+"""The faults: each has a name, does its harm to a world, and takes it back where a person or a machine would.
+
+What happens at named points of the workers' own code is armed by the world when it starts them (`World.arming`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from deploy.dev.cluster import SERVICES
+from tests.chaos.mails import RUDENESS
+from tests.chaos.world import EXPIRY_SECONDS, WORKERS, World
+
+Inject = Callable[[World, random.Random], Coroutine[Any, Any, int]]
+"""Returns how many faults it has been; 0 where there was nothing to hurt."""
+
+
+class Fault(NamedTuple):
+    name: str
+    weight: int
+    inject: Inject
+    on_kafka_only: bool = False
+    server: str = ""
+    """What it has to itself: one such fault at a time."""
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(name: str, weight: int, *, on_kafka_only: bool = False, server: str = "") -> Callable[[Inject], Inject]:
+    def register(inject: Inject) -> Inject:
+        FAULTS.append(Fault(name, weight, inject, on_kafka_only, server))
+        return inject
+
+    return register
+
+
+def possible(world: World) -> list[Fault]:
+    return [
+        one
+        for one in FAULTS
+        if (world.kafka or not one.on_kafka_only) and (one.server != "disk" or world.disk is not None)
+    ]
+
+
+# The workers
+
+
+@fault("SIGKILL", 24)
+async def kill(world: World, dice: random.Random) -> int:
+    workers = world.free_workers()
+    if not workers:
+        return 0
+    world.tell(dice.choice(workers), "killed", signal.SIGKILL)
+    return 1
+
+
+@fault("SIGSTOP beyond the heartbeat, SIGCONT", 8)
+async def stop_and_continue(world: World, dice: random.Random) -> int:
+    workers = world.free_workers()
+    if not workers:
+        return 0
+    worker = dice.choice(workers)
+    with world.in_hands(worker):
+        world.tell(worker, "stopped", signal.SIGSTOP)
+        await asyncio.sleep(EXPIRY_SECONDS + dice.uniform(0.5, 3))
+        world.tell(worker, "continued", signal.SIGCONT)
+    return 1
+
+
+@fault("SIGSTOP for a moment", 4)
+async def stop_for_a_moment(world: World, dice: random.Random) -> int:
+    workers = world.free_workers()
+    if not workers:
+        return 0
+    worker = dice.choice(workers)
+    with world.in_hands(worker):
+        world.tell(worker, "stopped", signal.SIGSTOP)
+        await asyncio.sleep(dice.uniform(0.05, 1.5))
+        world.tell(worker, "continued", signal.SIGCONT)
+    return 1
+
+
+@fault("SIGTERM", 14)
+async def ask_to_end(world: World, dice: random.Random) -> int:
+    workers = world.free_workers()
+    if not workers:
+        return 0
+    worker = dice.choice(workers)
+    with world.in_hands(worker):
+        world.tell(worker, "asked to end", signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.ended(), 60)
+    if worker.alive:
+        world.wrong.append(f"{worker.name} does not end: {worker.log_tail()}")
+        world.tell(worker, "killed", signal.SIGKILL)
+    return 1
+
+
+@fault("a worker leaves, and comes back later", 3)
+async def leave(world: World, dice: random.Random) -> int:
+    workers = world.free_workers(*SERVICES[1:])
+    if not workers:
+        return 0
+    worker = dice.choice(workers)
+    with world.in_hands(worker):
+        world.tell(worker, "asked to end", signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.ended(), 60)
+        await asyncio.sleep(dice.uniform(1, 5))
+    return 1
+
+
+@fault("a worker joins, and leaves again", 3)
+async def join(world: World, dice: random.Random) -> int:
+    guests = [
+        worker
+        for service in SERVICES[1:]
+        for worker in world.cluster.of(service)[WORKERS:]
+        if worker.name not in world.lives and worker.name not in world.held
+    ]
+    if not guests:
+        return 0
+    worker = dice.choice(guests)
+    with world.in_hands(worker):
+        world.launch(worker)
+        await asyncio.sleep(dice.uniform(2, 6))
+        world.tell(worker, "asked to end", signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.ended(), 60)
+    return 1
+
+
+# PostgreSQL
+
+
+@fault("a connection cut at COMMIT", 10)
+async def cut_at_commit(world: World, dice: random.Random) -> int:
+    between, count = world.before_postgres, dice.randint(1, 4)
+    with world.on_servers("connections were cut at COMMIT"):
+        begun = between.cut
+        if dice.random() < 0.5:
+            between.cuts_before += count
+        else:
+            between.cuts_after += count
+        await asyncio.sleep(dice.uniform(1, 2))
+        between.cuts_before = between.cuts_after = 0
+    return between.cut - begun
+
+
+@fault("PostgreSQL ends some sessions", 5)
+async def terminate_backends(world: World, dice: random.Random) -> int:
+    with world.on_servers("sessions were ended"):
+        try:
+            connection = await world.connect()
+        except (OSError, asyncpg.PostgresError):
+            return 0
+        try:
+            rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'rapport-%'")
+            pids = [row["pid"] for row in rows if dice.random() < 0.3]
+            await connection.fetch("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", pids)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return 0
+        finally:
+            connection.terminate()
+    return 1 if pids else 0
+
+
+@fault("PostgreSQL stopped at once, and started", 4, server="database")
+async def stop_postgres(world: World, dice: random.Random) -> int:
+    with world.on_servers("PostgreSQL was away"):
+        await world.postgres.stop(immediate=True)
+        await asyncio.sleep(dice.uniform(0.0, 3))
+        await world.postgres.start()
+    return 1
+
+
+@fault("PostgreSQL is slow", 3, server="database")
+async def slow_postgres(world: World, dice: random.Random) -> int:
+    with world.on_servers("PostgreSQL was slow"):
+        world.before_postgres.delay = dice.uniform(0.02, 0.2)
+        await asyncio.sleep(dice.uniform(2, 6))
+        world.before_postgres.delay = 0.0
+    return 1
+
+
+@fault("PostgreSQL is silent", 3, server="database")
+async def silent_postgres(world: World, dice: random.Random) -> int:
+    with world.on_servers("PostgreSQL was silent"):
+        world.before_postgres.passing.clear()
+        await asyncio.sleep(dice.uniform(1, 6))
+        world.before_postgres.passing.set()
+    return 1
+
+
+@fault("PostgreSQL is silent to one worker", 5)
+async def silent_to_one(world: World, dice: random.Random) -> int:
+    workers = world.free_workers(*SERVICES[1:])
+    if not workers:
+        return 0
+    worker = dice.choice(workers)
+    assert worker.process is not None
+    pid = worker.process.pid
+    world.hurt(worker, "PostgreSQL was silent to it")
+    world.before_postgres.silent_for.add(pid)
+    await asyncio.sleep(EXPIRY_SECONDS + dice.uniform(0, 4))
+    world.before_postgres.silent_for.discard(pid)
+    return 1
+
+
+@fault("PostgreSQL's disk is full", 2, server="database")
+async def full_disk(world: World, dice: random.Random) -> int:
+    if world.disk is None:
+        return 0
+    ballast = world.disk / "ballast"
+    with world.on_servers("PostgreSQL's disk was full"):
+        await asyncio.to_thread(_fill, ballast)
+        await asyncio.sleep(dice.uniform(1, 3))
+        ballast.unlink()
+    return 1
+
+
+def _fill(path: object) -> None:
+    with open(str(path), "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while True:
+            ballast.write(bytes(1 << 20))
+
+
+# Kafka
+
+
+@fault("the broker killed, and started", 2, on_kafka_only=True, server="broker")
+async def kill_broker(world: World, dice: random.Random) -> int:
+    assert world.broker is not None
+    with world.on_servers("the broker was away"):
+        await world.broker.kill()
+        await asyncio.sleep(dice.uniform(0, 4))
+        await world.broker.start()
+    return 1
+
+
+@fault("the broker killed in the middle of an acknowledgement", 1, on_kafka_only=True, server="broker")
+async def kill_broker_at_acknowledgement(world: World, dice: random.Random) -> int:
+    assert world.broker is not None
+    assert world.before_kafka is not None
+    with world.on_servers("the broker was away"):
+        begun = world.before_kafka.cut
+        world.before_kafka.cuts_after = 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while world.before_kafka.cut == begun:
+                    await asyncio.sleep(0.001)
+        await world.broker.kill()
+        await asyncio.sleep(dice.uniform(0, 2))
+        await world.broker.start()
+    return 1
+
+
+@fault("a connection cut at an append", 10, on_kafka_only=True)
+async def cut_at_append(world: World, dice: random.Random) -> int:
+    between, count = world.before_kafka, dice.randint(1, 4)
+    assert between is not None
+    begun = between.cut
+    if dice.random() < 0.5:
+        between.cuts_before += count
+    else:
+        between.cuts_after += count
+    await asyncio.sleep(dice.uniform(1, 2))
+    between.cuts_before = between.cuts_after = 0
+    return between.cut - begun
+
+
+@fault("the broker is slow", 3, on_kafka_only=True, server="broker")
+async def slow_broker(world: World, dice: random.Random) -> int:
+    assert world.before_kafka is not None
+    world.before_kafka.delay = dice.uniform(0.02, 0.3)
+    await asyncio.sleep(dice.uniform(2, 6))
+    world.before_kafka.delay = 0.0
+    return 1
+
+
+@fault("the broker is silent", 3, on_kafka_only=True, server="broker")
+async def silent_broker(world: World, dice: random.Random) -> int:
+    assert world.before_kafka is not None
+    world.before_kafka.passing.clear()
+    await asyncio.sleep(dice.uniform(1, 6))
+    world.before_kafka.passing.set()
+    return 1
+
+
+@fault("the broker stands still", 2, on_kafka_only=True, server="broker")
+async def stop_broker(world: World, dice: random.Random) -> int:
+    assert world.broker is not None
+    world.broker.pause()
+    await asyncio.sleep(dice.uniform(1, 6))
+    world.broker.resume()
+    return 1
+
+
+# The mail server
+
+
+@fault("the mail server", 6, server="mails")
+async def rude_mails(world: World, dice: random.Random) -> int:
+    begun = world.mails.was_rude.total()
+    world.mails.rude = tuple(dice.sample(RUDENESS, dice.randint(1, 4)))
+    await asyncio.sleep(dice.uniform(1, 5))
+    world.mails.rude = ()
+    return world.mails.was_rude.total() - begun

@@ -1,0 +1,435 @@
+"""The ledger: what went in, what came out, and what must be so. It knows nothing of the services.
+
+What was posted and what was answered is written down by the shop, what arrived by the mail server. What must have
+become of each customer is counted here by hand, for the playbook beside this file. The services' tables are only read,
+at the end, to be held against it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import asyncpg
+import msgspec
+
+Cause = tuple[str, str]
+"""A message's name, and what it is about: the order, the basket, the closing, or the customer."""
+
+REMINDED_AFTER = 4.0
+WARM_FOR = 12.0
+"""Seconds here; minutes in the playbook."""
+HANDED_OVER_WITHIN = 7.0
+"""Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; and a little."""
+
+_EVENT = 3  # segmenter.history.kind of what was posted
+_SOURCE = "shop"  # as the cluster's file of keys calls it
+_LISTENING = ("watching", "ended")
+_OUTCOMES = {"sent": "Email Sent", "skipped": "Email Skipped", "failed": "Email Failed", "unknown": "Email Unknown"}
+
+
+@dataclass
+class Posted:
+    """An event, and when (UNIX time) it was first posted and was answered 200. Given up: nobody knows."""
+
+    id: str
+    customer: str
+    name: str
+    properties: Mapping[str, Any]
+    begun: float
+    answered: float | None = None
+    turn: int = 0
+    """Counts up; of one customer, the smaller was answered before the larger was posted."""
+
+
+@dataclass
+class Arrival:
+    """A mail whose final dot the mail server has read. `answer` is what it then said; empty: nothing, or nonsense."""
+
+    cause: Cause
+    message: str
+    """Its Message-ID."""
+    address: str
+    data_at: float
+    answer: str
+
+    @property
+    def may_be_accepted(self) -> bool:
+        return not self.answer or self.answer.startswith("2")
+
+
+@dataclass
+class Facts:
+    """What the tables say at the end."""
+
+    history: dict[str, list[str]]
+    """By event id (of the shop's): whose history it is in, as often as it is."""
+    outcomes: Counter[tuple[str, str]]
+    """By message id and name of the outcome's event: how often it is in the history."""
+    profiles: dict[str, tuple[str, frozenset[str]]]
+    enrollments: dict[str, list[tuple[str, str, str]]]
+    """By customer: journey, key, status."""
+    messages: list[asyncpg.Record]
+    dead: list[tuple[str, str, bytes]]
+    """Code, message and body of each dead letter."""
+    left_over: list[str]
+
+
+@dataclass
+class Verdict:
+    violations: list[str]
+    counts: Counter[str]
+
+    def __bool__(self) -> bool:
+        return not self.violations
+
+
+@dataclass
+class Ledger:
+    posted: dict[str, Posted] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    """Ids of events that were named as bad in an answer 200."""
+    reused: set[str] = field(default_factory=set)
+    """Ids that were posted once more with another content."""
+    arrivals: list[Arrival] = field(default_factory=list)
+    unsubscribed: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By customer and topic: when it was acknowledged."""
+    asked_to_stop: set[tuple[str, str]] = field(default_factory=set)
+    """The same, whether or not it was answered."""
+    hurt: dict[int, str] = field(default_factory=dict)
+    """Processes that may have left a mail unknown, and why."""
+    deleted: set[str] = field(default_factory=set)
+    """Ids of events that were deleted from the log on purpose."""
+
+    def may_be_lost(self) -> set[str]:
+        return {one.id for one in self.posted.values() if one.answered is None} | self.deleted
+
+    def customers(self) -> dict[str, list[Posted]]:
+        found: defaultdict[str, list[Posted]] = defaultdict(list)
+        for event in self.posted.values():
+            found[event.customer].append(event)
+        return found
+
+    # Is all over?
+
+    async def unfinished(self, connection: asyncpg.Connection) -> list[str]:
+        """What is still under way, a line each."""
+        left = []
+        accepted = [one.id for one in self.posted.values() if one.answered is not None and one.id not in self.deleted]
+        missing = await connection.fetchval(
+            "SELECT count(*) FROM unnest($1::text[]) AS a (id) WHERE NOT EXISTS"
+            " (SELECT FROM segmenter.history h WHERE h.id = a.id) AND NOT EXISTS"
+            " (SELECT FROM processing.dead_letters d WHERE position(convert_to(a.id, 'UTF8') IN d.body) > 0)",
+            accepted,
+        )
+        if missing:
+            left.append(f"{missing} accepted events are neither in the history nor in dead letters")
+        for what, count in await connection.fetch(
+            "SELECT 'messages ' || status, count(*) FROM mailer.messages"
+            " WHERE status IN ('requested', 'held', 'sending') GROUP BY 1"
+            " UNION ALL SELECT 'enrollments ' || status, count(*) FROM journeys.enrollments"
+            " WHERE status <> ALL($1) GROUP BY 1"
+            " UNION ALL SELECT 'outbox rows of ' || service, count(*) FROM processing.outbox GROUP BY 1",
+            list(_LISTENING),
+        ):
+            left.append(f"{count} {what}")
+        warm = await connection.fetch("SELECT state FROM segmenter.profiles")
+        if count := sum("warm" in _segments(row["state"]) for row in warm):
+            left.append(f"{count} customers are warm")
+        untold = await connection.fetchval(
+            "SELECT (SELECT count(*) FROM mailer.messages) - (SELECT count(DISTINCT id) FROM segmenter.history"
+            " WHERE name = ANY($1))",
+            list(_OUTCOMES.values()),
+        )
+        if untold:
+            left.append(f"{untold} outcomes are not in the history")
+        return left
+
+    async def read(self, connection: asyncpg.Connection, left_over: list[str]) -> Facts:
+        """`left_over` is what was not over when nobody waited any longer; ticks go on, and are never over."""
+        history: defaultdict[str, list[str]] = defaultdict(list)
+        outcomes: Counter[tuple[str, str]] = Counter()
+        for row in await connection.fetch(
+            "SELECT id, source, customer, name, body FROM segmenter.history WHERE kind = $1", _EVENT
+        ):
+            if row["name"] in _OUTCOMES.values():
+                properties = msgspec.json.decode(msgspec.msgpack.decode(row["body"])[6])
+                outcomes[properties["message_id"], row["name"]] += 1
+            elif row["source"] == _SOURCE:
+                history[row["id"]].append(row["customer"])
+        profiles = {
+            row["key"]: (row["stage"], frozenset(_segments(row["state"])))
+            for row in await connection.fetch("SELECT key, stage, state FROM segmenter.profiles")
+        }
+        enrollments: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for row in await connection.fetch("SELECT customer, journey, key, status FROM journeys.enrollments"):
+            enrollments[row["customer"]].append((row["journey"], row["key"], row["status"]))
+        messages = await connection.fetch("SELECT * FROM mailer.messages")
+        dead = await connection.fetch("SELECT code, message, body FROM processing.dead_letters")
+        return Facts(
+            history,
+            outcomes,
+            profiles,
+            enrollments,
+            messages,
+            [(row["code"], row["message"], row["body"]) for row in dead],
+            left_over,
+        )
+
+    # The verdict
+
+    def judge(self, facts: Facts) -> Verdict:
+        verdict = Verdict([f"not over: {line}" for line in facts.left_over], Counter())
+        self._judge_events(facts, verdict)
+        buried = self._judge_dead_letters(facts, verdict)
+        self._judge_customers(facts, verdict, buried)
+        self._judge_mails(facts, verdict)
+        return verdict
+
+    def _judge_events(self, facts: Facts, verdict: Verdict) -> None:
+        """Each accepted event is in the state exactly once, or in dead letters; each other one at most once."""
+        dead = b"\n".join(body for _, _, body in facts.dead)
+        for event in self.posted.values():
+            taken = facts.history.get(event.id, [])
+            verdict.counts["events accepted" if event.answered else "events not answered"] += 1
+            if len(taken) > 1:
+                verdict.violations.append(f"event {event.id} is in the history {len(taken)} times")
+            if taken and set(taken) != {event.customer}:
+                verdict.violations.append(f"event {event.id} of {event.customer} is in the history of {taken}")
+            if taken:
+                verdict.counts["events in the state"] += 1
+            elif event.id in self.deleted:
+                verdict.counts["events deleted from the log"] += 1
+            elif event.answered and event.id.encode() not in dead:
+                verdict.violations.append(
+                    f"event {event.id} was accepted and is lost ({event.name} of {event.customer})"
+                )
+        for id in facts.history.keys() - self.posted.keys():
+            verdict.violations.append(f"event {id} is in the history, and nobody posted it")
+        for id in self.refused:
+            verdict.counts["events refused by name"] += 1
+            if id.encode() not in dead:
+                verdict.violations.append(f"event {id} was refused by name and is not in dead letters")
+
+    def _judge_dead_letters(self, facts: Facts, verdict: Verdict) -> set[str]:
+        """Nothing is set aside without a reason that we gave. Returns the accepted events that were."""
+        buried = set()
+        for code, message, body in facts.dead:
+            verdict.counts[f"dead letters: {code}"] += 1
+            if any(id.encode() in body for id in self.refused):
+                continue
+            if code == "conflicting_duplicate" and any(id.encode() in body for id in self.reused):
+                continue
+            if code == "poison" and "ended the process" in message:
+                # It was at hand each time that something else killed its owner: five times in a row.
+                buried |= {id for id in self.posted if id.encode() in body}
+                continue
+            verdict.violations.append(f"dead letter {code}: {message}: {body[:300]!r}")
+        return buried
+
+    def _judge_customers(self, facts: Facts, verdict: Verdict, buried: set[str]) -> None:
+        messages: defaultdict[str, list[asyncpg.Record]] = defaultdict(list)
+        for row in facts.messages:
+            messages[row["customer"]].append(row)
+        for customer, events in self.customers().items():
+            verdict.counts["customers"] += 1
+            life = _Life(self, customer, events, facts, {id for id in buried if self.posted[id].customer == customer})
+            verdict.violations += life.wrong(messages.pop(customer, []))
+        for customer in messages:
+            verdict.violations.append(f"{customer} has messages, and has done nothing")
+        for customer in facts.profiles.keys() - self.customers().keys():
+            verdict.violations.append(f"{customer} has a profile, and has done nothing")
+
+    def _judge_mails(self, facts: Facts, verdict: Verdict) -> None:
+        """No cause with two hand-overs that a server may have accepted; each request ended; what is unknown says so."""
+        arrived: defaultdict[str, list[Arrival]] = defaultdict(list)
+        for arrival in self.arrivals:
+            arrived[arrival.message].append(arrival)
+            verdict.counts["mails arrived"] += 1
+        causes: Counter[Cause] = Counter()
+        rows = {row["id"]: row for row in facts.messages}
+        for id, row in rows.items():
+            cause = (row["message"], row["customer"] if row["message"] == "cooled" else _data(row)["key"])
+            name, about = f"message {id} {cause}", arrived.pop(id, [])
+            if row["message"] != "cooled":
+                causes[cause] += 1
+            status = row["status"]
+            verdict.counts[
+                f"messages {status}" + (f" ({row['reason']})" if status in ("unknown", "failed") else "")
+            ] += 1
+            accepted = [one for one in about if one.may_be_accepted]
+            if len(accepted) > 1:
+                verdict.violations.append(f"{name} was handed over {len(accepted)} times: {about}")
+            if status == "sent" and [one.answer[:1] for one in accepted] != ["2"]:
+                verdict.violations.append(f"{name} is sent, and the mail server knows only {about}")
+            if status in ("skipped", "failed") and accepted:
+                verdict.violations.append(f"{name} is {status} ({row['reason']}), and the mail server has {about}")
+            if status == "unknown" and not self._explained(row, accepted):
+                verdict.violations.append(
+                    f"{name} is unknown ({row['reason']}) without a cause: {row['taken']}, {about}"
+                )
+            for one in about:
+                if one.cause != cause:
+                    verdict.violations.append(f"{name} arrived as {one.cause}")
+                if (
+                    at := self.unsubscribed.get((row["customer"], row["topic"]))
+                ) and one.data_at > at + HANDED_OVER_WITHIN:
+                    verdict.violations.append(f"{name} was handed over {one.data_at - at:.1f} s after an unsubscribe")
+            told = [facts.outcomes[id, event] for event in _OUTCOMES.values()]
+            if status in _OUTCOMES and (sum(told) != 1 or facts.outcomes[id, _OUTCOMES[status]] != 1):
+                verdict.violations.append(f"{name} is {status}, and what was told of it is {told}")
+        for cause, count in causes.items():
+            if count > 1:
+                verdict.violations.append(f"{cause} has {count} messages")
+        for message, about in arrived.items():
+            verdict.violations.append(f"mail {message} arrived, and nobody asked for it: {about}")
+
+    def _explained(self, row: asyncpg.Record, accepted: Sequence[Arrival]) -> bool:
+        if row["reason"] != "interrupted":
+            return True  # it names what the mail server did
+        pid = int(row["taken"].partition("-")[0])
+        return pid in self.hurt
+
+
+class _Life:
+    """What must have become of one customer."""
+
+    def __init__(self, ledger: Ledger, customer: str, events: Sequence[Posted], facts: Facts, buried: set[str]) -> None:
+        self.ledger, self.customer, self.facts = ledger, customer, facts
+        self.lived = [event for event in events if event.id in facts.history]
+        self.certain = all(event.answered is not None for event in events) and not buried
+        """Whether the state before each event is known: everything was answered, and came in turn."""
+        self.events = events
+
+    def _of(self, name: str) -> list[Posted]:
+        return [event for event in self.lived if event.name == name]
+
+    def wrong(self, messages: Sequence[asyncpg.Record]) -> list[str]:
+        found = [*self._wrong_profile(), *self._wrong_enrollments(), *self._wrong_messages(messages)]
+        return [f"{self.customer}: {line}" for line in found]
+
+    def _wrong_profile(self) -> Iterable[str]:
+        if not self.lived:
+            return
+        is_now = self.facts.profiles.get(self.customer)
+        orders = self._of("Order Completed")
+        stage = (
+            "delight"
+            if len(orders) >= 3
+            else "retain"
+            if orders
+            else "convert"
+            if self._of("Product Added")
+            else "attract"
+        )
+        segments = set()
+        if _total(orders) >= 100:
+            segments.add("big")
+        if len(self._of("Product Viewed")) >= 3:
+            segments.add("lookers")
+        countries = [event.properties["country"] for event in self._of("identify")]
+        if countries and countries[-1] in ("NO", "SE"):
+            segments.add("nordic")
+        if is_now != (stage, frozenset(segments)) and (self.certain or is_now is None or is_now[0] != stage):
+            yield f"must be {stage} in {sorted(segments)}, and is {is_now}"
+
+    def _wrong_enrollments(self) -> Iterable[str]:
+        found = Counter((journey, key) for journey, key, _ in self.facts.enrollments.get(self.customer, []))
+        wanted = Counter(("receipt", event.properties["order_id"]) for event in self._of("Order Completed"))
+        wanted += Counter(("basket", event.properties["cart_id"]) for event in self._of("Basket Left"))
+        wanted += Counter(("statement", event.properties["closing"]) for event in self._of("Account Closed"))
+        cooled = found.pop(("cooled", ""), 0)
+        for entry in wanted.keys() | found.keys():
+            if found[entry] != wanted[entry]:
+                yield f"must be in {entry} {wanted[entry]} times, and is {found[entry]} times"
+        least, most = self._coolings()
+        if not least <= cooled <= most:
+            yield f"must have cooled {least} to {most} times, and has {cooled} times"
+
+    def _coolings(self) -> tuple[int, int]:
+        """How often 12 minutes passed without an order after one: at least, and at most."""
+        orders = self._of("Order Completed")
+        if not orders:
+            return 0, 0
+        # Whoever is still in the journey for the last time does not enter it again.
+        if any(event.answered is None for event in orders):
+            return 1, len(orders)
+        return (
+            1,
+            1
+            + sum(
+                two.answered - one.begun >= WARM_FOR  # type: ignore[operator]
+                for one, two in pairwise(orders)
+            ),
+        )
+
+    def _wrong_messages(self, messages: Sequence[asyncpg.Record]) -> Iterable[str]:
+        by_cause = {(row["message"], _data(row)["key"] or self.customer): row for row in messages}
+        for event in self.lived:
+            if event.name == "Order Completed":
+                yield from self._wrong_account(by_cause, "receipt", event.properties["order_id"], event)
+            elif event.name == "Account Closed":
+                yield from self._wrong_account(by_cause, "statement", event.properties["closing"], event)
+            elif event.name == "Basket Left":
+                yield from self._wrong_reminders(by_cause, event)
+
+    def _wrong_account(
+        self, messages: Mapping[Cause, asyncpg.Record], name: str, about: str, event: Posted
+    ) -> Iterable[str]:
+        """There is a message, and what it says of the past is what had happened at this very event."""
+        row = messages.get((name, about))
+        if row is None:
+            yield f"there is no {name} for {about}"
+            return
+        if not self.certain:
+            return
+        past = [one for one in self.events if one.turn <= event.turn]
+        orders = [one for one in past if one.name == "Order Completed"]
+        truth = {"orders": len(orders), "total": _total(orders)}
+        if name == "statement":
+            truth["views"] = sum(one.name == "Product Viewed" for one in past)
+            truth["added"] = sum(one.name == "Product Added" for one in past)
+        said = {key: float(value or 0) for key, value in _data(row)["with"].items()}
+        if said != truth:
+            yield f"the {name} for {about} must say {truth}, and says {said}"
+
+    def _wrong_reminders(self, messages: Mapping[Cause, asyncpg.Record], left: Posted) -> Iterable[str]:
+        """Whoever ordered before the reminder was due has none; whoever did not, has one."""
+        basket = left.properties["cart_id"]
+        reminder, last = messages.get(("reminder", basket)), messages.get(("last-word", basket))
+        orders = [
+            event
+            for event in self.events
+            if event.name == "Order Completed" and event.properties.get("cart_id") == basket
+        ]
+        if left.answered is None or any(event.answered is None for event in orders):
+            return
+        if (self.customer, "carts") in self.ledger.asked_to_stop:
+            return
+        if any(event.answered < left.begun + REMINDED_AFTER for event in orders if event.answered):
+            if reminder is not None:
+                yield f"{basket} was ordered in time, and there is a reminder"
+        elif all(event.begun > left.answered + REMINDED_AFTER for event in orders):
+            if reminder is None:
+                yield f"{basket} was not ordered in time, and there is no reminder"
+            elif not orders and last is None:
+                yield f"{basket} was never ordered, and there is no last word"
+        if last is not None and reminder is None:
+            yield f"{basket} has a last word, and no reminder"
+
+
+def _total(orders: Iterable[Posted]) -> float:
+    return float(sum(event.properties["total"] for event in orders))
+
+
+def _segments(state: bytes) -> Sequence[str]:
+    segments: Sequence[str] = msgspec.msgpack.decode(state)[6]
+    return segments
+
+
+def _data(row: asyncpg.Record) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.json.decode(row["request"])["data"]
+    return data

@@ -1,0 +1,147 @@
+"""A mail server that is real and, when told to, rude. It writes down every mail whose final dot it has read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from email import message_from_bytes
+from email.policy import default
+
+from tests.chaos.ledger import Arrival, Ledger
+
+RUDENESS = (
+    "hangs up before the dot",
+    "hangs up after the dot",
+    "answers 4xx to the address",
+    "answers 4xx to the mail",
+    "answers 5xx to the address",
+    "answers 5xx to the mail",
+    "answers nonsense to the address",
+    "answers nonsense to the mail",
+    "answers nothing to a connection",
+    "answers nothing to the address",
+    "answers nothing to the mail",
+)
+_SILENT_SECONDS = 8.0
+
+
+class MailServer:
+    """`async with MailServer(ledger, seed) as mails:`. Some mails meet with one of `rude`, while it names any."""
+
+    def __init__(self, ledger: Ledger, seed: int) -> None:
+        self._ledger = ledger
+        self._random = random.Random(seed)
+        self.rude: tuple[str, ...] = ()
+        self.was_rude: Counter[str] = Counter()
+        self.unsubscribe_links: list[tuple[str, str, str]] = []
+        """Customer, message and link of each mail that was accepted."""
+        self._sessions: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> MailServer:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        for session in self._sessions:
+            session.cancel()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}?tls=none"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._sessions.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._talk(reader, writer)
+        finally:
+            self._sessions.discard(task)
+            writer.transport.abort()
+
+    def _rudeness(self, *moments: str) -> str:
+        """How this moment goes wrong; empty where it does not."""
+        ways = [way for way in self.rude if way.endswith(moments)]
+        if not ways or self._random.random() > len(ways) / len(RUDENESS):
+            return ""
+        way = self._random.choice(ways)
+        self.was_rude[way] += 1
+        return way
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def say(text: str) -> None:
+            writer.write(text.encode() + b"\r\n")
+            await writer.drain()
+
+        if self._rudeness("connection"):
+            await asyncio.sleep(_SILENT_SECONDS)
+            return
+        await say("220 chaos")
+        address = ""
+        while line := await reader.readline():
+            word = line[:4].upper()
+            if word == b"EHLO":
+                await say("250-chaos\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8")
+            elif word == b"RCPT":
+                address = line[line.index(b"<") + 1 : line.index(b">")].decode()
+                way = self._rudeness("address")
+                if "nothing" in way:
+                    await asyncio.sleep(_SILENT_SECONDS)
+                    return
+                if way:
+                    address = ""
+                    await say(
+                        "451 4.3.0 later" if "4xx" in way else "554 5.7.1 never" if "5xx" in way else "what? who?"
+                    )
+                else:
+                    await say("250 ok")
+            elif word == b"DATA":
+                if not address:
+                    await say("503 whom to?")
+                    continue
+                data_at = time.time()
+                await say("354 go")
+                if self._rudeness("before the dot"):
+                    await reader.readline()
+                    return
+                content = await reader.readuntil(b"\r\n.\r\n")
+                if not await self._take(content, address, data_at, writer):
+                    return
+                address = ""
+            elif word == b"QUIT":
+                await say("221 bye")
+                return
+            else:
+                await say("250 ok")
+
+    async def _take(self, content: bytes, address: str, data_at: float, writer: asyncio.StreamWriter) -> bool:
+        """Whether the session goes on."""
+        mail = message_from_bytes(content, policy=default)
+        message, about = str(mail["Subject"]).split(" ", 1)
+        id = str(mail["Message-ID"]).strip("<>").partition("@")[0]
+        arrival = Arrival((message, about), id, address, data_at, "")
+        self._ledger.arrivals.append(arrival)
+        way = self._rudeness("to the mail", "after the dot")
+        if "nothing" in way:
+            await asyncio.sleep(_SILENT_SECONDS)
+            return False
+        if "hangs up" in way:
+            return False
+        if "nonsense" in way:
+            writer.write(b"who knows?\r\n")
+            await writer.drain()
+            return True
+        # Written down before it is said: what was said to a dead socket was said.
+        arrival.answer = "452 4.3.1 later" if "4xx" in way else "554 5.7.1 never" if "5xx" in way else "250 2.0.0 taken"
+        writer.write(arrival.answer.encode() + b"\r\n")
+        await writer.drain()
+        if arrival.answer.startswith("2"):
+            link = str(mail["List-Unsubscribe"]).strip("<>")
+            self.unsubscribe_links.append((address.partition("@")[0], message, link))
+        return True

@@ -1,0 +1,96 @@
+"""A run: everything is started, hurt at random from a seed, let come to its end, and judged."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos import faults
+from tests.chaos.ledger import Verdict
+from tests.chaos.world import World, a_world
+
+_EVERY = 15.0
+_AT_ONCE = 4
+
+
+@dataclass
+class Run:
+    """How long to go on: until the time is over, or until so many faults have been injected."""
+
+    log: str
+    seed: int
+    seconds: float
+    count: int
+    pause: float
+    """Seconds between the beginnings of two faults, on average."""
+    say: Callable[[str], None]
+    folder: Path
+
+    async def go(self) -> tuple[World, Verdict]:
+        async with a_world(self.folder, self.log, self.seed) as world:
+            self.say(f"{self.log}: everything is up (seed {self.seed})")
+            world.shop.open()
+            await self._hurt(world)
+            self.say(f"{self.log}: {world.faults.total()} faults; waiting for the end of what is under way")
+            left = await world.settle(self.say)
+            connection = await world.connect()
+            try:
+                facts = await world.ledger.read(connection, left)
+            finally:
+                await connection.close()
+            await world.stop_workers()
+            verdict = await asyncio.to_thread(world.ledger.judge, facts)
+            verdict.violations += world.wrong
+            return world, verdict
+
+    async def _hurt(self, world: World) -> None:
+        dice = random.Random(self.seed)
+        kinds = faults.possible(world)
+        weights = [kind.weight for kind in kinds]
+        under_way: dict[asyncio.Task[int], faults.Fault] = {}
+        begun = said = time.monotonic()
+        while time.monotonic() - begun < self.seconds and world.faults.total() < self.count:
+            await asyncio.sleep(dice.expovariate(1 / self.pause))
+            world.shop.check()
+            self._count(world, under_way)
+            kind = dice.choices(kinds, weights)[0]
+            busy = [other.server for other in under_way.values() if other.server]
+            if len(under_way) < _AT_ONCE and kind.server not in busy:
+                task = asyncio.create_task(kind.inject(world, random.Random(dice.random())))
+                under_way[task] = kind
+            if time.monotonic() - said > _EVERY:
+                said = time.monotonic()
+                answered = world.shop.did["posts answered"]
+                self.say(
+                    f"{self.log}: {said - begun:.0f} s, {world.faults.total()} faults, {answered} posts answered, "
+                    f"{len(world.ledger.arrivals)} mails"
+                )
+        if under_way:
+            await asyncio.wait(under_way)
+        self._count(world, under_way)
+        world.faults.update({f"the mail server {way}": count for way, count in world.mails.was_rude.items()})
+
+    def _count(self, world: World, under_way: dict[asyncio.Task[int], faults.Fault]) -> None:
+        for task in [task for task in under_way if task.done()]:
+            kind = under_way.pop(task)
+            if (count := task.result()) and kind.name != "the mail server":
+                world.faults[kind.name] += count
+
+
+def report(world: World, verdict: Verdict, seconds: float) -> str:
+    """As it stands in docs/faults.md."""
+    lines = [f"### On {'Kafka' if world.kafka else 'the embedded log'}: {world.faults.total()} faults", ""]
+    lines += ["| injected | times |", "|---|---|"]
+    lines += [f"| {name} | {count} |" for name, count in sorted(world.faults.items())]
+    lines += ["", "| the shop | |", "|---|---|"]
+    lines += [f"| {name} | {count} |" for name, count in sorted(world.shop.did.items())]
+    lines += ["", "| the ledger | |", "|---|---|"]
+    lines += [f"| {name} | {count} |" for name, count in sorted(verdict.counts.items())]
+    lines += ["", f"{seconds:.0f} seconds. Violations: {len(verdict.violations) or 'none'}."]
+    if world.disk is None:
+        lines.append("No full disk was tried: this machine lets nobody mount a small one.")
+    return "\n".join(lines)

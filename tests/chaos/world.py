@@ -1,0 +1,340 @@
+"""All that is hurt: the servers with proxies before them, two workers of each service, a shop, a mail server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from deploy.dev.broker import KafkaBroker
+from deploy.dev.cluster import WRITE_KEY, Cluster, Worker
+from deploy.dev.preloaded import Preloaded
+from shared.database.embedded import EmbeddedPostgres
+from tests.chaos.between import BeforeKafka, BeforePostgres
+from tests.chaos.ledger import Ledger
+from tests.chaos.mails import MailServer
+from tests.chaos.shop import Shop
+
+PARTITIONS = 4
+WORKERS = 2
+EXPIRY_SECONDS = 3.0
+DISK_BYTES = 1200 << 20
+SETTLED_WITHIN = 180.0
+"""Seconds from the last fault to the end of everything."""
+PLAYBOOK = Path(__file__).parent / "playbook"
+
+POINTS = {
+    "ingest": ("appended",),
+    "segmenter": ("fenced", "before_commit", "after_commit", "published", "emptied"),
+    "journeys": ("fenced", "before_commit", "after_commit", "published", "emptied"),
+    "mailer": ("fenced", "before_commit", "after_commit", "published", "emptied"),
+}
+HAND_OVER_POINTS = ("mailer.sending", "mailer.data", "mailer.data_sent", "mailer.answered")
+KAFKA_POINTS = ("published", "emptied")
+"""Points of the outbox, which the log in PostgreSQL does without."""
+
+
+@dataclass
+class Life:
+    """One process of a worker, from its start to its end."""
+
+    worker: Worker
+    pid: int
+    begun: float
+    log_from: int
+    armed: str = ""
+    told: list[str] = field(default_factory=list)
+    """What was done to it."""
+    counted: bool = False
+    """A stop at its point was seen."""
+
+
+class World:
+    """`async with a_world(...) as world:` starts everything. Faults act on it; a supervisor starts what has ended."""
+
+    def __init__(self, folder: Path, log: str, seed: int) -> None:
+        self.folder = folder
+        self.log = log
+        self.dice = random.Random(seed)
+        self.ledger = Ledger()
+        self.faults: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        """What the processes did that they must not, whatever was done to them."""
+        self.noise: Counter[str] = Counter()
+        """What the workers have logged as errors."""
+        self.lives: dict[str, Life] = {}
+        self.held: set[str] = set()
+        """Workers that a fault has in its hands, or keeps away."""
+        self.arming = 0.4
+        """How likely a worker that is started is to be killed or stopped at a named point."""
+        self.servers_hurt = 0
+        """How many faults are at work on the servers."""
+        self.disk: Path | None = None
+        self.broker: KafkaBroker | None = None
+        self.before_kafka: BeforeKafka | None = None
+
+    @property
+    def kafka(self) -> bool:
+        return self.log == "kafka"
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        self.folder.chmod(0o755)
+        room = self.folder
+        if (disk := a_small_disk(self.folder / "disk", DISK_BYTES)) is not None:
+            stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=False)
+            room = self.disk = disk
+        settings = {"max_wal_size": "160MB", "shared_buffers": "64MB", "log_min_messages": "fatal"}
+        self.postgres = EmbeddedPostgres(room / "postgres", settings=settings)
+        self.before_postgres = await stack.enter_async_context(BeforePostgres(lambda: self.postgres.port))
+        servers = [self.postgres.start()]
+        if self.kafka:
+            broker_port = 0
+            self.before_kafka = BeforeKafka(lambda: broker_port)
+            await stack.enter_async_context(self.before_kafka)
+            self.broker = KafkaBroker(self.folder / "kafka", advertised=self.before_kafka.port)
+            broker_port = self.broker.port
+            stack.push_async_callback(self.broker.kill)
+            servers.append(self.broker.start())
+        stack.push_async_callback(self.postgres.stop, immediate=True)
+        await asyncio.gather(*servers)
+        self.mails = await stack.enter_async_context(MailServer(self.ledger, self.dice.randint(0, 1 << 30)))
+        launcher = stack.enter_context(Preloaded())
+        parts = urlsplit(self.postgres.url)
+        through = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{self.before_postgres.port}"))
+        environment = {
+            "DATABASE_URL": urlunsplit(through),
+            "RAPPORT_PARTITIONS": str(PARTITIONS),
+            "RAPPORT_HEARTBEAT_SECONDS": "0.5",
+            "RAPPORT_EXPIRY_SECONDS": str(EXPIRY_SECONDS),
+            "RAPPORT_CLOCK_SPEED": "60",
+            "RAPPORT_MAILER_SMTP_URL": self.mails.url,
+            "RAPPORT_MAILER_RETRY_SECONDS": "30",
+            "RAPPORT_FAULT_PROOF": str(self.folder / "reached"),
+        }
+        if self.broker is not None:
+            environment["KAFKA_BOOTSTRAP_SERVERS"] = self.broker.bootstrap
+        # One more of each than runs: it joins now and then.
+        self.cluster = Cluster(self.folder, environment, playbook=PLAYBOOK, workers=WORKERS + 1, launcher=launcher)
+        await self.cluster.command("migrate")
+        await self.cluster.command("playbook", "apply", str(PLAYBOOK))
+        for worker in self.cluster.workers.values():
+            if worker.number <= WORKERS:
+                self.launch(worker)
+        await asyncio.gather(
+            *(self.cluster.ready(worker) for worker in self.cluster.workers.values() if worker.number <= WORKERS)
+        )
+        supervisor = asyncio.create_task(self._supervise())
+        stack.push_async_callback(_ended, supervisor)
+        self.shop = await stack.enter_async_context(
+            Shop(
+                self.ledger,
+                self.mails,
+                lambda: [worker.address for worker in self.cluster.of("ingest")[:WORKERS]],
+                lambda: [worker.address for worker in self.cluster.of("mailer")[:WORKERS]],
+                WRITE_KEY,
+                self.dice.randint(0, 1 << 30),
+            )
+        )
+
+    # The processes
+
+    def launch(self, worker: Worker, *, armed: str = "") -> None:
+        log_from = worker.log.stat().st_size if worker.log.exists() else 0
+        self.cluster.launch(worker, **({"RAPPORT_FAULT": armed} if armed else {}))
+        assert worker.process is not None
+        self.lives[worker.name] = Life(worker, worker.process.pid, time.time(), log_from, armed)
+
+    def tell(self, worker: Worker, what: str, number: signal.Signals) -> None:
+        """Send a signal to a worker, and write down that it was sent."""
+        life = self.lives[worker.name]
+        if worker.alive:
+            life.told.append(what)
+            if number in (signal.SIGKILL, signal.SIGSTOP):
+                self.hurt(worker, what)
+            worker.send(number)
+
+    def hurt(self, worker: Worker, why: str) -> None:
+        """From now on it may leave mails unknown."""
+        self.ledger.hurt.setdefault(self.lives[worker.name].pid, why)
+
+    def free_workers(self, *services: str) -> list[Worker]:
+        """Those that live, and that no fault has in its hands."""
+        return [
+            worker
+            for worker in self.cluster.workers.values()
+            if worker.alive and worker.name not in self.held and (not services or worker.service in services)
+        ]
+
+    @contextlib.contextmanager
+    def in_hands(self, worker: Worker) -> Iterator[None]:
+        self.held.add(worker.name)
+        try:
+            yield
+        finally:
+            self.held.discard(worker.name)
+
+    @contextlib.contextmanager
+    def on_servers(self, why: str) -> Iterator[None]:
+        """Whoever lives now may lose partitions for it, and with them mails that are in hand."""
+        self.servers_hurt += 1
+        for life in self.lives.values():
+            if life.worker.alive:
+                life.told.append(why)
+                self.ledger.hurt.setdefault(life.pid, why)
+        try:
+            yield
+        finally:
+            self.servers_hurt -= 1
+
+    async def _supervise(self) -> None:
+        """What Kubernetes does: whoever has ended is started again, after a moment."""
+        back: dict[str, float] = {}
+        while True:
+            for name, life in list(self.lives.items()):
+                if life.worker.alive:
+                    self._look_at(life)
+                    continue
+                if name not in back:
+                    self._read(life)
+                    back[name] = time.time() + self.dice.uniform(0.0, 1.5)
+                if name not in self.held and time.time() >= back[name]:
+                    del back[name]
+                    if life.worker.number > WORKERS:
+                        del self.lives[name]  # a guest
+                    else:
+                        self.launch(life.worker, armed=self._point(life.worker.service))
+            await asyncio.sleep(0.05)
+
+    def _point(self, service: str) -> str:
+        if self.dice.random() >= self.arming:
+            return ""
+        points = [f"{service}.{one}" for one in POINTS[service] if self.kafka or one not in KAFKA_POINTS]
+        if service == "mailer":
+            points += HAND_OVER_POINTS
+        how = "stop@" if self.dice.random() < 0.25 else ""
+        return f"{how}{self.dice.choice(points)}:{self.dice.choice([1, 2, 3, 5, 8, 20, 50])}"
+
+    def _look_at(self, life: Life) -> None:
+        """A process that stands still at its point goes on after a while."""
+        if not life.armed.startswith("stop@") or life.counted or life.worker.name in self.held:
+            return
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{life.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                life.counted = True
+                self.faults[f"stopped at {_name(life.armed)}"] += 1
+                life.told.append("stopped at its point")
+                self.hurt(life.worker, "stopped at its point")
+                asyncio.get_running_loop().call_later(
+                    self.dice.choice([0.5, EXPIRY_SECONDS + 2]), self.tell, life.worker, "continued", signal.SIGCONT
+                )
+
+    def _read(self, life: Life) -> None:
+        """How a process ended, and what it said."""
+        assert life.worker.process is not None
+        code = life.worker.process.poll()
+        said = life.worker.log.read_bytes()[life.log_from :].decode(errors="replace")
+        self._listen(life, said)
+        if code == -signal.SIGKILL and "killed" not in life.told and life.armed and not life.armed.startswith("stop@"):
+            self.faults[f"killed at {_name(life.armed)}"] += 1
+            self.hurt(life.worker, "killed at its point")
+            return
+        young = time.time() - life.begun < 60
+        expected = (
+            (code == -signal.SIGKILL and "killed" in life.told)
+            or (code == 0 and "asked to end" in life.told)
+            or (code == -signal.SIGTERM and "asked to end" in life.told and '"started"' not in said)
+            # At its start a process may find a server away, and says so.
+            or (code == 1 and young and '"started"' not in said and "Traceback" not in said)
+        )
+        if code == 1 and expected:
+            self.noise[f"{life.worker.service} ended at its start: {said.strip().splitlines()[-1][:100]}"] += 1
+        if not expected:
+            self.wrong.append(f"{life.worker.name} ended with {code} after {life.told}: {said[-1500:]}")
+
+    def _listen(self, life: Life, said: str) -> None:
+        for line in said.splitlines():
+            with contextlib.suppress(ValueError):
+                told = json.loads(line)
+                if told.get("event") in ("partition lost", "heartbeat waits"):
+                    self.ledger.hurt.setdefault(life.pid, told["event"])
+                if told.get("level") == "error":
+                    what = str(told.get("reason") or told.get("exception") or told.get("error") or "")[-300:]
+                    self.noise[f"{told.get('service')}: {told['event']}: {what}"] += 1
+
+    # The end of it
+
+    async def connect(self) -> asyncpg.Connection:
+        """Past the proxy."""
+        return await asyncpg.connect(self.postgres.url)
+
+    async def settle(self, say: Callable[[str], None]) -> list[str]:
+        """No more faults, nobody in the shop: returns what is still under way when the time is over, if anything."""
+        arming, self.arming = self.arming, 0.0
+        self.mails.rude = ()
+        await self.shop.close()
+        deadline = time.monotonic() + SETTLED_WITHIN
+        said = time.monotonic()
+        left = ["nothing was looked at"]
+        connection = await self.connect()
+        try:
+            while left and time.monotonic() < deadline:
+                await asyncio.sleep(1)
+                left = await self.ledger.unfinished(connection)
+                if time.monotonic() - said > 15:
+                    said = time.monotonic()
+                    say(f"still under way: {'; '.join(left)}")
+        finally:
+            await connection.close()
+        for life in self.lives.values():
+            if life.worker.alive:
+                self._listen(life, life.worker.log.read_bytes()[life.log_from :].decode(errors="replace"))
+        self.arming = arming
+        return left
+
+    async def stop_workers(self) -> None:
+        """In order; each must end well."""
+        for life in self.lives.values():
+            self.held.add(life.worker.name)
+            self.tell(life.worker, "asked to end", signal.SIGTERM)
+        await asyncio.gather(
+            *(asyncio.wait_for(life.worker.ended(), 60) for life in self.lives.values() if life.worker.alive)
+        )
+        await asyncio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def a_world(folder: Path, log: str, seed: int) -> AsyncIterator[World]:
+    async with contextlib.AsyncExitStack() as stack:
+        world = World(folder, log, seed)
+        await world.start(stack)
+        yield world
+
+
+def a_small_disk(folder: Path, size: int) -> Path | None:
+    """A file system of its own, in memory; None where this machine lets nobody mount one."""
+    if os.geteuid() != 0:
+        return None
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(folder)]
+    return folder if subprocess.run(command, capture_output=True).returncode == 0 else None
+
+
+def _name(armed: str) -> str:
+    return armed.rpartition("@")[2].partition(":")[0]
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
