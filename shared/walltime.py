@@ -3,13 +3,46 @@ exists twice in autumn is the first of the two. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
+_DAY_TEXT = re.compile(r"(?:(?P<year>\d{4})-|--)?(?P<month>\d{2})-(?P<day>\d{2})(?:$|[T ])")
+
+
+class Day(NamedTuple):
+    """A day of the year, and the year where it is known."""
+
+    month: int
+    day: int
+    year: int | None
+
+    @property
+    def date(self) -> date | None:
+        """The very day, where the year is known."""
+        return None if self.year is None else date(self.year, self.month, self.day)
+
+
+def read_day(value: object) -> Day | None:
+    """A trait as a day: `1990-02-28`, `1990-02-28T00:00:00Z` (its day as written), `--02-28` or `02-28`.
+
+    None for anything else: a trait is what a shop sent, so it may be any value.
+    """
+    found = _DAY_TEXT.match(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return None
+    year = int(found["year"]) if found["year"] else None
+    month, day = int(found["month"]), int(found["day"])
+    try:
+        date(2000 if year is None else year, month, day)
+    except ValueError:
+        return None
+    return Day(month, day, year)
 
 
 def known_zone(name: object) -> ZoneInfo | None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from services.journeys import engine, store
-from services.journeys.commands import BeginAgain, CancelMessage, Command, SendMessage
+from services.journeys.commands import BeginAgain, CancelMessage, Command, ReportEvent, SendMessage
 from services.journeys.consent import declined
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
@@ -22,6 +22,7 @@ from services.journeys.store import Changes, StoredCustomer, Tally
 from services.journeys.triggers import Declined, Triggers, admit, enters_again, entry, forgotten_at, left_of
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
+from shared.contracts.events import JOURNEYS_SOURCE, Event
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRequested
 from shared.language.playbook import Journey, Playbook
 from shared.processing.port import Connection, Outputs, Timer
@@ -215,7 +216,9 @@ class JourneysBatch:
             person.due = self._due(person)
         key = key_text(found.key)
         inside = person.inside(journey.name, key)
-        admission = admit(journey, found, inside, person.last_of(journey.name, key), len(person.enrollments))
+        others = frozenset(one.journey for one in person.enrollments if one.inside)
+        last = person.last_of(journey.name, key)
+        admission = admit(journey, found, inside, last, others, len(person.enrollments))
         if isinstance(admission, Declined):
             self._declined[journey.name, admission.reason] += 1
             return
@@ -251,6 +254,8 @@ class JourneysBatch:
                 case CancelMessage(id=message, reason=reason):
                     cancelled = MessageCancelled(as_of=out.as_of, id=message, customer=person.key, reason=reason)
                     self._say(out, person.key, cancelled)
+                case ReportEvent():
+                    out.emit(streams.EVENTS, person.key, _encode(_reported(command, person.key, out.as_of)))
                 case BeginAgain(entry=entry):
                     journey = self._journey(enrollment.journey)
                     if journey is not None and journey.status != "paused":
@@ -340,6 +345,21 @@ def _requested(send: SendMessage, enrollment: Enrollment, customer: Customer, as
         timezone=customer.timezone,
         data=dict(send.data),
         hops=send.hops,
+    )
+
+
+def _reported(report: ReportEvent, customer: str, now: datetime) -> Event:
+    return Event(
+        id=report.id,
+        source=JOURNEYS_SOURCE,
+        key=customer,
+        type="track" if report.name else "identify",
+        name=report.name,
+        occurred_at=now,
+        received_at=now,
+        properties=msgspec.Raw(_encode(report.properties)),
+        traits=msgspec.Raw(_encode(report.traits)),
+        hops=report.hops,
     )
 
 

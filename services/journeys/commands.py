@@ -35,10 +35,21 @@ class CancelMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportEvent:
+    """Say that the customer did something, or that they are something: without a name it is their new traits."""
+
+    id: str
+    name: str
+    properties: Mapping[str, Any]
+    traits: Mapping[str, Any]
+    hops: int
+
+
+@dataclass(frozen=True, slots=True)
 class BeginAgain:
     """The enrollment has made room for a new one, for this entry."""
 
     entry: Entry
 
 
-Command = SendMessage | CancelMessage | BeginAgain
+Command = SendMessage | CancelMessage | ReportEvent | BeginAgain

@@ -7,19 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from services.journeys.commands import BeginAgain, CancelMessage, Command, SendMessage
-from services.journeys.enrollment import Enrollment, Entry, Happening, Pending, enrollment_id, message_id
+from services.journeys.commands import BeginAgain, CancelMessage, Command, ReportEvent, SendMessage
+from services.journeys.enrollment import (
+    Enrollment,
+    Entry,
+    Happening,
+    Pending,
+    drawn,
+    effect_id,
+    enrollment_id,
+)
 from services.journeys.scopes import about, scope
 from shared.contracts import events
 from shared.contracts.customers import Customer
 from shared.language.expressions import plain
-from shared.language.playbook import Email, EventMatch, Exit, If, Journey, Playbook, Step, Wait, WaitFor
-from shared.walltime import next_instant, zone_of
+from shared.language.playbook import (
+    Choose,
+    Email,
+    Emit,
+    EventMatch,
+    Exit,
+    If,
+    Journey,
+    Playbook,
+    Set,
+    Split,
+    Step,
+    Wait,
+    WaitFor,
+)
+from shared.walltime import instant, next_instant, read_day, zone_of
 
 # Reasons for which an enrollment ends, beside those that a marketer gives an `exit` step.
 COMPLETED = "completed"
@@ -31,6 +55,8 @@ REMOVED = "removed"
 
 _OUTCOMES = frozenset({events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN})
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN})
+_NOTHING = timedelta(0)
+_encode = msgspec.json.Encoder().encode
 _UNWATCHED = frozenset({GOAL, RESTARTED, REMOVED})
 
 
@@ -126,12 +152,16 @@ def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
 
 def _successors(step: Step) -> tuple[str | None, ...]:
     match step:
-        case Wait() | Email():
+        case Wait() | Email() | Set() | Emit():
             return (step.next,)
         case WaitFor():
             return (step.matched, step.timed_out)
         case If():
             return (step.then, step.otherwise)
+        case Choose():
+            return (*(way for _, way in step.ways), step.otherwise)
+        case Split():
+            return tuple(arm.first for arm in step.arms.values())
         case Exit():
             return ()
 
@@ -187,7 +217,8 @@ def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datet
             if step.clicked is not None and step.clicked in enrollment.clicked:
                 return _run(course, enrollment, customer, step.matched, now, [])
             if step.match is not None and _matches(course, enrollment, customer, happening, step.match, now):
-                enrollment = _with(enrollment, steps={**enrollment.steps, step.id: bytes(happening.event.properties)})
+                answer = b'{"event":' + bytes(happening.event.properties) + b"}"
+                enrollment = _with(enrollment, steps={**enrollment.steps, step.id: answer})
                 return _run(course, enrollment, customer, step.matched, now, [])
     return _moved_clock(course, enrollment, customer, now)
 
@@ -247,31 +278,45 @@ def _clicked(enrollment: Enrollment, happening: Happening) -> Enrollment:
         return enrollment
     message = happening.properties.get("message_id")
     for step, visit in enrollment.visits.items():
-        if step not in enrollment.clicked and message_id(enrollment.id, step, visit) == message:
+        if step not in enrollment.clicked and effect_id(enrollment.id, step, visit) == message:
             # Who clicks has the mail, even where its outcome is not known yet.
             return _with(enrollment, clicked=(*enrollment.clicked, step), gone_out=True)
     return enrollment
 
 
 def _moved_clock(course: Course, enrollment: Enrollment, customer: Customer, now: datetime) -> Moved:
-    """A wait until a time of day is worked out anew when the customer's timezone has changed."""
+    """A wait until a time of day or a date is worked out anew when the customer's timezone or the date has changed."""
     if enrollment.status != "waiting" or not enrollment.zone:
-        return enrollment, []
-    zone = zone_of(customer.timezone, course.playbook.brand.timezone)
-    if zone.key == enrollment.zone:
         return enrollment, []
     step = course.journey.steps[enrollment.step]
     assert isinstance(step, Wait)
+    zone = zone_of(customer.timezone, course.playbook.brand.timezone)
+    if zone.key == enrollment.zone and step.date is None:
+        return enrollment, []
     assert enrollment.since is not None
-    after = max(enrollment.since, now)
-    due = next_instant(after, step.until, step.weekdays, zone)
+    due = _over(step, customer, max(enrollment.since, now), zone)
     if due <= now:
         return _run(course, enrollment, customer, step.next, now, [])
+    if (zone.key, due) == (enrollment.zone, enrollment.due):
+        return enrollment, []
     return _with(enrollment, zone=zone.key, due=due), []
 
 
+def _over(step: Wait, customer: Customer, after: datetime, zone: ZoneInfo) -> datetime:
+    """When a wait by the clock or the calendar ends whose duration is over at `after`."""
+    if step.date is None:
+        return next_instant(after, step.until, step.weekdays, zone)
+    value: Any = customer.traits
+    for name in step.date:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    found = read_day(value)
+    # A birthday without a year is no date to wait for, and neither is one that is not there.
+    day = found.date if found is not None else None
+    return after if day is None else max(after, instant(day, step.until or time.min, zone))
+
+
 def _anew(course: Course, enrollment: Enrollment, customer: Customer, entry: Entry, commands: list[Command]) -> Moved:
-    enrollment = _with(enrollment, entry=entry, clicked=(), steps={})
+    enrollment = _with(enrollment, entry=entry, clicked=(), steps={}, vars={})
     return _run(course, enrollment, customer, course.journey.first, entry.at, commands)
 
 
@@ -292,11 +337,13 @@ def _run(
             return _with(enrollment, status="parked"), commands
         match step:
             case Wait():
-                after = now + step.duration if step.duration else now
+                after = now + (step.duration or _NOTHING)
                 due, worked_out_in = after, ""
-                if step.until is not None or step.weekdays:
+                if step.between is not None:
+                    due = now + _drawn_wait(step.between, enrollment.id, step.id)
+                elif step.until is not None or step.weekdays or step.date is not None:
                     zone = zone_of(customer.timezone, course.playbook.brand.timezone)
-                    due, worked_out_in = next_instant(after, step.until, step.weekdays, zone), zone.key
+                    due, worked_out_in = _over(step, customer, after, zone), zone.key
                 if due > now:
                     return _with(enrollment, status="waiting", since=after, due=due, zone=worked_out_in), commands
                 step_id = step.next
@@ -312,9 +359,72 @@ def _run(
             case If():
                 seen = scope(course.playbook, customer, now, enrollment=enrollment)
                 step_id = step.then if step.condition.truth(seen) else step.otherwise
+            case Choose():
+                seen = scope(course.playbook, customer, now, enrollment=enrollment)
+                step_id = next((way for condition, way in step.ways if condition.truth(seen)), step.otherwise)
+            case Split():
+                arm = _arm(step, journey, enrollment, customer)
+                left = _encode({"arm": arm})
+                enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left})
+                step_id = step.arms[arm].first
+            case Set():
+                enrollment, reports = _set(course, enrollment, customer, step, now)
+                commands = [*commands, *reports]
+                step_id = step.next
+            case Emit():
+                seen = scope(course.playbook, customer, now, enrollment=enrollment)
+                properties = {name: plain(value.evaluate(seen)) for name, value in step.properties.items()}
+                enrollment, reports = _report(course, enrollment, step.id, step.event, properties, {})
+                commands = [*commands, *reports]
+                step_id = step.next
             case Exit():
                 return _end(course, enrollment, step.reason, now, commands)
     return _end(course, enrollment, COMPLETED, now, commands)
+
+
+def _drawn_wait(between: tuple[timedelta, timedelta], *cause: str) -> timedelta:
+    """A time from the shorter to the longer, in whole seconds."""
+    shortest, longest = between
+    seconds = (longest - shortest) // timedelta(seconds=1)
+    return shortest + timedelta(seconds=int(drawn(*cause) * (seconds + 1)))
+
+
+def _arm(step: Split, journey: Journey, enrollment: Enrollment, customer: Customer) -> str:
+    """The way that lots have given to this enrollment, or to this customer for ever."""
+    lot = drawn(customer.key, journey.name, step.id) if step.by == "customer" else drawn(enrollment.id, step.id)
+    passed = Decimal(0)
+    for name, arm in step.arms.items():
+        passed += arm.share
+        if lot < passed:
+            return name
+    return name
+
+
+def _set(course: Course, enrollment: Enrollment, customer: Customer, step: Set, now: datetime) -> Moved:
+    seen = scope(course.playbook, customer, now, enrollment=enrollment)
+    kept = {name: _encode(plain(value.evaluate(seen))) for name, value in step.vars.items()}
+    enrollment = _with(enrollment, vars={**enrollment.vars, **kept})
+    if not step.traits:
+        return enrollment, []
+    traits = {name: plain(value.evaluate(seen)) for name, value in step.traits.items()}
+    return _report(course, enrollment, step.id, "", {}, traits)
+
+
+def _report(
+    course: Course,
+    enrollment: Enrollment,
+    step: str,
+    name: str,
+    properties: Mapping[str, Any],
+    traits: Mapping[str, Any],
+) -> Moved:
+    """An event of the customer, or new traits; nothing is reported of those who are only counted."""
+    visit = enrollment.visits.get(step, 0) + 1
+    enrollment = _with(enrollment, visits={**enrollment.visits, step: visit})
+    if course.status == "draft" or enrollment.entry.draft:
+        return enrollment, []
+    id = effect_id(enrollment.id, step, visit)
+    return enrollment, [ReportEvent(id, name, properties, traits, enrollment.entry.hops + 1)]
 
 
 def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Email, now: datetime) -> SendMessage:
@@ -328,7 +438,7 @@ def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Emai
         "with": {name: plain(expression.evaluate(seen)) for name, expression in step.with_.items()},
     }
     return SendMessage(
-        id=message_id(enrollment.id, step.id, enrollment.visits.get(step.id, 0) + 1),
+        id=effect_id(enrollment.id, step.id, enrollment.visits.get(step.id, 0) + 1),
         step=step.id,
         message=step.message,
         topic=step.topic,
@@ -349,5 +459,5 @@ def _end(course: Course, enrollment: Enrollment, reason: str, now: datetime, com
     if goal is not None and goal.within is not None and reason not in _UNWATCHED:
         until = enrollment.entry.at + goal.within
         if now < until:
-            left = _with(left, status="watching", due=until, steps={}, clicked=(), visits={})
+            left = _with(left, status="watching", due=until, steps={}, vars={}, clicked=(), visits={})
     return left, [*commands, *cancelled]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
@@ -61,8 +62,9 @@ class Enrollment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `step` is where it stands: when parked the step to run next, at the end the last one. `since` is when that step
     began; for a wait, when its duration is over. `due` is when time is the next to move it. `zone` is the timezone in
-    which a time of day was worked out. `visits` counts the runs of each email step, `clicked` names those whose
-    message was clicked, and `steps` holds what steps left behind for expressions (JSON).
+    which a time of day or a date was worked out. `visits` counts the runs of each step that has an effect outside,
+    `clicked` names those whose message was clicked, `steps` holds what steps left behind for expressions and `vars`
+    what was set (JSON each).
     """
 
     id: str
@@ -83,6 +85,7 @@ class Enrollment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     visits: dict[str, int] = {}
     clicked: tuple[str, ...] = ()
     steps: dict[str, bytes] = {}
+    vars: dict[str, bytes] = {}
     ended_at: datetime | None = None
     reason: str = ""
     goal_at: datetime | None = None
@@ -149,6 +152,11 @@ def enrollment_id(customer: str, journey: str, entry: Entry) -> str:
     )
 
 
-def message_id(enrollment: str, step: str, visit: int) -> str:
-    """One cause, one message: the cause is the step's run in this enrollment."""
+def effect_id(enrollment: str, step: str, visit: int) -> str:
+    """One cause, one message or event: the cause is the step's run in this enrollment."""
     return str(uuid5(_NAMESPACE, f"{enrollment}\n{step}\n{visit}"))
+
+
+def drawn(*cause: str) -> float:
+    """A lot from 0 up to 1 that is the same whenever it is drawn for the same cause."""
+    return int.from_bytes(blake2b("\n".join(cause).encode(), digest_size=6).digest(), "big") / 2**48

@@ -46,7 +46,8 @@ def scope(
         event=event,
         trigger=msgspec.json.decode(entry.trigger) if entry is not None else None,
         key=entry.key if entry is not None else None,
-        steps={} if enrollment is None else _left_behind(enrollment),
+        steps=_decoded(enrollment.steps) if enrollment is not None else {},
+        vars=_decoded(enrollment.vars) if enrollment is not None else {},
         aggregates=customer.aggregates,
         consented=lambda topic: consents(customer, topic, playbook),
         segments=customer.segments,
@@ -55,5 +56,5 @@ def scope(
     )
 
 
-def _left_behind(enrollment: Enrollment) -> dict[str, Any]:
-    return {step: {"event": msgspec.json.decode(properties)} for step, properties in enrollment.steps.items()}
+def _decoded(kept: Mapping[str, bytes]) -> dict[str, Any]:
+    return {name: msgspec.json.decode(value) for name, value in kept.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 class Declined(NamedTuple):
     """Why a record whose trigger fits does not enter: `historical`, `too_old`, `loop`, `paused`, `filtered`, `no_key`,
-    `inside`, `again`, `crowded`."""
+    `inside`, `again`, `elsewhere` (in a journey that keeps them out), `crowded`."""
 
     reason: str
 
@@ -126,10 +126,17 @@ def entry(
 
 
 def admit(
-    journey: Journey, entry: Entry, inside: Enrollment | None, left: Left | None, others: int
+    journey: Journey,
+    entry: Entry,
+    inside: Enrollment | None,
+    left: Left | None,
+    elsewhere: Collection[str],
+    enrollments: int,
 ) -> Admission | Declined:
-    """What an entry may do. `inside` is the customer's enrollment for the same key, `left` their last one before, and
-    `others` how many enrollments they have in all."""
+    """What an entry may do. `inside` is the customer's enrollment for the same key, `left` their last one before,
+    `elsewhere` the journeys that they are in, and `enrollments` how many they have in all."""
+    if not journey.unless_in.isdisjoint(elsewhere):
+        return Declined("elsewhere")
     if not entry.draft:
         # What a draft only counted keeps nobody from the journey itself.
         if inside is not None and inside.entry.draft:
@@ -144,7 +151,7 @@ def admit(
         return "replace" if enters_again(journey, inside.entry.at, entry.at) else Declined("again")
     if left is not None and not enters_again(journey, left.at, entry.at):
         return Declined("again")
-    if others >= MOST_AT_ONCE:
+    if enrollments >= MOST_AT_ONCE:
         return Declined("crowded")
     return "enter"
 

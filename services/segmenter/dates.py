@@ -6,24 +6,13 @@ years.
 
 from __future__ import annotations
 
-import re
 from calendar import isleap
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from shared.language.playbook import DateTrigger
-from shared.walltime import instant
-
-_DAY = re.compile(r"(?:(?P<year>\d{4})-|--)?(?P<month>\d{2})-(?P<day>\d{2})(?:$|[T ])")
-
-
-class Day(NamedTuple):
-    """A day of the year, and the year where it is known."""
-
-    month: int
-    day: int
-    year: int | None
+from shared.walltime import Day, instant, read_day
 
 
 class Occasion(NamedTuple):
@@ -31,23 +20,6 @@ class Occasion(NamedTuple):
 
     due: datetime
     name: str
-
-
-def read_day(value: Any) -> Day | None:
-    """A trait as a day: `1990-02-28`, `1990-02-28T00:00:00Z` (its day as written), `--02-28` or `02-28`.
-
-    None for anything else: a trait is what a shop sent, so it may be any value.
-    """
-    found = _DAY.match(value.strip()) if isinstance(value, str) else None
-    if found is None:
-        return None
-    year = int(found["year"]) if found["year"] else None
-    month, day = int(found["month"]), int(found["day"])
-    try:
-        date(2000 if year is None else year, month, day)
-    except ValueError:
-        return None
-    return Day(month, day, year)
 
 
 def in_year(day: Day, year: int) -> date:
@@ -69,9 +41,9 @@ def next_occasion(
         return None
     lead = timedelta(days=trigger.before)
     if trigger.every is None:
-        if day.year is None:
+        once = day.date
+        if once is None:
             return None
-        once = date(day.year, day.month, day.day)
         due = instant(once - lead, trigger.at, zone)
         return Occasion(due, once.isoformat()) if due >= after and once.isoformat() != fired else None
     year = max(after.year - 1, day.year or 1, int(fired) + 1 if fired else 1)

@@ -20,6 +20,7 @@ EMPTY = msgspec.Raw(b"{}")
 CallType = Literal["track", "identify", "page", "screen", "group", "alias"]
 
 SEGMENTER_SOURCE = "rapport/segmenter"
+JOURNEYS_SOURCE = "rapport/journeys"
 MAILER_SOURCE = "rapport/mailer"
 
 # What segmenter derives from the products that come and go, where the shop does not report its carts.

@@ -11,13 +11,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar, cast
 
 from shared.language import playbook as proven
 from shared.language.aggregates import Aggregate
-from shared.language.catalogue import USUAL, Catalogue
+from shared.language.catalogue import OWN, USUAL, Catalogue
 from shared.language.durations import format_duration
 from shared.language.expressions import (
     FUNCTIONS,
@@ -35,9 +35,11 @@ from shared.language.graph import Layout, Placed, lay_out
 from shared.language.model import (
     WEEKDAYS,
     BrandFile,
+    ChooseStep,
     Clicked,
     DateTrigger,
     EmailStep,
+    EmitStep,
     EventFile,
     EventMatch,
     EventTrigger,
@@ -47,17 +49,22 @@ from shared.language.model import (
     IfStep,
     JourneyFile,
     MessageFile,
+    OtherWay,
     Section,
     SegmentsFile,
     SegmentTrigger,
+    SetStep,
+    SplitStep,
     StagesFile,
     StageTrigger,
     Step,
     TopicEntry,
     TopicsFile,
+    WaitBetween,
     WaitForStep,
     WaitStep,
     WaitUntil,
+    Way,
     read,
 )
 from shared.language.problems import Problem, Severity, did_you_mean, listed, nearest, quoted
@@ -89,7 +96,7 @@ class Site:
 
 
 _PROFILE = frozenset({"traits", "customer", "now"})
-_INSIDE = _PROFILE | {"trigger", "key", "steps"}
+_INSIDE = _PROFILE | {"trigger", "key", "steps", "vars"}
 STAGE = Site("in a stage", _PROFILE)
 SEGMENT = Site("in a segment", _PROFILE)
 TRIGGER = Site("in a trigger", _PROFILE | {"event"})
@@ -141,6 +148,7 @@ class _Check:
         self.sorted: Sorted = sort_files(files, self.report)
         self.catalogue = Catalogue()
         self.documents: dict[str, Document] = {}
+        self.journey_names = [file.rsplit("/", 1)[-1].removesuffix(".yaml") for file in self.sorted.journeys]
         self.brand: BrandFile | None = None
         self.stages: dict[str, str] = {}
         self.segments: SegmentsFile | None = None
@@ -174,6 +182,7 @@ class _Check:
         self.check_segments()
         for file in self.sorted.journeys:
             self.check_journey(file)
+        self.check_loops()
         self.check_postal_address()
         for message in self.messages.values():
             urls = None if self.brand is None else self.brand.urls
@@ -291,8 +300,7 @@ class _Check:
                 self.report(document.problem(document.at(path), message, remedy))
                 return None
             for remark in compiled.problems:
-                later = remark.message.startswith('"vars" is not known')
-                self.remark(document, path, replace(remark, remedy=_VARS_LATER) if later else remark)
+                self.remark(document, path, remark)
             return None
         for remark in compiled.warnings:
             self.remark(document, path, remark, warning=True)
@@ -340,6 +348,11 @@ class _Check:
             self.check_known(kind, name, wrong)
         elif kind == "step" and journey is not None:
             self.check_step_mention(mention, journey, step, wrong)
+        elif kind == "var" and journey is not None and journey.layout.sound:
+            variable, are_set = mention.path[0], journey.layout.variables
+            if variable not in are_set:
+                remedy = did_you_mean(variable, are_set, f"Add a step: set: {{vars.{variable}: …}}.")
+                wrong(f"no step of this journey sets vars.{variable}.", remedy)
 
     def check_known(self, kind: str, name: str, wrong: Callable[[str, str], None]) -> None:
         known = self.known[kind]
@@ -365,7 +378,7 @@ class _Check:
     def check_step_mention(
         self, mention: Mention, journey: _Journey, step: Placed | None, wrong: Callable[[str, str], None]
     ) -> None:
-        """What an earlier step left behind: of the steps that there are, the event that a wait_for waited for."""
+        """What an earlier step left behind: the event that a wait_for waited for, or the arm of a split."""
         layout, name = journey.layout, mention.name
         placed = layout.by_id.get(name)
         if placed is None:
@@ -374,8 +387,11 @@ class _Check:
                 wrong(f"no step is called {quoted(name)}.", remedy)
         elif step is not None and name not in step.before:
             wrong(f"step {quoted(name)} never runs before this one.", "Move it up, or ask for another step.")
+        elif isinstance(placed.step, SplitStep):
+            if mention.path != ("arm",):
+                wrong("a split leaves its arm behind and nothing else.", f"Write steps.{name}.arm.")
         elif not isinstance(placed.step, WaitForStep):
-            wrong(f"step {quoted(name)} leaves nothing behind.", "Ask for a wait_for step.")
+            wrong(f"step {quoted(name)} leaves nothing behind.", "Ask for a wait_for or a split.")
         elif mention.path[:1] != ("event",):
             wrong("a wait_for leaves its event behind and nothing else.", f"Write steps.{name}.event.")
         elif isinstance(placed.step.wait_for, EventMatch):
@@ -627,6 +643,14 @@ class _Check:
             self.check_name(journey, (*path, "stage"), "stage", trigger.stage)
         elif isinstance(trigger, SegmentTrigger):
             self.check_name(journey, (*path, "segment"), "segment", trigger.segment)
+        for position, name in enumerate(trigger.unless_in):
+            here = (*path, "unless_in", position)
+            if name == journey.shape.journey:
+                message = f"{quoted(name)} is this journey, and who is in it does not enter anyway."
+                self.wrong_at(journey.document, here)(message, "Remove it.")
+            elif name not in self.journey_names:
+                remedy = did_you_mean(name, self.journey_names, f"This playbook has {_some(self.journey_names)}.")
+                self.wrong_at(journey.document, here)(f"there is no journey {quoted(name)}.", remedy)
         if trigger.if_ is not None:
             site = TRIGGER if event is not None else TRIGGER_WITHOUT_EVENT
             self.expression(journey, (*path, "if"), trigger.if_, site, event)
@@ -650,6 +674,63 @@ class _Check:
                 self.check_clicked(journey, placed, step.wait_for)
         elif isinstance(step, EmailStep):
             self.check_mail(journey, placed, step)
+        elif isinstance(step, ChooseStep):
+            for position, way in enumerate(step.choose):
+                if isinstance(way, Way):
+                    self.expression(journey, (*path, "choose", position, "if"), way.if_, CONDITION, step=placed)
+        elif isinstance(step, SetStep):
+            for name, text in step.set.items():
+                self.expression(journey, (*path, "set", name), text, GIVEN, step=placed)
+        elif isinstance(step, EmitStep):
+            self.check_emitted(journey, placed, step)
+
+    def check_emitted(self, journey: _Journey, placed: Placed, step: EmitStep) -> None:
+        """The event that a step reports, against the catalogue; nobody may pass for Rapport itself."""
+        path = (*placed.path, "emit")
+        wrong = self.wrong_at(journey.document, path)
+        if step.emit in OWN:
+            wrong(f"{quoted(step.emit)} is said by Rapport itself.", "Give your event another name.")
+        else:
+            self.check_event(step.emit, wrong)
+        for name, text in step.properties.items():
+            here = (*placed.path, "properties", name)
+            absent = self.catalogue.absent(step.emit, (name,))
+            if absent is not None:
+                message = f"{quoted(step.emit)} has no {name} in the catalogue."
+                remedy = did_you_mean(name, absent[1], "Add it there, or remove it here.")
+                self.report(journey.document.problem(journey.document.at_key(here), message, remedy))
+            self.expression(journey, here, text, GIVEN, step=placed)
+
+    def check_loops(self) -> None:
+        """Journeys that begin one another without end: each is begun by any event that the one before it reports, and
+        takes a customer in again at once."""
+        begun_by: dict[str, list[str]] = {}
+        for name, journey in self.journeys.items():
+            trigger = journey.shape.trigger
+            if not isinstance(trigger, EventTrigger) or journey.shape.again != "always":
+                continue
+            if trigger.where is None and trigger.if_ is None:
+                begun_by.setdefault(trigger.event, []).append(name)
+        emits: dict[str, list[str]] = {}
+        for name, journey in self.journeys.items():
+            events = [placed.step.emit for placed in journey.layout.placed if isinstance(placed.step, EmitStep)]
+            emits[name] = [begun for event in events for begun in begun_by.get(event, ())]
+        done: set[str] = set()
+        for start in emits:
+            circle = _circle(start, emits, done)
+            if circle is None:
+                continue
+            done.update(circle)
+            following = circle[1] if len(circle) > 1 else circle[0]
+            journey = self.journeys[circle[0]]
+            placed = next(
+                placed
+                for placed in journey.layout.placed
+                if isinstance(placed.step, EmitStep) and following in begun_by.get(placed.step.emit, ())
+            )
+            shown = [quoted(name) for name in [*circle[1:], circle[0]]]
+            message = f"this begins {', which begins '.join(shown)}, and so without end."
+            self.wrong_at(journey.document, (*placed.path, "emit"))(message, "Add again: to one of them, or a where.")
 
     def check_clicked(self, journey: _Journey, placed: Placed, wanted: Clicked) -> None:
         document, path = journey.document, (*placed.path, "wait_for", "clicked")
@@ -773,7 +854,6 @@ class _Check:
 
 
 _BODIES = frozenset({"body.mjml", "body.html"})
-_VARS_LATER = "It comes later, with steps that set it."
 _TAKEN = frozenset({*STANDARD, *GLOBALS, "loop"})
 """Names that a template knows already."""
 
@@ -838,6 +918,7 @@ def _journey(journey: _Journey) -> proven.Journey:
         status=shape.status,
         trigger=_trigger(journey),
         condition=journey.expression(("trigger", "if")),
+        unless_in=frozenset(shape.trigger.unless_in),
         mode=shape.mode,
         again=shape.again,
         max_age=shape.max_age,
@@ -893,10 +974,7 @@ def _link(
 def _step(journey: _Journey, placed: Placed, following: str | None, linked: dict[str, proven.Step]) -> proven.Step:
     step, path, name = placed.step, placed.path, placed.id
     if isinstance(step, WaitStep):
-        if isinstance(step.wait, WaitUntil):
-            days = None if step.wait.on is None else frozenset(WEEKDAYS.index(day) for day in step.wait.on)
-            return proven.Wait(name, following, step.wait.for_, step.wait.until, days)
-        return proven.Wait(name, following, step.wait, None, None)
+        return _wait(step, name, following)
     if isinstance(step, WaitForStep):
         clicked: Placed | None = None
         match: proven.EventMatch | None = None
@@ -930,5 +1008,45 @@ def _step(journey: _Journey, placed: Placed, following: str | None, linked: dict
             then=_link(journey, (*path, "then"), step.then, following, linked),
             otherwise=_link(journey, (*path, "else"), step.else_, following, linked),
         )
+    if isinstance(step, ChooseStep):
+        ways: list[tuple[Expression, str | None]] = []
+        otherwise = following
+        for position, way in enumerate(step.choose):
+            here = (*path, "choose", position)
+            if isinstance(way, Way):
+                first = _link(journey, (*here, "then"), way.then, following, linked)
+                ways.append((journey.expressions[(*here, "if")], first))
+            elif isinstance(way, OtherWay):
+                otherwise = _link(journey, (*here, "else"), way.else_, following, linked)
+        return proven.Choose(name, tuple(ways), otherwise)
+    if isinstance(step, SplitStep):
+        arms = {
+            arm: proven.Arm(one.share, _link(journey, (*path, "split", arm, "then"), one.then, following, linked))
+            for arm, one in step.split.items()
+        }
+        return proven.Split(name, arms, step.by)
+    if isinstance(step, SetStep):
+        given = {target: journey.expressions[(*path, "set", target)] for target in step.set}
+        return proven.Set(name, following, _below("vars", given), _below("traits", given))
+    if isinstance(step, EmitStep):
+        properties = {given: journey.expressions[(*path, "properties", given)] for given in step.properties}
+        return proven.Emit(name, following, step.emit, properties)
     assert isinstance(step, ExitStep)
     return proven.Exit(name, step.exit)
+
+
+def _wait(step: WaitStep, name: str, following: str | None) -> proven.Wait:
+    wait = step.wait
+    if isinstance(wait, WaitBetween):
+        return proven.Wait(name, following, None, None, None, between=(wait.between[0], wait.between[1]))
+    if not isinstance(wait, WaitUntil):
+        return proven.Wait(name, following, wait, None, None)
+    days = None if wait.on is None else frozenset(WEEKDAYS.index(day) for day in wait.on)
+    if isinstance(wait.until, str):
+        return proven.Wait(name, following, wait.for_, wait.at, None, date=tuple(wait.until.split(".")[1:]))
+    return proven.Wait(name, following, wait.for_, wait.until, days)
+
+
+def _below(root: str, given: Mapping[str, Expression]) -> dict[str, Expression]:
+    """Those of dotted names that stand under one root, without it."""
+    return {name.split(".", 1)[1]: value for name, value in given.items() if name.split(".", 1)[0] == root}

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.language.model import (
+    ChooseStep,
     Clicked,
     EmailStep,
+    EmitStep,
     EventMatch,
     ExitStep,
     Hole,
     IfStep,
     JourneyFile,
+    OtherWay,
+    SetStep,
+    SplitStep,
     Step,
+    WaitBetween,
     WaitForStep,
     WaitStep,
     WaitUntil,
+    Way,
+    slug,
 )
 from shared.language.problems import Problem
 from shared.language.source import Document, Path, Scalar
@@ -43,6 +50,12 @@ class Layout:
     sound: bool = True
     """Whether every step could be read: if not, a name that is not found may belong to one that could not."""
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """What its steps set under `vars`."""
+        names = (name for placed in self.placed if isinstance(placed.step, SetStep) for name in placed.step.set)
+        return frozenset(name.removeprefix("vars.") for name in names if name.startswith("vars."))
+
     def mails(self) -> list[tuple[Placed, EmailStep]]:
         return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, EmailStep)]
 
@@ -61,6 +74,18 @@ def branches(step: Step, path: Path) -> list[tuple[Path, Sequence[Step]]]:
         return [((*path, "then"), step.then), ((*path, "on_timeout"), step.on_timeout)]
     if isinstance(step, IfStep):
         return [((*path, "then"), step.then), ((*path, "else"), step.else_)]
+    if isinstance(step, ChooseStep):
+        found: list[tuple[Path, Sequence[Step]]] = []
+        for position, way in enumerate(step.choose):
+            if isinstance(way, Way):
+                found.append(((*path, "choose", position, "then"), way.then))
+            elif isinstance(way, OtherWay):
+                found.append(((*path, "choose", position, "else"), way.else_))
+        return found if isinstance(step.choose[-1], OtherWay) else [*found, ((*path, "else"), [])]
+    if isinstance(step, SplitStep):
+        return [
+            ((*path, "split", name, "then"), arm.then) for name, arm in step.split.items() if not isinstance(arm, Hole)
+        ]
     return []
 
 
@@ -102,17 +127,30 @@ def _given(document: Document, path: Path, step: Step) -> str:
     if isinstance(step, EmailStep):
         return step.email
     if isinstance(step, WaitStep):
-        if isinstance(step.wait, WaitUntil):
-            if step.wait.for_ is None:
-                return f"wait-until-{step.wait.until:%H%M}"
-            return f"wait-{_written(document, (*path, 'wait', 'for'))}"
-        return f"wait-{_written(document, (*path, 'wait'))}"
+        return _name_of_wait(document, path, step)
+    if isinstance(step, EmitStep):
+        return f"emit-{slug(step.emit)}"
     if isinstance(step, WaitForStep):
         if isinstance(step.wait_for, EventMatch):
-            return "wait-for-" + re.sub(r"[^a-z0-9]+", "-", step.wait_for.event.lower()).strip("-")
+            return f"wait-for-{slug(step.wait_for.event)}"
         if isinstance(step.wait_for, Clicked):
             return f"clicked-{step.wait_for.clicked}"
     return ""
+
+
+def _name_of_wait(document: Document, path: Path, step: WaitStep) -> str:
+    wait = step.wait
+    if isinstance(wait, WaitBetween):
+        return "wait-between"
+    if not isinstance(wait, WaitUntil):
+        return f"wait-{_written(document, (*path, 'wait'))}"
+    if wait.for_ is not None:
+        return f"wait-{_written(document, (*path, 'wait', 'for'))}"
+    if wait.until is None:
+        return f"wait-{'-'.join(wait.on or ())}"
+    if isinstance(wait.until, str):
+        return f"wait-until-{slug(wait.until.removeprefix('traits.'))}"
+    return f"wait-until-{wait.until:%H%M}"
 
 
 def _written(document: Document, path: Path) -> str:
@@ -120,12 +158,15 @@ def _written(document: Document, path: Path) -> str:
     return node.text if isinstance(node, Scalar) else ""
 
 
+_WORDS: Mapping[type[Step], str] = {IfStep: "if", ChooseStep: "choose", SetStep: "set", ExitStep: "exit"}
+
+
 def _number(layout: Layout) -> None:
-    """`if` and `exit` steps that were given no name are numbered through."""
+    """Steps that were given no name and to which nobody refers are numbered through: `if-1`, `exit-2`."""
     for placed in layout.placed:
         if placed.id:
             continue
-        word = "exit" if isinstance(placed.step, ExitStep) else "if"
+        word = _WORDS[type(placed.step)]
         number = 1
         while f"{word}-{number}" in layout.by_id:
             number += 1

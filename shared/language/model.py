@@ -97,10 +97,8 @@ def clock_time(value: object) -> time:
     return time(int(found[1]), int(found[2]))
 
 
-def _until(value: object) -> time:
-    if isinstance(value, str) and value.startswith("traits."):
-        raise refusal("waiting until the date in a trait comes later.", 'Use a time of day: "10:00".')
-    return clock_time(value)
+def _until(value: object) -> time | str:
+    return _trait_path(value) if isinstance(value, str) and value.startswith("traits") else clock_time(value)
 
 
 def _quiet_hours(value: object) -> QuietHours:
@@ -113,13 +111,14 @@ def _quiet_hours(value: object) -> QuietHours:
     return hours
 
 
-def _slug(value: str) -> str:
+def slug(value: str) -> str:
+    """A text as a name could have it: small letters, digits, hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
 
 
 def _name(value: str) -> str:
     if not NAME.fullmatch(value):
-        better = _slug(value)[:64].strip("-")
+        better = slug(value)[:64].strip("-")
         remedy = "Use small letters, digits and single hyphens, 64 at most"
         raise refusal(f"{quoted(value)} cannot be a name.", f"{remedy}: {better}." if better else f"{remedy}.")
     return value
@@ -198,6 +197,28 @@ def _rate(value: object) -> Decimal:
     return Decimal(value)
 
 
+def _share(value: object) -> Decimal:
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,2})?) ?%", value) if isinstance(value, str) else None
+    if found is None or Decimal(found[1]) > 100:
+        raise refusal("a share is a percentage.", "Write it from 0% to 100%: 50%.")
+    return Decimal(found[1]) / 100
+
+
+def _drawn_from(value: list[timedelta]) -> list[timedelta]:
+    if len(value) != 2 or value[0] > value[1]:
+        raise refusal("between takes the shortest and the longest wait.", "Write it as [20d, 300d].")
+    return value
+
+
+def _variable_or_trait(value: str) -> str:
+    if not re.fullmatch(r"(?:vars|traits)\.[A-Za-z_][\w-]*", value):
+        raise refusal(f"{quoted(value)} cannot be set.", "Set a trait, or a name of this enrollment's own: vars.score.")
+    if value == "traits.consent":
+        message = "a journey cannot decide what a customer consents to."
+        raise refusal(message, "Have the shop send Topic Subscribed or Topic Unsubscribed.")
+    return value
+
+
 def _trait_path(value: str) -> str:
     if not re.fullmatch(r"traits(?:\.[A-Za-z_][\w-]*)+", value):
         raise refusal(f"{quoted(value)} is no trait.", "Name the trait that holds the date: traits.birthday.")
@@ -212,6 +233,7 @@ _DURATION = {"type": "string", "pattern": "^[0-9]{1,9}[mhdw]$", "examples": ["30
 _CLOCK = {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$", "examples": ["09:00"]}
 _NAME = {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$", "maxLength": 64}
 _EXPRESSION = {"type": ["string", "boolean", "number"]}
+_TRAIT = {"type": "string", "pattern": r"^traits(\.[A-Za-z_][\w-]*)+$", "examples": ["traits.birthday"]}
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 Line = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(_one_line)]
@@ -229,7 +251,16 @@ CalendarDays = Annotated[
     int, BeforeValidator(_days), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,3}[dw]$", "examples": ["3d"]})
 ]
 ClockTime = Annotated[time, BeforeValidator(clock_time), WithJsonSchema(_CLOCK)]
-UntilTime = Annotated[time, BeforeValidator(_until), WithJsonSchema(_CLOCK)]
+UntilTime = Annotated[
+    time | str,
+    BeforeValidator(_until),
+    WithJsonSchema({"type": "string", "pattern": f"{_CLOCK['pattern']}|{_TRAIT['pattern']}", "examples": ["10:00"]}),
+]
+Share = Annotated[
+    Decimal,
+    BeforeValidator(_share),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,2})? ?%$", "examples": ["50%"]}),
+]
 QuietHoursText = Annotated[
     QuietHours,
     BeforeValidator(_quiet_hours),
@@ -243,10 +274,11 @@ Currency = Annotated[
 ]
 Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"})]
 Rate = Annotated[Decimal, BeforeValidator(_rate), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
-TraitPath = Annotated[
+TraitPath = Annotated[str, AfterValidator(_trait_path), WithJsonSchema(_TRAIT)]
+Settable = Annotated[
     str,
-    AfterValidator(_trait_path),
-    WithJsonSchema({"type": "string", "pattern": r"^traits(\.[A-Za-z_][\w-]*)+$", "examples": ["traits.birthday"]}),
+    AfterValidator(_variable_or_trait),
+    WithJsonSchema({"type": "string", "pattern": r"^(vars|traits)\.[A-Za-z_][\w-]*$", "examples": ["vars.score"]}),
 ]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -310,12 +342,15 @@ _Tolerant = WrapValidator(_tolerate)
 
 # Journeys
 
+_IF_TEXT = "Asked once, when the trigger has matched: enrolls only if true."
+_UNLESS_TEXT = "Other journeys: who is in one of them does not enter."
+
 
 class EventTrigger(Section):
     """Begins the journey when an event comes."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"unless_in", "for_each"})
+    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     event: EventName = Field(description="The event that begins the journey, by name.", examples=["Order Completed"])
     where: ExpressionText | None = Field(
@@ -326,43 +361,40 @@ class EventTrigger(Section):
         description="What this enrollment is about, such as event.cart_id: a customer may be in the journey once for "
         "each key. Without it, once.",
     )
-    if_: ExpressionText | None = Field(
-        None, alias="if", description="Asked once, when the trigger has matched: enrolls only if true."
-    )
+    if_: ExpressionText | None = Field(None, alias="if", description=_IF_TEXT)
+    unless_in: list[Name] = Field([], description=_UNLESS_TEXT)
 
 
 class StageTrigger(Section):
     """Begins the journey when a customer enters a stage."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"unless_in", "for_each"})
+    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     stage: Name = Field(description="The stage from stages.yaml that the customer enters.")
-    if_: ExpressionText | None = Field(
-        None, alias="if", description="Asked once, when the trigger has matched: enrolls only if true."
-    )
+    if_: ExpressionText | None = Field(None, alias="if", description=_IF_TEXT)
+    unless_in: list[Name] = Field([], description=_UNLESS_TEXT)
 
 
 class SegmentTrigger(Section):
     """Begins the journey when a customer enters or leaves a segment."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"unless_in", "for_each"})
+    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     segment: Name = Field(description="The segment from segments.yaml.")
     change: Literal["entered", "left"] = Field(
         "entered", description="Whether entering the segment begins the journey, or leaving it."
     )
-    if_: ExpressionText | None = Field(
-        None, alias="if", description="Asked once, when the trigger has matched: enrolls only if true."
-    )
+    if_: ExpressionText | None = Field(None, alias="if", description=_IF_TEXT)
+    unless_in: list[Name] = Field([], description=_UNLESS_TEXT)
 
 
 class DateTrigger(Section):
     """Begins the journey on a date that a trait holds, in the customer's own timezone."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"unless_in", "for_each"})
+    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     date: TraitPath = Field(description="The trait that holds the date.")
     every: Literal["year"] | None = Field(
@@ -372,9 +404,8 @@ class DateTrigger(Section):
         description="The time of day, in the customer's timezone, else the brand's.", examples=["09:00"]
     )
     before: CalendarDays = Field(0, description="This many calendar days earlier, such as 3d.")
-    if_: ExpressionText | None = Field(
-        None, alias="if", description="Asked once, when the trigger has matched: enrolls only if true."
-    )
+    if_: ExpressionText | None = Field(None, alias="if", description=_IF_TEXT)
+    unless_in: list[Name] = Field([], description=_UNLESS_TEXT)
 
 
 def _kind_by_key(kinds: Mapping[str, str]) -> Callable[[object], str | None]:
@@ -456,17 +487,41 @@ class Defaults(Section):
 
 
 class WaitUntil(Section):
-    """A wait that ends at a time of day."""
+    """A wait that ends at a time of day, on a day of the week, or on a date."""
 
     noun: ClassVar[str] = "wait field"
-    later: ClassVar[frozenset[str]] = frozenset({"between", "at"})
 
     for_: LongerDuration | None = Field(None, alias="for", description="Wait this long first; 1d is 24 hours.")
-    until: UntilTime = Field(
-        description="Then until this time of day, in the customer's timezone, else the brand's.", examples=['"10:00"']
+    until: UntilTime | None = Field(
+        None,
+        description="Then until this time of day, in the customer's timezone, else the brand's; or until the day that "
+        "a trait holds: traits.renewal. One that is past goes on at once.",
+        examples=['"10:00"'],
     )
+    at: ClockTime | None = Field(None, description="The time of day on the date that until names.")
     on: Annotated[list[Weekday], Field(min_length=1)] | None = Field(
         None, description="On one of these days of the week: [tue, thu]."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> WaitUntil:
+        dated = isinstance(self.until, str)
+        if self.until is None and self.on is None:
+            raise refusal("nothing here says until when.", 'Add until: "10:00" or on: [tue], or write wait: 2d.')
+        if self.at is not None and not dated:
+            raise refusal("at belongs to a date, and until names none.", 'Write until: "10:00" alone.')
+        if dated and self.on is not None:
+            raise refusal("a date falls on the day on which it falls.", "Remove on.")
+        return self
+
+
+class WaitBetween(Section):
+    """A wait whose length is drawn once for each enrollment."""
+
+    noun: ClassVar[str] = "wait field"
+
+    between: Annotated[list[Duration], AfterValidator(_drawn_from)] = Field(
+        description="The shortest and the longest: [20d, 300d]."
     )
 
 
@@ -479,15 +534,21 @@ class Step(Section):
 _ID_TEXT = "The name of this step in the journey; needed where two steps would share one."
 
 
+def _kind_of_wait(value: object) -> str:
+    if isinstance(value, WaitBetween) or (isinstance(value, dict) and "between" in value):
+        return "@between"
+    return "@until" if isinstance(value, dict | WaitUntil) else "@duration"
+
+
 class WaitStep(Step):
     """Waits."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"between"})
-
     id: Name | None = Field(None, description=_ID_TEXT)
     wait: Annotated[
-        Annotated[LongerDuration, Tag("@duration")] | Annotated[WaitUntil, Tag("@until")],
-        Discriminator(lambda value: "@until" if isinstance(value, dict | WaitUntil) else "@duration"),
+        Annotated[LongerDuration, Tag("@duration")]
+        | Annotated[WaitUntil, Tag("@until")]
+        | Annotated[WaitBetween, Tag("@between")],
+        Discriminator(_kind_of_wait),
     ] = Field(description='A duration such as 1h or 2d, or {for: 2d, until: "10:00", on: [tue]}.')
 
 
@@ -537,6 +598,94 @@ class IfStep(Step):
     else_: Steps = Field([], alias="else", description="What happens otherwise; then the journey goes on below.")
 
 
+class Way(Section):
+    """One of the ways that a choice may take."""
+
+    noun: ClassVar[str] = "field"
+
+    if_: ExpressionText = Field(alias="if", description="The condition, an expression.")
+    then: Steps = Field([], description="What happens where it is the first that is true.")
+
+
+class OtherWay(Section):
+    """What happens where no condition holds."""
+
+    noun: ClassVar[str] = "field"
+
+    else_: Steps = Field(alias="else", description="What happens where no condition above is true.")
+
+
+class ChooseStep(Step):
+    """Asks once, now, one condition after the other, and takes the first way that is open."""
+
+    id: Name | None = Field(None, description=_ID_TEXT)
+    choose: Annotated[
+        list[
+            Annotated[
+                Annotated[Way, Tag("@if")] | Annotated[OtherWay, Tag("@else")],
+                Discriminator(
+                    _kind_by_key({"if": "@if", "else": "@else"}), custom_error_type="way", custom_error_message="way"
+                ),
+                _Tolerant,
+            ]
+        ],
+        Field(min_length=1),
+    ] = Field(description="A list of {if: …, then: […]}; the last may be {else: […]}.")
+
+    @model_validator(mode="after")
+    def _else_is_last(self) -> ChooseStep:
+        if any(isinstance(way, OtherWay) for way in self.choose[:-1]):
+            raise refusal("else stands before other ways, which are then never taken.", "Move it to the end.")
+        return self
+
+
+class SplitArm(Section):
+    """One way of a split."""
+
+    noun: ClassVar[str] = "field"
+
+    share: Share = Field(description="How many take it.", examples=["50%"])
+    then: Steps = Field([], description="What happens to them; then the journey goes on below.")
+
+
+class SplitStep(Step):
+    """Draws lots. The same enrollment, or customer, always draws the same."""
+
+    id: Name = Field(description="The name of the split; a new name draws anew.", examples=["tone"])
+    split: Annotated[dict[Name, Annotated[SplitArm, _Tolerant]], Field(min_length=1)] = Field(
+        description="The ways by name, with shares that make 100%: warm: {share: 50%, then: […]}."
+    )
+    by: Literal["enrollment", "customer"] = Field(
+        "enrollment", description="enrollment: drawn each time. customer: drawn once, for ever."
+    )
+
+    @model_validator(mode="after")
+    def _shares_make_all(self) -> SplitStep:
+        if any(isinstance(arm, Hole) for arm in self.split.values()):
+            return self
+        total = sum((arm.share for arm in self.split.values()), Decimal(0)) * 100
+        if total != 100:
+            raise refusal(f"these shares make {total.normalize():f}%.", "Let them make 100%.")
+        return self
+
+
+class SetStep(Step):
+    """Keeps values: for later steps, or in the customer's profile."""
+
+    id: Name | None = Field(None, description=_ID_TEXT)
+    set: Annotated[dict[Settable, ExpressionText], Field(min_length=1)] = Field(
+        description="vars.NAME for later steps of this enrollment, traits.NAME for the profile; each an expression."
+    )
+
+
+class EmitStep(Step):
+    """Reports an event of the customer, which may count in segments and begin other journeys."""
+
+    id: Name | None = Field(None, description=_ID_TEXT)
+    emit: EventName = Field(description="The event's name, in the past tense.", examples=["Cart Given Up"])
+    properties: dict[Variable, ExpressionText] = Field({}, description="Its properties, each an expression.")
+
+
 class ExitStep(Step):
     """Leaves the journey."""
 
@@ -544,10 +693,8 @@ class ExitStep(Step):
     exit: Line = Field(description="Why, in a few words; reports show it.", examples=["came back"])
 
 
-STEPS = {"wait": "@wait", "wait_for": "@wait_for", "email": "@email", "if": "@if", "exit": "@exit"}
-LATER_STEPS = (
-    "sms", "push", "webhook", "coupon", "choose", "split", "set", "emit", "task", "pause",
-)  # fmt: skip
+STEPS = {name: f"@{name}" for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "exit")}
+LATER_STEPS = ("sms", "push", "webhook", "coupon", "task", "pause")
 AnyStep = TypeAliasType(
     "AnyStep",
     Annotated[
@@ -555,6 +702,10 @@ AnyStep = TypeAliasType(
         | Annotated[WaitForStep, Tag("@wait_for")]
         | Annotated[EmailStep, Tag("@email")]
         | Annotated[IfStep, Tag("@if")]
+        | Annotated[ChooseStep, Tag("@choose")]
+        | Annotated[SplitStep, Tag("@split")]
+        | Annotated[SetStep, Tag("@set")]
+        | Annotated[EmitStep, Tag("@emit")]
         | Annotated[ExitStep, Tag("@exit")],
         Discriminator(_kind_by_key(STEPS), custom_error_type="step", custom_error_message="step"),
     ],
@@ -566,7 +717,7 @@ class JourneyFile(Section):
     """One journey: whom it takes in, what it does, and when it ends."""
 
     noun: ClassVar[str] = "journey field"
-    later: ClassVar[frozenset[str]] = frozenset({"holdout", "for_each", "unless_in"})
+    later: ClassVar[frozenset[str]] = frozenset({"holdout"})
 
     journey: Name = Field(description="Its name, which is also the name of the file.")
     title: Line | None = Field(None, description="What people call it, in reports.")
@@ -771,7 +922,7 @@ class EventFile(Section):
     required: list[str] = Field([], description="The properties that are always there.")
 
 
-for _model in (WaitForStep, IfStep, JourneyFile, PropertySchema):
+for _model in (WaitForStep, IfStep, Way, OtherWay, ChooseStep, SplitArm, SplitStep, JourneyFile, PropertySchema):
     _model.model_rebuild()
 
 
@@ -902,6 +1053,7 @@ _CHOICES: Mapping[str, tuple[str, Sequence[str], Sequence[str], str]] = {
     "step": ("step", tuple(STEPS), LATER_STEPS, "- wait: 1h"),
     "trigger": ("trigger", tuple(_TRIGGERS), (), "event: Order Completed"),
     "wait_for": ("wait_for", ("event", "clicked"), ("opened", "reply"), "wait_for: {event: Order Completed}"),
+    "way": ("way", ("if", "else"), (), '- {if: traits.country == "NO", then: […]}'),
 }
 """What decides the kind of a mapping: its name, the keys of which it has one, those that come later, an example."""
 

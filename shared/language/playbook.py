@@ -144,13 +144,19 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait `duration`, then until local time `until` on one of `weekdays` (0 is Monday); either part may be absent."""
+    """Wait `duration`, then until local time `until` on one of `weekdays` (0 is Monday); either part may be absent.
+
+    With `date` (the path of a trait) it is until that day, at `until` or where it begins. With `between` it is for a
+    time that is drawn once for each enrollment, from the first to the second.
+    """
 
     id: str
     next: str | None
     duration: timedelta | None
     until: time | None
     weekdays: frozenset[int] | None
+    date: tuple[str, ...] | None = None
+    between: tuple[timedelta, timedelta] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +191,58 @@ class If:
 
 
 @dataclass(frozen=True, slots=True)
+class Choose:
+    """Take the first of `ways` whose condition holds, or go `otherwise`."""
+
+    id: str
+    ways: tuple[tuple[Expression, str | None], ...]
+    otherwise: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of a split: its share of all, from 0 to 1, and where it leads."""
+
+    share: Decimal
+    first: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Lots are drawn, once for each enrollment, or once and for ever for each customer. The shares make 1."""
+
+    id: str
+    arms: Mapping[str, Arm]
+    by: Literal["enrollment", "customer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Keep `vars` for later steps of this enrollment, and write `traits` into the profile."""
+
+    id: str
+    next: str | None
+    vars: Mapping[str, Expression]
+    traits: Mapping[str, Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Report an event of the customer."""
+
+    id: str
+    next: str | None
+    event: str
+    properties: Mapping[str, Expression]
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     id: str
     reason: str
 
 
-Step = Wait | WaitFor | Email | If | Exit
+Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +268,8 @@ class Journey:
     """`defaults.topic`: losing consent for it ends the enrollment unless a later step sends under another."""
     first: str | None
     steps: Mapping[str, Step]
+    unless_in: frozenset[str] = frozenset()
+    """Who is in one of these journeys does not enter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,10 +138,11 @@ class _Outputs:
         self.as_of = as_of
         self.agenda = agenda
         self.values: list[bytes] = []
+        self.reported: list[bytes] = []
 
     def emit(self, stream: str, key: str, value: bytes) -> None:
-        assert (stream, bool(key)) == ("messages", True)
-        self.values.append(value)
+        assert key
+        {"messages": self.values, "events": self.reported}[stream].append(value)
 
     def emit_here(self, stream: str, key: str, value: bytes) -> None:
         assert (stream, key) == ("messages", "")
@@ -167,6 +168,7 @@ class Road:
         self.enrollments: dict[str, tuple[str, Enrollment]] = {}
         self.tallies: Counter[Tally] = Counter()
         self.values: list[bytes] = []
+        self.reported: list[bytes] = []
 
     def drive(self, records: Sequence[CustomerRecord]) -> None:
         """One batch."""
@@ -201,6 +203,7 @@ class Road:
         self.memo = changes.memo
         self.as_of = out.as_of
         self.values += out.values
+        self.reported += out.reported
 
     def _load(self, records: Sequence[CustomerRecord], timers: Sequence[Timer]) -> JourneysBatch:
         memo = msgspec.msgpack.decode(self.memo, type=Memo) if self.memo else Memo()
@@ -217,6 +220,11 @@ class Road:
     @property
     def messages(self) -> list[MessageRecord]:
         return [msgspec.json.decode(value, type=MessageRecord) for value in self.values]
+
+    @property
+    def events(self) -> list[Event]:
+        """What journeys themselves reported of customers."""
+        return [msgspec.json.decode(value, type=Event) for value in self.reported]
 
     def sweep(self) -> None:
         """What the background work does after an activation: wake those whom a pause had held."""
