@@ -9,10 +9,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from kafka_for_tests import Kafka, start_kafka
 
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("rapport", settings(), deadline=None)
+settings.load_profile("rapport")
 
 _numbers = itertools.count(1)
 

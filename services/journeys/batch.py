@@ -19,7 +19,7 @@ from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
 from services.journeys.person import Person
 from services.journeys.store import Changes, StoredCustomer, Tally
-from services.journeys.triggers import Declined, Triggers, admit, enters_again, entry, forgotten_at, left_of
+from services.journeys.triggers import Declined, Triggers, admit, enters_again, entries, forgotten_at, left_of
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
 from shared.contracts.events import JOURNEYS_SOURCE, Event
@@ -204,11 +204,13 @@ class JourneysBatch:
     ) -> None:
         """Let the record in, where it may enter."""
         assert self._in_force is not None
-        customer = record.customer
-        found = entry(journey, record, happening, self._in_force, out.as_of)
-        if isinstance(found, Declined):
-            self._declined[journey.name, found.reason] += 1
-            return
+        for found in entries(journey, record, happening, self._in_force, out.as_of):
+            if isinstance(found, Declined):
+                self._declined[journey.name, found.reason] += 1
+            else:
+                self._admit(journey, record.customer, found, out)
+
+    def _admit(self, journey: Journey, customer: Customer, found: Entry, out: Outputs) -> None:
         person = self._people.get(customer.key)
         if person is None:
             person = self._people[customer.key] = Person(customer.key, None)

@@ -35,14 +35,16 @@ _NAMESPACE = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3")
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """What let a customer in: when, by which cause, for which key, and the properties of the event that did.
 
-    `trigger` is JSON as it came. `hops` counts how many consequences of consequences the event was. Who enters a
-    `draft` is counted and gets nothing, also once it is published.
+    `trigger` is JSON as it came, and so is `item`, the part of it that a `for_each` is about. `hops` counts how many
+    consequences of consequences the event was. Who enters a `draft` is counted and gets nothing, also once it is
+    published.
     """
 
     at: datetime
     cause: str
     key: Key = None
     trigger: bytes = b"{}"
+    item: bytes = b"null"
     hops: int = 0
     draft: bool = False
 

@@ -34,10 +34,11 @@ def scope(
     now: datetime,
     *,
     event: Mapping[str, Any] | None = None,
+    item: Any = None,
     entry: Entry | None = None,
     enrollment: Enrollment | None = None,
 ) -> Scope:
-    """The scope of one evaluation. `entry` stands for an enrollment that is yet to begin."""
+    """The scope of one evaluation. `item` and `entry` stand for an enrollment that is yet to begin."""
     entry = enrollment.entry if enrollment is not None else entry
     return Scope(
         now=now,
@@ -46,6 +47,7 @@ def scope(
         event=event,
         trigger=msgspec.json.decode(entry.trigger) if entry is not None else None,
         key=entry.key if entry is not None else None,
+        item=msgspec.json.decode(entry.item) if entry is not None else item,
         steps=_decoded(enrollment.steps) if enrollment is not None else {},
         vars=_decoded(enrollment.vars) if enrollment is not None else {},
         aggregates=customer.aggregates,

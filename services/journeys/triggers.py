@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import msgspec
 
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_of, key_text
 from services.journeys.scopes import scope
-from shared.contracts.customers import CustomerUpdated, DateReached
+from shared.contracts.customers import Customer, CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS
 from shared.language.playbook import (
     DateTrigger,
@@ -36,6 +38,7 @@ MOST_AT_ONCE = 100
 """How many enrollments one customer may have that are not over: each looks at all that the customer does, and all are
 kept in one row. Who invents carts must not hold up everybody else's."""
 
+_encode = msgspec.json.Encoder().encode
 _NO_MATCH = Declined("filtered")
 _GONE_REMEMBERED = timedelta(days=365)
 
@@ -81,48 +84,77 @@ class Triggers:
         return self._dates.get(record.journey)
 
 
-def entry(
+def entries(
     journey: Journey,
     record: CustomerUpdated | DateReached,
     happening: Happening | None,
     playbook: Playbook,
     now: datetime,
-) -> Entry | Declined:
-    """Whether a record that touches the trigger is an entry. Where time alone was the cause there is no event."""
+) -> list[Entry | Declined]:
+    """What a record that touches the trigger is: an entry, one for each item, or none. Where time alone was the cause
+    there is no event."""
     if journey.status == "paused":
-        return Declined("paused")
-    customer = record.customer
+        return [Declined("paused")]
     draft = journey.status == "draft"
     if isinstance(record, DateReached):
-        found = Entry(at=now, cause=f"date\n{record.occasion}", draft=draft)
+        found: list[Entry | Declined] = [Entry(at=now, cause=f"date\n{record.occasion}", draft=draft)]
     elif happening is None:
-        found = Entry(at=now, cause="time", draft=draft)
+        found = [Entry(at=now, cause="time", draft=draft)]
     else:
         event = happening.event
         if event.historical:
-            return Declined("historical")
+            return [Declined("historical")]
         if now - event.occurred_at > journey.max_age:
-            return Declined("too_old")
+            return [Declined("too_old")]
         if event.hops >= MAX_HOPS:
             # What became of its message would be one more, and nobody would hear of it.
-            return Declined("loop")
-        key = None
-        if isinstance(journey.trigger, EventTrigger):
-            where, of = journey.trigger.where, journey.trigger.key
-            seen = scope(playbook, customer, now, event=happening.properties)
-            if where is not None and not where.truth(seen):
-                return _NO_MATCH
-            if of is not None:
-                key = key_of(of.evaluate(seen))
-                if key is None:
-                    return Declined("no_key")
+            return [Declined("loop")]
         cause = f"event\n{event.source}\n{event.id}"
-        found = Entry(now, cause, key, bytes(event.properties), event.hops, draft)
-    if journey.condition is not None:
-        properties = happening.properties if happening is not None else None
-        if not journey.condition.truth(scope(playbook, customer, now, event=properties, entry=found)):
-            return _NO_MATCH
+        plain = Entry(at=now, cause=cause, trigger=bytes(event.properties), hops=event.hops, draft=draft)
+        found = [plain]
+        if isinstance(journey.trigger, EventTrigger):
+            found = _of_event(journey.trigger, record.customer, happening, plain, playbook, now)
+    condition = journey.condition
+    if condition is None:
+        return found
+    properties = happening.properties if happening is not None else None
+
+    def holds(entry: Entry) -> bool:
+        return condition.truth(scope(playbook, record.customer, now, event=properties, entry=entry))
+
+    return [one if isinstance(one, Declined) or holds(one) else _NO_MATCH for one in found]
+
+
+def _of_event(
+    trigger: EventTrigger, customer: Customer, happening: Happening, plain: Entry, playbook: Playbook, now: datetime
+) -> list[Entry | Declined]:
+    items = [None] if trigger.for_each is None else _items(happening.properties, trigger.for_each)
+    found: list[Entry | Declined] = []
+    keys: set[str] = set()
+    for item in items:
+        seen = scope(playbook, customer, now, event=happening.properties, item=item)
+        key = key_of(trigger.key.evaluate(seen)) if trigger.key is not None else None
+        if trigger.where is not None and not trigger.where.truth(seen):
+            found.append(_NO_MATCH)
+        elif trigger.key is not None and key is None:
+            found.append(Declined("no_key"))
+        elif key_text(key) in keys:
+            # The same item twice in one event is one cause.
+            found.append(Declined("inside"))
+        elif trigger.for_each is None:
+            found.append(msgspec.structs.replace(plain, key=key))
+        else:
+            keys.add(key_text(key))
+            found.append(msgspec.structs.replace(plain, key=key, item=_encode(item)))
     return found
+
+
+def _items(properties: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
+    """The elements of a list in an event, as many as a customer may have enrollments."""
+    value: Any = properties
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value[:MOST_AT_ONCE] if isinstance(value, list) else []
 
 
 def admit(

@@ -45,8 +45,7 @@ PLAIN_FUNCTIONS: Final = frozenset(
 FUNCTIONS: Final = AGGREGATES | PROFILE_FUNCTIONS | PLAIN_FUNCTIONS
 LATER_FUNCTIONS: Final = frozenset({"list", "median_gap"})
 
-ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "vars", "now"})
-LATER_ROOTS: Final = frozenset({"item"})
+ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "item", "vars", "now"})
 LATER_CUSTOMER_FIELDS: Final = frozenset({"spend_percentile"})
 
 _FIELD_NEEDED: Final = frozenset({"sum", "avg", "min", "max"})
@@ -71,6 +70,7 @@ _WHERE_TO_FIND: Final = {
     "key": "It is known inside a journey.",
     "steps": "It is known in a journey's steps.",
     "vars": "It is known in a journey's steps.",
+    "item": "It is known in a journey whose trigger has for_each.",
     "traits": "Only event and constants are known there.",
     "customer": "Only event and constants are known there.",
     "now": "Only event and constants are known there.",
@@ -91,6 +91,10 @@ class Kind:
     name: KindName
     item: Kind | None = None
     options: tuple[Any, ...] = ()
+
+    def element(self) -> Kind:
+        """Of a list, the kind of what it holds."""
+        return DATA if self.name != "list" else self.item or DATA
 
     def __str__(self) -> str:
         return _NAMED[self.name]
@@ -215,12 +219,13 @@ class Mention:
     - `event`: an event's name, in an aggregate
     - `property`: `path` of the event `event` (None where the caller did not say which event is at hand)
     - `trigger`: `path` in the properties of the event that began the journey
+    - `item`: `path` in the element of a list in those properties for which the enrollment began
     - `segment`, `stage`, `topic`: by `name`
     - `step`: a step's id is `name`, what is asked of it is `path`
     - `trait`, `var`: `path`
     """
 
-    kind: Literal["event", "property", "trigger", "segment", "stage", "topic", "step", "trait", "var"]
+    kind: Literal["event", "property", "trigger", "item", "segment", "stage", "topic", "step", "trait", "var"]
     name: str
     path: tuple[str, ...]
     event: str | None
@@ -238,6 +243,7 @@ class Surroundings:
     event: str | None
     trigger: str | None
     catalogue: Catalogue
+    each: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -415,6 +421,10 @@ class Analysis:
             case "trigger":
                 self.mention("trigger", node, path=path, event=self.surroundings.trigger)
                 return self.property_kind(self.surroundings.trigger, path)
+            case "item":
+                self.mention("item", node, path=path, event=self.surroundings.trigger)
+                each = self.surroundings.each
+                return self.property_kind(self.surroundings.trigger, (*each, *path)).element() if each else DATA
             case "traits":
                 self.mention("trait", node, path=path)
                 return DATA if path else Kind("mapping")
@@ -465,9 +475,6 @@ class Analysis:
     def unknown_name(self, node: Name, root: str) -> None:
         allowed, place = self.surroundings.allowed, self.surroundings.place
         rest = ".".join(node.path[1:]) or "<field>"
-        if root in LATER_ROOTS:
-            self.error(node, "later", f'"{root}" comes later, with for_each.', "Leave it out for now.")
-            return
         if root in ROOTS:
             remedy = _WHERE_TO_FIND[root]
             if root == "event" and "steps" in allowed:

@@ -96,12 +96,12 @@ class Site:
 
 
 _PROFILE = frozenset({"traits", "customer", "now"})
-_INSIDE = _PROFILE | {"trigger", "key", "steps", "vars"}
+_INSIDE = _PROFILE | {"trigger", "key", "item", "steps", "vars"}
 STAGE = Site("in a stage", _PROFILE)
 SEGMENT = Site("in a segment", _PROFILE)
-TRIGGER = Site("in a trigger", _PROFILE | {"event"})
+TRIGGER = Site("in a trigger", _PROFILE | {"event", "item"})
 TRIGGER_WITHOUT_EVENT = Site("in this trigger", _PROFILE)
-TRIGGER_KEY = Site("in a key", frozenset({"event", "traits", "customer"}), PLAIN_FUNCTIONS, condition=False)
+TRIGGER_KEY = Site("in a key", frozenset({"event", "item", "traits", "customer"}), PLAIN_FUNCTIONS, condition=False)
 MATCH = Site("in a where", _INSIDE | {"event"})
 VALUE = Site("in a value", _INSIDE | {"event"}, condition=False)
 CONDITION = Site("in a step", _INSIDE)
@@ -159,7 +159,7 @@ class _Check:
         self.messages: dict[str, MessageTemplates] = {}
         self.message_files: dict[tuple[str, str], MessageFile] = {}
         self.texts: dict[str, dict[str, dict[str, str]]] = {}
-        self.compiled: dict[tuple[str, Site, str | None, str | None], Compiled | ExpressionError] = {}
+        self.compiled: dict[tuple[str, Site, str | None, str | None, tuple[str, ...]], Compiled | ExpressionError] = {}
         self.aggregates: dict[str, Aggregate] = {}
         self.journey_aggregates: set[str] = set()
         self.stage_expressions: dict[str, Expression] = {}
@@ -269,6 +269,7 @@ class _Check:
         *,
         event: str | None = None,
         trigger: str | None = None,
+        each: tuple[str, ...] = (),
         journey: _Journey | None = None,
         step: Placed | None = None,
         consequence: str = "so this is always null",
@@ -276,7 +277,7 @@ class _Check:
         """An expression for the place where it stands; what is wrong with it is reported."""
         if document.is_broken(path):
             return None
-        key = (text, site, event, trigger)
+        key = (text, site, event, trigger, each)
         if key not in self.compiled:
             try:
                 self.compiled[key] = compile_expression(
@@ -287,6 +288,7 @@ class _Check:
                     condition=site.condition,
                     event=event,
                     trigger=trigger,
+                    each=each,
                     catalogue=self.catalogue.properties,
                 )
             except ExpressionError as error:
@@ -335,9 +337,12 @@ class _Check:
         kind, name = mention.kind, mention.name
         if kind == "event":
             self.check_event(name, wrong)
-        elif kind in ("property", "trigger"):
+        elif kind in ("property", "trigger", "item"):
             event = mention.event
-            absent = self.catalogue.absent(event, mention.path)
+            each = _each(journey) if kind == "item" else ()
+            if kind == "item" and (not each or document.is_broken(("trigger", "for_each"))):
+                return
+            absent = self.catalogue.absent(event, (*each, *mention.path))
             if absent is not None:
                 part, known = absent
                 ending = consequence if kind == "property" else "so this is always null"
@@ -420,6 +425,9 @@ class _Check:
             keyed = isinstance(trigger, EventTrigger) and trigger.key is not None
             if root == "key" and not keyed and not document.is_broken(("trigger", "key")):
                 wrong("key", "this journey has no key.", "Add key: to the trigger, such as key: event.cart_id.")
+            if root == "item" and not _each(journey) and not document.is_broken(("trigger", "for_each")):
+                remedy = "Add for_each: to the trigger, such as for_each: event.products."
+                wrong("item", "this journey has no for_each.", remedy)
             if root == "trigger" and not isinstance(trigger, EventTrigger):
                 message = "this journey does not begin with an event, so trigger is null."
                 wrong("trigger", message, "Use traits or customer.")
@@ -496,7 +504,7 @@ class _Check:
 
     def asked(self, text: str, site: Site) -> list[str]:
         """The segments that a condition asks for."""
-        compiled = self.compiled.get((text, site, None, None))
+        compiled = self.compiled.get((text, site, None, None, ()))
         return [] if not isinstance(compiled, Compiled) else [m.name for m in compiled.mentions if m.kind == "segment"]
 
     # Messages
@@ -607,6 +615,7 @@ class _Check:
             site,
             event=event,
             trigger=began,
+            each=_each(journey),
             journey=journey,
             step=step,
             consequence=consequence,
@@ -634,8 +643,15 @@ class _Check:
         if isinstance(trigger, EventTrigger):
             event = trigger.event
             self.check_event(event, self.wrong_at(journey.document, (*path, "event")))
+            ending = "so this journey never begins"
+            absent = self.catalogue.absent(event, _each(journey))
+            if absent is not None:
+                part, known = absent
+                remedy = did_you_mean(part, known, f"Correct it, or have the shop send {part}.")
+                message = f"{quoted(event)} has no {part} in the catalogue, {ending}."
+                self.wrong_at(journey.document, (*path, "for_each"))(message, remedy)
+                journey.document.broken.add((*path, "for_each"))
             if trigger.where is not None:
-                ending = "so this journey never begins"
                 self.expression(journey, (*path, "where"), trigger.where, TRIGGER, event, consequence=ending)
             if trigger.key is not None:
                 self.expression(journey, (*path, "key"), trigger.key, TRIGGER_KEY, event)
@@ -945,11 +961,19 @@ def _version(shape: JourneyFile) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _each(journey: _Journey | None) -> tuple[str, ...]:
+    """The path of the list in the event that begins a journey for each of its items; empty where it begins once."""
+    trigger = journey.shape.trigger if journey is not None else None
+    if not isinstance(trigger, EventTrigger) or trigger.for_each is None:
+        return ()
+    return tuple(trigger.for_each.split(".")[1:])
+
+
 def _trigger(journey: _Journey) -> proven.Trigger:
     trigger = journey.shape.trigger
     if isinstance(trigger, EventTrigger):
         where, key = journey.expression(("trigger", "where")), journey.expression(("trigger", "key"))
-        return proven.EventTrigger(trigger.event, where, key)
+        return proven.EventTrigger(trigger.event, where, key, _each(journey) or None)
     if isinstance(trigger, StageTrigger):
         return proven.StageTrigger(trigger.stage)
     if isinstance(trigger, SegmentTrigger):

@@ -88,6 +88,7 @@ class Scope:
     event: Mapping[str, Any] | None = None
     trigger: Mapping[str, Any] | None = None
     key: Any = None
+    item: Any = None
     steps: Mapping[str, Any] = field(default_factory=dict)
     vars: Mapping[str, Any] = field(default_factory=dict)
     aggregates: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +106,7 @@ class Scope:
             self.event,
             self.trigger,
             self.key,
+            self.item,
             self.steps,
             self.vars,
             self.aggregates,
@@ -191,17 +193,19 @@ def compile_expression(
     condition: bool = False,
     event: str | None = None,
     trigger: str | None = None,
+    each: tuple[str, ...] = (),
     catalogue: Catalogue | None = None,
 ) -> Compiled:
     """Text to a compiled expression. Raises ExpressionError with all problems at once.
 
     `allowed` are the roots (of ROOTS) that are known where the text stands, `functions` what may be called there, and
     `place` says where that is, in a message ("in a step"). With `condition` a value that can be neither true nor false
-    is an error. `event` and `trigger` name the events that `event.` and `trigger.` refer to. `catalogue` maps an
-    event's name to its properties, each a JSON Schema; only warnings come of it.
+    is an error. `event` and `trigger` name the events that `event.` and `trigger.` refer to; `each` is the path, in the
+    latter, of the list whose element is `item`. `catalogue` maps an event's name to its properties, each a JSON Schema;
+    only warnings come of it.
     """
     tree, problems = parse(text)
-    analysis = Analysis(Surroundings(allowed, functions, place, event, trigger, catalogue or {}))
+    analysis = Analysis(Surroundings(allowed, functions, place, event, trigger, catalogue or {}, each))
     if condition:
         analysis.condition(tree)
     else:

@@ -225,6 +225,12 @@ def _trait_path(value: str) -> str:
     return value
 
 
+def _event_path(value: str) -> str:
+    if not re.fullmatch(r"event(?:\.[A-Za-z_][\w-]*)+", value):
+        raise refusal(f"{quoted(value)} is no property of the event.", "Name a list that it brings: event.products.")
+    return value
+
+
 def _nothing_is_empty(value: object) -> object:
     return [] if value is None else value
 
@@ -279,6 +285,11 @@ Settable = Annotated[
     str,
     AfterValidator(_variable_or_trait),
     WithJsonSchema({"type": "string", "pattern": r"^(vars|traits)\.[A-Za-z_][\w-]*$", "examples": ["vars.score"]}),
+]
+EventPath = Annotated[
+    str,
+    AfterValidator(_event_path),
+    WithJsonSchema({"type": "string", "pattern": r"^event(\.[A-Za-z_][\w-]*)+$", "examples": ["event.products"]}),
 ]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -350,7 +361,6 @@ class EventTrigger(Section):
     """Begins the journey when an event comes."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     event: EventName = Field(description="The event that begins the journey, by name.", examples=["Order Completed"])
     where: ExpressionText | None = Field(
@@ -361,15 +371,26 @@ class EventTrigger(Section):
         description="What this enrollment is about, such as event.cart_id: a customer may be in the journey once for "
         "each key. Without it, once.",
     )
+    for_each: EventPath | None = Field(
+        None,
+        description="A list in the event, such as event.products: one enrollment for each item, which is `item` in "
+        "this journey. Needs a key.",
+        examples=["event.products"],
+    )
     if_: ExpressionText | None = Field(None, alias="if", description=_IF_TEXT)
     unless_in: list[Name] = Field([], description=_UNLESS_TEXT)
+
+    @model_validator(mode="after")
+    def _items_have_keys(self) -> EventTrigger:
+        if self.for_each is not None and self.key is None:
+            raise refusal("for_each needs a key, which tells one item from another.", "Add key: item.sku, or the like.")
+        return self
 
 
 class StageTrigger(Section):
     """Begins the journey when a customer enters a stage."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     stage: Name = Field(description="The stage from stages.yaml that the customer enters.")
     if_: ExpressionText | None = Field(None, alias="if", description=_IF_TEXT)
@@ -380,7 +401,6 @@ class SegmentTrigger(Section):
     """Begins the journey when a customer enters or leaves a segment."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     segment: Name = Field(description="The segment from segments.yaml.")
     change: Literal["entered", "left"] = Field(
@@ -394,7 +414,6 @@ class DateTrigger(Section):
     """Begins the journey on a date that a trait holds, in the customer's own timezone."""
 
     noun: ClassVar[str] = "trigger field"
-    later: ClassVar[frozenset[str]] = frozenset({"for_each"})
 
     date: TraitPath = Field(description="The trait that holds the date.")
     every: Literal["year"] | None = Field(

@@ -99,6 +99,8 @@ class EventTrigger:
     event: str
     where: Expression | None
     key: Expression | None
+    for_each: tuple[str, ...] | None = None
+    """The path of a list in the event: one enrollment for each of its items."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ def test_an_expressions_problem_stands_where_it_was_written() -> None:
         ),
         (
             journey("- if: vars.x == 1\n  then: [email: cart-reminder]"),
-            '6:9: "vars" is not known in a step. It comes later',
+            "6:9: no step of this journey sets vars.x. Add a step: set: {vars.x: …}.",
         ),
         (CART.replace("event.total >= 20", "key == 1"), '4:10: "key" is not known in a trigger.'),
         (CART.replace("event.cart_id", 'count("Order Completed")'), '5:8: "count" '),
@@ -235,7 +235,7 @@ def test_an_answer_is_asked_of_the_step_that_waited_for_it() -> None:
         "9:9: a wait_for leaves its event behind and nothing else. Write steps.answer.event."
     ]
     assert of_journey(journey("- wait: 1h\n- if: steps.wait-1h.event.x == 1\n  then: [email: cart-reminder]")) == [
-        '7:9: step "wait-1h" leaves nothing behind. Ask for a wait_for step.'
+        '7:9: step "wait-1h" leaves nothing behind. Ask for a wait_for or a split.'
     ]
     turned = """
         - if: steps.answer.event.score >= 9
@@ -372,6 +372,84 @@ def test_text_given_to_a_template_needs_both_pairs_of_quotes() -> None:
     said = '7:18: "Hello there" is read as an expression, and names nothing that is known in a step. '
     remedy = "For text write '\"Hello there\"', with both pairs of quotes."
     assert said + remedy in of_journey(journey('- email: cart-reminder\n  with: {word: "Hello there"}'))
+
+
+# Steps that branch, keep and report
+
+
+def test_what_a_split_leaves_behind_is_its_arm() -> None:
+    steps = """
+        - id: tone
+          split: {warm: {share: 50%%, then: []}, short: {share: 50%%, then: []}}
+        - if: %s
+          then: [email: cart-reminder]
+    """
+    assert of_journey(journey(steps % 'steps.tone.arm == "warm"')) == []
+    assert of_journey(journey(steps % "steps.tone.event.x == 1")) == [
+        "8:9: a split leaves its arm behind and nothing else. Write steps.tone.arm."
+    ]
+
+
+def test_a_variable_is_set_before_it_is_asked_for() -> None:
+    steps = """
+        - set: {vars.score: trigger.total * 2}
+        - if: vars.%s >= 9
+          then: [email: cart-reminder]
+    """
+    assert of_journey(journey(steps % "score")) == []
+    assert of_journey(journey(steps % "scroe")) == [
+        '7:9: no step of this journey sets vars.scroe. Did you mean "score"?'
+    ]
+
+
+def test_an_item_is_known_where_there_is_for_each() -> None:
+    each = "event: Order Completed\nfor_each: event.products\nkey: item.sku"
+    mail = "- email: cart-reminder"
+    assert of_journey(journey(mail, trigger=each), **CATALOGUE) == []
+    assert of_journey(journey(mail, trigger=each.replace("products", "items")), **CATALOGUE) == [
+        '4:13: "Order Completed" has no items in the catalogue, so this journey never begins. '
+        "Correct it, or have the shop send items."
+    ]
+    assert of_journey(journey(mail, trigger=each.replace("item.sku", "item.skuu")), **CATALOGUE) == [
+        '5:8: "Order Completed" has no skuu in the catalogue, so this is always null. Did you mean "sku"?'
+    ]
+    assert of_journey(journey(mail, trigger="event: Cart Updated\nkey: item.sku")) == [
+        "4:8: this journey has no for_each. Add for_each: to the trigger, such as for_each: event.products."
+    ]
+
+
+def test_journeys_that_keep_people_out_are_looked_up() -> None:
+    mail = "- email: cart-reminder"
+    assert of_journey(journey(mail, trigger="event: Cart Updated\nunless_in: [crat]")) == [
+        '4:15: there is no journey "crat". Did you mean "cart"?'
+    ]
+    assert of_journey(journey(mail, trigger="event: Cart Updated\nunless_in: [cart]")) == [
+        '4:15: "cart" is this journey, and who is in it does not enter anyway. Remove it.'
+    ]
+
+
+def test_a_reported_event_stands_in_the_catalogue() -> None:
+    assert of_journey(journey("- {emit: Cart Given Up, properties: {total: trigger.total}}")) == []
+    assert of_journey(journey("- emit: Email Sent")) == [
+        '6:11: "Email Sent" is said by Rapport itself. Give your event another name.'
+    ]
+    described = "event: Cart Given Up\nproperties: {total: {type: number}}\n"
+    said = of_journey(journey("- {emit: Cart Given Up, properties: {totl: 1}}"), events__given·up_yaml=described)
+    assert '6:40: "Cart Given Up" has no totl in the catalogue. Did you mean "total"?' in said
+    assert any(line.startswith('6:12: no file under events/ describes "Cart Lost"') for line in of_journey(
+        journey("- {emit: Cart Lost}"), events__given·up_yaml=described
+    ))  # fmt: skip
+
+
+def test_journeys_that_begin_one_another_without_end() -> None:
+    ping = journey("- emit: Pong", trigger="event: Ping")
+    pong = journey("- emit: Ping", trigger="event: Pong").replace("journey: cart", "journey: pong")
+    assert said_of(sample(journeys__cart_yaml=ping, journeys__pong_yaml=pong)) == [
+        'journeys/cart.yaml:6:11: this begins "pong", which begins "cart", and so without end. '
+        "Add again: to one of them, or a where."
+    ]
+    once = pong.replace("trigger:", "again: 1d\ntrigger:")
+    assert said_of(sample(journeys__cart_yaml=ping, journeys__pong_yaml=once)) == []
 
 
 # Whole files

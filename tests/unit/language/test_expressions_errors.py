@@ -79,7 +79,6 @@ def test_every_problem_is_found_at_once_and_in_order() -> None:
         ("customer.email == 'x'", 0, '"customer" has no "email".', "What the shop told is in traits: traits.email."),
         ("customer.spend_percentile > 9", 0, '"customer.spend_percentile" comes later.', None),
         ("now.year == 2026", 0, '"now" has no fields.', "Write now."),
-        ("item.sku == 'x'", 0, '"item" comes later, with for_each.', "Leave it out for now."),
         ('median_gap("E") > 3', 0, '"median_gap" comes later.', "Leave it out for now."),
         ('list("E") == []', 0, '"list" comes later.', "Leave it out for now."),
         ("in_segment(vip)", 11, '"vip" is not known here.', None),

@@ -34,11 +34,15 @@ def test_the_sample_has_nothing_wrong() -> None:
         (
             "  key:",
             "  zzz:",
-            '5:3: unknown trigger field "zzz". Known here: event, where, key and if.',
+            '5:3: unknown trigger field "zzz". Known here: event, where, key, for_each, if and unless_in.',
         ),
         ("trigger:\n", "holdout: 10%\ntrigger:\n", '2:1: "holdout" comes later. Leave it out for now.'),
-        ("  key:", "  unless_in: [a]\n  key:", '5:3: "unless_in" comes later. Leave it out for now.'),
-        ("  key:", "  for_each: event.products\n  key:", '5:3: "for_each" comes later. Leave it out for now.'),
+        ("  key:", "  unless_in: [Cart]\n  key:", '5:15: "Cart" cannot be a name. '
+         "Use small letters, digits and single hyphens, 64 at most: cart."),
+        ("  key:", "  for_each: products\n  key:", '5:13: "products" is no property of the event. '
+         "Name a list that it brings: event.products."),
+        ("  key: event.cart_id", "  for_each: event.products", "3:3: for_each needs a key, which tells one item "
+         "from another. Add key: item.sku, or the like."),
         ("journey: cart", "journey: Cart", '1:10: "Cart" cannot be a name. '
          "Use small letters, digits and single hyphens, 64 at most: cart."),
         ("journey: cart", "journey: cart\nstatus: lvie", '2:9: "lvie" is not known here. Did you mean "live"?'),
@@ -92,7 +96,7 @@ def test_missing_fields_are_named_with_an_example() -> None:
         ("- sms: hello", "6:5: sms steps come later. Leave this one out for now."),
         ("- coupon: a", "6:5: coupon steps come later. Leave this one out for now."),
         ("- holdout: 3", "6:5: nothing here says what this step is. "
-         "It needs one of wait, wait_for, email, if or exit."),
+         "It needs one of wait, wait_for, email, if, choose, split, set, emit or exit."),
         ("- cart-reminder", "6:5: a step consists of fields, and here stands text. Write it as - wait: 1h."),
         ("- email: cart-reminder\n  wait: 1h", "7:5: email and wait stand in one step. A step does one thing. "
          'Begin each with "- ".'),
@@ -101,10 +105,27 @@ def test_missing_fields_are_named_with_an_example() -> None:
         ("- email: cart-reminder\n  wiht: {a: key}", '7:5: unknown step field "wiht". Did you mean "with"?'),
         ("- email: cart-reminder\n  with: {a-b: 1}", '7:12: "a-b" cannot be written in a template. '
          "Use letters, digits and underscores: a_b."),
-        ("- wait: {between: [20d, 300d]}", '6:12: "between" comes later. Leave it out for now.'),
-        ("- wait: {until: traits.renewal}", "6:19: waiting until the date in a trait comes later. "
-         'Use a time of day: "10:00".'),
-        ("- wait: {for: 1d}", '6:11: this wait has no "until". Add until: "10:00".'),
+        ("- wait: {between: [300d, 20d]}", "6:21: between takes the shortest and the longest wait. "
+         "Write it as [20d, 300d]."),
+        ("- wait: {between: [20d]}", "6:21: between takes the shortest and the longest wait. Write it as [20d, 300d]."),
+        ("- wait: {until: trait.renewal}", '6:19: "trait.renewal" is no time of day. '
+         'Write hours and minutes, from "00:00" to "23:59".'),
+        ("- wait: {until: traits}", '6:19: "traits" is no trait. Name the trait that holds the date: traits.birthday.'),
+        ('- wait: {until: "10:00", at: "11:00"}', "6:11: at belongs to a date, and until names none. "
+         'Write until: "10:00" alone.'),
+        ("- wait: {until: traits.renewal, on: [tue]}", "6:11: a date falls on the day on which it falls. Remove on."),
+        ("- wait: {for: 1d}", '6:11: nothing here says until when. Add until: "10:00" or on: [tue], '
+         "or write wait: 2d."),
+        ("- choose:\n    - {iff: 1 == 1, then: []}", '7:10: unknown way field "iff". Did you mean "if"?'),
+        ("- choose:\n    - {else: [{email: cart-reminder}]}\n    - {if: 1 == 1}", "6:5: else stands before other ways, "
+         "which are then never taken. Move it to the end."),
+        ("- split: {a: {share: 100%}}", '6:5: this step has no "id". Add id: tone.'),
+        ("- id: tone\n  split: {a: {share: 50%}, b: {share: 40%}}", "6:5: these shares make 90%. Let them make 100%."),
+        ("- id: tone\n  split: {a: {share: half}}", "7:24: a share is a percentage. Write it from 0% to 100%: 50%."),
+        ("- set: {score: 1}", '6:11: "score" cannot be set. '
+         "Set a trait, or a name of this enrollment's own: vars.score."),
+        ("- set: {traits.consent: true}", "6:11: a journey cannot decide what a customer consents to. "
+         "Have the shop send Topic Subscribed or Topic Unsubscribed."),
         ('- wait: {until: "25:00"}', '6:19: "25:00" is no time of day. '
          'Write hours and minutes, from "00:00" to "23:59".'),
         ('- wait: {until: "10:00", on: [tues]}', '6:33: "tues" is not known here. Did you mean "tue"?'),

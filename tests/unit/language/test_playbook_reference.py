@@ -29,6 +29,8 @@ def page() -> dict[str, bytes]:
     text = "\n".join(block for blocks in [*FILES.values(), STEPS] for block in blocks)
     for message in set(re.findall(r"email: ([a-z-]+)$", text, re.MULTILINE)):
         body = BODY if message == "cart-reminder" else STOP
+        if message == "review":
+            body += "{{ name }}"
         if message == "cart-vip":
             body += "{{ orders }} {{ greeting | default('') }}"
         files[f"messages/{message}/subject.txt"] = b"Hello"
@@ -59,7 +61,10 @@ def test_each_example_of_steps_loads(steps: str) -> None:
         "defaults: {topic: cart-reminders}\n"
         "steps:\n"
     )
-    described = {"events/answered.yaml": b"event: Survey Answered\nproperties: {order_id: {}, score: {type: number}}"}
+    described = {
+        "events/answered.yaml": b"event: Survey Answered\nproperties: {order_id: {}, score: {type: number}}",
+        "events/interest.yaml": b"event: Interest Shown\nproperties: {visits: {type: number}}",
+    }
     files = page() | described | {"journeys/example.yaml": (head + indent(steps, "  ")).encode()}
     # The mails' templates are about a cart, and this journey is not.
     assert [said for said in said_of(files) if said.startswith("journeys/example.yaml")] == []
