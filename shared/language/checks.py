@@ -665,7 +665,8 @@ class _Check:
                 message = f"{quoted(name)} is this journey, and who is in it does not enter anyway."
                 self.wrong_at(journey.document, here)(message, "Remove it.")
             elif name not in self.journey_names:
-                remedy = did_you_mean(name, self.journey_names, f"This playbook has {_some(self.journey_names)}.")
+                others = [other for other in self.journey_names if other != journey.shape.journey]
+                remedy = did_you_mean(name, others, f"There are {_some(others)}.")
                 self.wrong_at(journey.document, here)(f"there is no journey {quoted(name)}.", remedy)
         if trigger.if_ is not None:
             site = TRIGGER if event is not None else TRIGGER_WITHOUT_EVENT

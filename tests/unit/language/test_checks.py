@@ -421,7 +421,7 @@ def test_an_item_is_known_where_there_is_for_each() -> None:
 def test_journeys_that_keep_people_out_are_looked_up() -> None:
     mail = "- email: cart-reminder"
     assert of_journey(journey(mail, trigger="event: Cart Updated\nunless_in: [crat]")) == [
-        '4:15: there is no journey "crat". Did you mean "cart"?'
+        '4:15: there is no journey "crat". There are none yet.'
     ]
     assert of_journey(journey(mail, trigger="event: Cart Updated\nunless_in: [cart]")) == [
         '4:15: "cart" is this journey, and who is in it does not enter anyway. Remove it.'
