@@ -27,7 +27,7 @@ from bench.prepared import making, prepared
 from services.journeys import main, store
 from services.journeys.batch import JourneysBatch
 from services.journeys.enrollment import Entry as Entered
-from services.journeys.enrollment import enrollment_id, message_id
+from services.journeys.enrollment import effect_id, enrollment_id
 from services.journeys.settings import JourneysSettings
 from services.journeys.worker import SERVICE, JourneysProcessor
 from shared.clock import SystemClock
@@ -202,7 +202,7 @@ class Town:
         self._waiting.append((key, enrollment))
         at = self._moment()
         properties = {
-            "message_id": message_id(enrollment, "reminder", 1),
+            "message_id": effect_id(enrollment, "reminder", 1),
             "enrollment": enrollment,
             "journey": "abandoned-cart",
             "decided_for": at.isoformat(),
@@ -371,7 +371,7 @@ async def repeated(runtime: Runtime, done: Sequence[Done], settings: JourneysSet
         rows = await connection.fetch("SELECT * FROM processing.partitions WHERE service = $1", SERVICE)
     offsets = {row["partition"]: row["next_offset"] for row in rows}
     fences = {
-        row["partition"]: Fence(row["partition"], row["epoch"], row["version"], 0, START, {}, {}, 0) for row in rows
+        row["partition"]: Fence(row["partition"], row["epoch"], row["version"], 0, START, {}, {}, 0, 0) for row in rows
     }
     reader.assign(offsets)
     began = perf_counter()

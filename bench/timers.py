@@ -60,7 +60,7 @@ async def fill(folder: Path, pending: int) -> None:
 
 _COPY_CUSTOMERS = """
     INSERT INTO journeys.customers
-    SELECT (crc32(convert_to(copy.key, 'UTF8')) % 12)::smallint, copy.key, model.open,
+    SELECT (crc32(convert_to(copy.key, 'UTF8')) % 12)::smallint, copy.key,
            decode(replace(replace(encode(model.story, 'hex'), encode(convert_to($1, 'UTF8'), 'hex'),
                                   encode(convert_to(copy.key, 'UTF8'), 'hex')),
                           encode(convert_to(named.id, 'UTF8'), 'hex'),
@@ -150,7 +150,7 @@ def take(folder: Path, *, count: int = FIRED, copy: bool = True) -> float:
 
     async def lane(database: Database, row: Any, until: datetime, in_flight: asyncio.Semaphore) -> None:
         partition, low, limit = row["partition"], START, JourneysSettings.read().batch_records
-        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], until, {}, {}, 0)
+        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], until, {}, {}, 0, 0)
         more = True
         while more:
             async with in_flight:

@@ -68,25 +68,23 @@ class JourneysBatch:
         self._in_force = playbooks.get(memo.playbook)
         self._triggers = triggers.get(memo.playbook)
         self._people = {key: Person(key, row) for key, row in stored.items()}
-        self._moved: dict[str, tuple[str, Enrollment]] = {}
+        self._written: dict[str, tuple[str, Enrollment]] = {}
+        self._moved: dict[str, Enrollment] = {}
+        self._courses: dict[tuple[str, str], Course | None] = {}
         self._tallies: Counter[Tally] = Counter()
         self._begun: Counter[str] = Counter()
         self._ended: Counter[tuple[str, str]] = Counter()
         self._declined: Counter[tuple[str, str]] = Counter()
         self._switched = False
-        for person in self._people.values():
-            if person.open:
-                person.due = self._due(person)
 
     def versions_missing(self) -> set[str]:
         """The playbooks that hold the structure which some enrollment at hand began with."""
+        begun = {(one.journey, one.version, one.playbook) for who in self._people.values() for one in who.enrollments}
         return {
-            enrollment.playbook
-            for person in self._people.values()
-            if person.open
-            for enrollment in person.enrollments
+            began_with
+            for name, version, began_with in begun
             for playbook in self._playbooks.values()
-            if (journey := playbook.journeys.get(enrollment.journey)) and journey.version != enrollment.version
+            if (journey := playbook.journeys.get(name)) and journey.version != version
         }
 
     def handle(self, message: CustomerRecord, out: Outputs) -> None:
@@ -107,6 +105,7 @@ class JourneysBatch:
         person = self._people.get(timer.subject)
         if person is None or self._in_force is None:
             return
+        person.read()
         person.due = None
         if person.enrollments:
             self._signal(person, Woken(person.latest), timer.due, out)
@@ -120,7 +119,8 @@ class JourneysBatch:
         return Changes(
             customers=[row for row in rows.values() if row is not None],
             gone=[person.key for person in people if rows[person.key] is None and person.stored is not None],
-            enrollments=list(self._moved.values()),
+            enrollments=list(self._written.values()),
+            moved=list(self._moved.values()),
             tallies={tally: change for tally, change in self._tallies.items() if change},
             switched=self._switched,
             memo=msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told)),
@@ -172,6 +172,7 @@ class JourneysBatch:
             if journey.status == "paused" and name in after.journeys and after.journeys[name].status != "paused":
                 resumed[name] = out.as_of
         self._in_force, self._triggers = after, self._all_triggers[record.playbook]
+        self._courses.clear()
         self._memo = Memo(record.playbook, self._told, resumed)
         self._switched = True
         self._say(out, "", Activation(as_of=out.as_of, playbook=record.playbook))
@@ -180,7 +181,8 @@ class JourneysBatch:
         """Let each of a customer's enrollments have the signal, in the order in which they began."""
         # Read only where it is needed: a record brings the customer anew.
         before = person.latest if any(one.status == "parked" for one in person.enrollments) else signal.customer
-        person.seen = signal.customer
+        if isinstance(signal, Updated):
+            person.seen = signal.customer
         for index, enrollment in enumerate(list(person.enrollments)):
             course = self._course(enrollment)
             if course is None:
@@ -214,8 +216,7 @@ class JourneysBatch:
         person = self._people.get(customer.key)
         if person is None:
             person = self._people[customer.key] = Person(customer.key, None)
-        if not person.read:
-            person.due = self._due(person)
+        person.read()
         key = key_text(found.key)
         inside = person.inside(journey.name, key)
         others = frozenset(one.journey for one in person.enrollments if one.inside)
@@ -266,7 +267,11 @@ class JourneysBatch:
     def _move(self, person: Person, before: Enrollment | None, after: Enrollment) -> None:
         """Note a change for the tables, and what is remembered of an enrollment that has left."""
         person.changed = person.unsettled = True
-        self._moved[after.id] = (person.key, after)
+        if after.id in self._written or before is None or not _merely_moved(before, after):
+            self._written[after.id] = (person.key, after)
+            self._moved.pop(after.id, None)
+        else:
+            self._moved[after.id] = after
         if before is not None:
             self._tallies[_tally(before)] -= 1
         self._tallies[_tally(after)] += 1
@@ -281,8 +286,8 @@ class JourneysBatch:
         if person is None or not person.unsettled:
             return
         person.unsettled = False
-        person.enrollments[:] = [one for one in person.enrollments if one.status != "ended"]
-        person.left[:] = [left for left in person.left if self._matters(left, now)]
+        person.enrollments = [one for one in person.enrollments if one.status != "ended"]
+        person.left = [left for left in person.left if self._matters(left, now)]
         person.open = bool(person.enrollments)
         due = self._due(person)
         if due != person.due:
@@ -295,15 +300,27 @@ class JourneysBatch:
 
     def _due(self, person: Person) -> datetime | None:
         """When time is the next to do something about this customer."""
-        moments = [enrollment.due for enrollment in person.enrollments]
-        moments += [forgotten_at(self._journey(left.journey), left) for left in person.left]
-        return min((moment for moment in moments if moment is not None), default=None)
+        earliest: datetime | None = None
+        for enrollment in person.enrollments:
+            if enrollment.due is not None and (earliest is None or enrollment.due < earliest):
+                earliest = enrollment.due
+        for left in person.left:
+            forgotten = forgotten_at(self._journey(left.journey), left)
+            if forgotten is not None and (earliest is None or forgotten < earliest):
+                earliest = forgotten
+        return earliest
 
     def _journey(self, name: str) -> Journey | None:
         return self._in_force.journeys.get(name) if self._in_force is not None else None
 
     def _course(self, enrollment: Enrollment) -> Course | None:
         """The version that an enrollment began with, under the playbook in force. None where the journey is gone."""
+        version = (enrollment.journey, enrollment.version)
+        if version not in self._courses:
+            self._courses[version] = self._course_under_way(enrollment)
+        return self._courses[version]
+
+    def _course_under_way(self, enrollment: Enrollment) -> Course | None:
         journey = self._journey(enrollment.journey)
         if journey is None or self._in_force is None:
             return None
@@ -362,6 +379,16 @@ def _reported(report: ReportEvent, customer: str, now: datetime) -> Event:
         properties=msgspec.Raw(_encode(report.properties)),
         traits=msgspec.Raw(_encode(report.traits)),
         hops=report.hops,
+    )
+
+
+def _merely_moved(before: Enrollment, after: Enrollment) -> bool:
+    """Whether it stands elsewhere, and is otherwise as it was in the table."""
+    return (
+        before.entry is after.entry
+        and before.ended_at == after.ended_at
+        and before.reason == after.reason
+        and before.goal_at == after.goal_at
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from services.journeys.enrollment import Entry
 
 
-@dataclass(frozen=True, slots=True)
-class SendMessage:
+class SendMessage(msgspec.Struct, frozen=True):
     """Ask for a message. `id` derives from its cause, `due` is the instant it is decided for."""
 
     id: str
@@ -26,16 +26,14 @@ class SendMessage:
     data: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CancelMessage:
+class CancelMessage(msgspec.Struct, frozen=True):
     """The message is not wanted any more; it ends as skipped for this reason where it is still held."""
 
     id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportEvent:
+class ReportEvent(msgspec.Struct, frozen=True):
     """Say that the customer did something, or that they are something: without a name it is their new traits."""
 
     id: str
@@ -45,8 +43,7 @@ class ReportEvent:
     hops: int
 
 
-@dataclass(frozen=True, slots=True)
-class BeginAgain:
+class BeginAgain(msgspec.Struct, frozen=True):
     """The enrollment has made room for a new one, for this entry."""
 
     entry: Entry

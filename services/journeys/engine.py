@@ -24,7 +24,7 @@ from services.journeys.enrollment import (
     effect_id,
     enrollment_id,
 )
-from services.journeys.scopes import about, scope
+from services.journeys.scopes import scope
 from shared.contracts import events
 from shared.contracts.customers import Customer
 from shared.language.expressions import plain
@@ -431,7 +431,7 @@ def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Emai
     entry = enrollment.entry
     seen = scope(course.playbook, customer, now, enrollment=enrollment)
     data: Mapping[str, Any] = {
-        "customer": about(customer),
+        "customer": seen.customer,
         "traits": customer.traits,
         "trigger": seen.trigger,
         "key": entry.key,

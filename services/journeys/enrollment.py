@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
-from hashlib import blake2b
+from hashlib import blake2b, sha1
 from typing import Any, Literal
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 
@@ -29,7 +28,7 @@ Status = Literal["waiting", "listening", "sending", "parked", "watching", "ended
 - `ended`: nothing follows
 """
 
-_NAMESPACE = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3")
+_NAMESPACE = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3").bytes
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -110,10 +109,11 @@ class Left(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Story(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All that one customer is in, and what is remembered of what they left."""
+    """All that one customer is in, what is remembered of what they left, and what their timer is set to."""
 
     enrollments: tuple[Enrollment, ...] = ()
     left: tuple[Left, ...] = ()
+    due: datetime | None = None
 
 
 class Happening:
@@ -121,11 +121,14 @@ class Happening:
 
     def __init__(self, event: Event) -> None:
         self.event = event
+        self._properties: dict[str, Any] | None = None
 
-    @cached_property
+    @property
     def properties(self) -> dict[str, Any]:
-        found = msgspec.json.decode(self.event.properties)
-        return found if isinstance(found, dict) else {}
+        if self._properties is None:
+            found = msgspec.json.decode(self.event.properties)
+            self._properties = found if isinstance(found, dict) else {}
+        return self._properties
 
     def named(self, name: str) -> bool:
         """Whether the customer did what `name` says: what a page or screen is called is no fact of that name."""
@@ -149,16 +152,23 @@ def key_text(key: Key) -> str:
 
 
 def enrollment_id(customer: str, journey: str, entry: Entry) -> str:
-    return str(
-        uuid5(_NAMESPACE, "\n".join((customer, journey, key_text(entry.key), entry.cause, entry.at.isoformat())))
-    )
+    return _named("\n".join((customer, journey, key_text(entry.key), entry.cause, entry.at.isoformat())))
 
 
 def effect_id(enrollment: str, step: str, visit: int) -> str:
     """One cause, one message or event: the cause is the step's run in this enrollment."""
-    return str(uuid5(_NAMESPACE, f"{enrollment}\n{step}\n{visit}"))
+    return _named(f"{enrollment}\n{step}\n{visit}")
 
 
 def drawn(*cause: str) -> float:
     """A lot from 0 up to 1 that is the same whenever it is drawn for the same cause."""
     return int.from_bytes(blake2b("\n".join(cause).encode(), digest_size=6).digest(), "big") / 2**48
+
+
+def _named(name: str) -> str:
+    """`str(uuid5(_NAMESPACE, name))` (RFC 9562, 5.5) at a third of its price; each mail and each entry pays it."""
+    digest = bytearray(sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -20,46 +20,43 @@ MOST_REMEMBERED = 1_000
 
 
 class Person:
-    """Nothing of it is decoded before somebody asks."""
+    """Who is in a journey is read at once, since whatever they do concerns it; who is only remembered, when asked."""
 
     def __init__(self, key: str, stored: StoredCustomer | None) -> None:
         self.key = key
         self.stored = stored
         self.open = stored is not None and stored.open
         self.seen: Customer | None = None
-        """The customer as this batch saw them last."""
+        """The customer, where a record of this batch has shown them."""
         self.changed = False
         """Since it was read: it has to be written."""
         self.unsettled = False
         """By the record or timer at hand: what is over has to go, wherever a batch began."""
         self.due: datetime | None = None
-        self._enrollments: list[Enrollment] | None = None
-        self._left: list[Left] = []
+        """When the customer's timer is due, as it was set last."""
+        self.enrollments: list[Enrollment] = []
+        self.left: list[Left] = []
+        self._read = stored is None
+        self._snapshot: Customer | None = None
+        if self.open:
+            self.read()
 
-    @property
-    def read(self) -> bool:
-        """Whether the story was decoded."""
-        return self._enrollments is not None
-
-    @property
-    def enrollments(self) -> list[Enrollment]:
-        if self._enrollments is None:
-            story = _decode_story(self.stored.story) if self.stored is not None else Story()
-            self._enrollments = list(story.enrollments)
-            self._left = list(story.left)
-        return self._enrollments
-
-    @property
-    def left(self) -> list[Left]:
-        return self._left if self.enrollments is not None else []
+    def read(self) -> None:
+        """Fill `enrollments`, `left` and `due` from what is stored."""
+        if not self._read and self.stored is not None:
+            story = _decode_story(self.stored.story)
+            self.enrollments, self.left, self.due = list(story.enrollments), list(story.left), story.due
+            self._read = True
 
     @property
     def latest(self) -> Customer:
         """The customer as last seen."""
-        if self.seen is None:
+        if self.seen is not None:
+            return self.seen
+        if self._snapshot is None:
             assert self.stored is not None
-            self.seen = _decode_customer(self.stored.snapshot)
-        return self.seen
+            self._snapshot = _decode_customer(self.stored.snapshot)
+        return self._snapshot
 
     def inside(self, journey: str, key: str) -> Enrollment | None:
         for enrollment in self.enrollments:
@@ -82,8 +79,8 @@ class Person:
         if self.changed:
             if not self.enrollments and not self.left:
                 return None
-            story = _encode_story(Story(tuple(self.enrollments), tuple(self.left)))
+            story = _encode_story(Story(tuple(self.enrollments), tuple(self.left), self.due))
         snapshot = b""
         if self.open:
             snapshot = _encode(self.seen) if self.seen is not None else self.stored.snapshot if self.stored else b""
-        return StoredCustomer(self.key, self.open, story, snapshot)
+        return StoredCustomer(self.key, story, snapshot)

@@ -15,9 +15,13 @@ class StoredCustomer(NamedTuple):
     """A customer's row: see the migration. `snapshot` is empty where nothing is open."""
 
     customer: str
-    open: bool
     story: bytes
     snapshot: bytes
+
+    @property
+    def open(self) -> bool:
+        """Whether a record may concern an enrollment."""
+        return bool(self.snapshot)
 
 
 class Tally(NamedTuple):
@@ -32,12 +36,14 @@ class Tally(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What a batch writes. `enrollments` come with the customer whose they are; `gone` are customers to forget;
-    `switched` says that another playbook came into force; `memo` is what the partition remembers."""
+    """What a batch writes. `enrollments` come with the customer whose they are, `moved` are those that only stand
+    elsewhere than before; `gone` are customers to forget; `switched` says that another playbook came into force; `memo`
+    is what the partition remembers."""
 
     customers: Sequence[StoredCustomer]
     gone: Sequence[str]
     enrollments: Sequence[tuple[str, Enrollment]]
+    moved: Sequence[Enrollment]
     tallies: Mapping[Tally, int]
     switched: bool
     memo: bytes
@@ -62,8 +68,7 @@ class Told(NamedTuple):
 async def customers(connection: Connection, partition: int, keys: Collection[str]) -> dict[str, StoredCustomer]:
     """Those of these customers who are in a journey or remembered by one."""
     rows = await connection.fetch(
-        "SELECT customer, open, story, snapshot FROM journeys.customers"
-        " WHERE partition = $1 AND customer = ANY($2::text[])",
+        "SELECT customer, story, snapshot FROM journeys.customers WHERE partition = $1 AND customer = ANY($2::text[])",
         partition,
         list(keys),
     )
@@ -71,7 +76,7 @@ async def customers(connection: Connection, partition: int, keys: Collection[str
 
 
 async def write(connection: Connection, partition: int, changes: Changes) -> None:
-    """One statement for each table that has something to be written."""
+    """One statement for each table that has something to be written; two for enrollments, of which most only move."""
     if changes.customers:
         await connection.execute(_WRITE_CUSTOMERS, partition, *zip(*changes.customers, strict=True))
     if changes.gone:
@@ -83,6 +88,9 @@ async def write(connection: Connection, partition: int, changes: Changes) -> Non
     if changes.enrollments:
         columns = zip(*(_columns(customer, enrollment) for customer, enrollment in changes.enrollments), strict=True)
         await connection.execute(_WRITE_ENROLLMENTS, partition, *columns)
+    if changes.moved:
+        columns = zip(*((e.id, e.status, e.step, e.due) for e in changes.moved), strict=True)
+        await connection.execute(_MOVE_ENROLLMENTS, partition, *columns)
     if changes.tallies:
         columns = zip(*((*tally, change) for tally, change in changes.tallies.items()), strict=True)
         await connection.execute(_ADD_TO_TALLIES, partition, *columns)
@@ -92,21 +100,27 @@ async def write(connection: Connection, partition: int, changes: Changes) -> Non
 
 
 _WRITE_CUSTOMERS = """
-    INSERT INTO journeys.customers (partition, customer, open, story, snapshot)
-    SELECT $1, c.* FROM unnest($2::text[], $3::boolean[], $4::bytea[], $5::bytea[]) AS c
+    INSERT INTO journeys.customers (partition, customer, story, snapshot)
+    SELECT $1, c.* FROM unnest($2::text[], $3::bytea[], $4::bytea[]) AS c
     ON CONFLICT (partition, customer)
-    DO UPDATE SET open = excluded.open, story = excluded.story, snapshot = excluded.snapshot"""
+    DO UPDATE SET story = excluded.story, snapshot = excluded.snapshot"""
 
 _WRITE_ENROLLMENTS = """
     INSERT INTO journeys.enrollments (partition, id, customer, journey, version, key, status, step, due,
                                       entered_at, ended_at, reason, goal_at)
-    SELECT $1, e.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                               $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[],
-                               $13::timestamptz[]) AS e
+    SELECT $1, id::uuid, customer, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                  $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[])
+           AS e (id, customer, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at)
     ON CONFLICT (partition, id)
     DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,
                   entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,
                   goal_at = excluded.goal_at"""
+
+_MOVE_ENROLLMENTS = """
+    UPDATE journeys.enrollments SET status = m.status, step = m.step, due = m.due
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]) AS m (id, status, step, due)
+     WHERE enrollments.partition = $1 AND enrollments.id = m.id::uuid"""
 
 _ADD_TO_TALLIES = """
     INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)
@@ -119,7 +133,7 @@ _ADD_TO_TALLIES = """
 def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:
     key = key_text(e.entry.key)
     return (
-        *(UUID(e.id), customer, e.journey, e.version, key, e.status, e.step),
+        *(e.id, customer, e.journey, e.version, key, e.status, e.step),
         *(e.due, e.entry.at, e.ended_at, e.reason, e.goal_at),
     )
 
@@ -129,7 +143,7 @@ async def parked_customers(
 ) -> list[str]:
     """Customers beyond `after` with an enrollment that a pause holds, in a journey that is not paused (any more)."""
     rows = await connection.fetch(
-        "SELECT DISTINCT customer FROM journeys.enrollments WHERE partition = $1 AND status = 'parked'"
+        "SELECT DISTINCT customer FROM journeys.enrollments WHERE partition = $1 AND parked"
         " AND customer > $2 AND NOT journey = ANY($3::text[]) ORDER BY customer LIMIT $4",
         partition,
         after,

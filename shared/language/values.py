@@ -300,6 +300,8 @@ def rounded(value: Any, digits: Any = 0) -> int | Decimal | None:
 
 def plain(value: Any) -> Any:
     """A value as JSON carries it: decimals as numbers, moments as RFC 3339 text in UTC, durations as `2d`."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime):

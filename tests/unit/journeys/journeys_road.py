@@ -194,6 +194,12 @@ class Road:
             del self.rows[customer]
         for customer, enrollment in changes.enrollments:
             self.enrollments[enrollment.id] = (customer, enrollment)
+        for enrollment in changes.moved:
+            customer, before = self.enrollments[enrollment.id]
+            # What the table then says must be what the enrollment is.
+            shown = {name: getattr(before, name) for name in ("entry", "ended_at", "reason", "goal_at")}
+            assert enrollment == msgspec.structs.replace(enrollment, **shown)
+            self.enrollments[enrollment.id] = (customer, enrollment)
         self.tallies.update(changes.tallies)
         for name, due in agenda.changed.items():
             if due is None:

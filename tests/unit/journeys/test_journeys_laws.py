@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import time, timedelta
 from typing import Any
+from uuid import UUID, uuid5
 
 import msgspec
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from journeys_road import NOON, Road, Shop, email, journey, on, playbook, replayed, says
 
 from services.journeys.batch import _tally
-from services.journeys.enrollment import Story
+from services.journeys.enrollment import Story, effect_id
 from shared.contracts.customers import Activation, CustomerUpdated
 from shared.contracts.events import MAILER_SOURCE
 from shared.contracts.messages import MessageCancelled, MessageRequested
@@ -219,3 +220,9 @@ def test_nothing_is_asked_for_once_an_enrollment_has_left(actions: list[Any]) ->
         road.drive([record])
         asked = [message for message in road.messages[before:] if isinstance(message, MessageRequested)]
         assert not left & {message.enrollment for message in asked}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
+def test_an_id_is_the_name_of_its_cause(enrollment: str, step: str) -> None:
+    namespace = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3")
+    assert effect_id(enrollment, step, 2) == str(uuid5(namespace, f"{enrollment}\n{step}\n2"))
