@@ -28,7 +28,6 @@ def main() -> None:
     if options.minutes is None and options.faults is None:
         options.minutes = 2.0
     seed = random.randrange(1 << 30) if options.seed is None else options.seed
-    os.nice(10)
     bad = False
     for log in ("kafka", "postgres") if options.log == "both" else (options.log,):
         with tempfile.TemporaryDirectory(prefix="rapport-chaos-", ignore_cleanup_errors=True) as folder:

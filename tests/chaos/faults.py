@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from deploy.dev.broker import KafkaBroker
 from deploy.dev.cluster import SERVICES
+from shared.errors import RapportError
 from tests.chaos.mails import RUDENESS
 from tests.chaos.world import EXPIRY_SECONDS, WORKERS, World
 
@@ -236,13 +238,23 @@ def _fill(path: object) -> None:
 # Kafka
 
 
+async def _start(broker: KafkaBroker) -> None:
+    """A broker that a busy machine has kept from registering in time is killed, and started once more."""
+    for _ in range(4):
+        try:
+            return await broker.start()
+        except RapportError:
+            continue
+    await broker.start()
+
+
 @fault("the broker killed, and started", 2, on_kafka_only=True, server="broker")
 async def kill_broker(world: World, dice: random.Random) -> int:
     assert world.broker is not None
     with world.on_servers("the broker was away"):
         await world.broker.kill()
         await asyncio.sleep(dice.uniform(0, 4))
-        await world.broker.start()
+        await _start(world.broker)
     return 1
 
 
@@ -259,7 +271,7 @@ async def kill_broker_at_acknowledgement(world: World, dice: random.Random) -> i
                     await asyncio.sleep(0.001)
         await world.broker.kill()
         await asyncio.sleep(dice.uniform(0, 2))
-        await world.broker.start()
+        await _start(world.broker)
     return 1
 
 

@@ -36,16 +36,7 @@ class Run:
             world.shop.open()
             await self._hurt(world)
             self.say(f"{self.log}: {world.faults.total()} faults; waiting for the end of what is under way")
-            left = await world.settle(self.say)
-            connection = await world.connect()
-            try:
-                facts = await world.ledger.read(connection, left)
-            finally:
-                await connection.close()
-            await world.stop_workers()
-            verdict = await asyncio.to_thread(world.ledger.judge, facts)
-            verdict.violations += world.wrong
-            return world, verdict
+            return world, await judged(world, self.say)
 
     async def _hurt(self, world: World) -> None:
         dice = random.Random(self.seed)
@@ -79,6 +70,20 @@ class Run:
             kind = under_way.pop(task)
             if (count := task.result()) and kind.name != "the mail server":
                 world.faults[kind.name] += count
+
+
+async def judged(world: World, say: Callable[[str], None] = lambda line: None) -> Verdict:
+    """Let everything come to its end, stop the workers in order, and hold the ledger against what is there."""
+    left = await world.settle(say)
+    connection = await world.connect()
+    try:
+        facts = await world.ledger.read(connection, left)
+        await world.stop_workers(connection)
+    finally:
+        await connection.close()
+    verdict = await asyncio.to_thread(world.ledger.judge, facts)
+    verdict.violations += world.wrong
+    return verdict
 
 
 def report(world: World, verdict: Verdict, seconds: float) -> str:

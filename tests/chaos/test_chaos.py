@@ -1,7 +1,8 @@
-"""A short `make chaos`, with a seed: what CI can afford of it."""
+"""What CI can afford of `make chaos`: a short one, with a seed, on each log; and each named point once."""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 from kafka_for_tests import also_on_kafka
 
-from tests.chaos.run import Run, report
+from deploy.dev.cluster import SERVICES
+from tests.chaos.run import Run, judged, report
+from tests.chaos.world import World, a_world
+
+pytestmark = pytest.mark.timeout(600)
+
+LOGS = also_on_kafka(["postgres"])
 
 
 @pytest.fixture
@@ -20,11 +27,26 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("log", also_on_kafka(["postgres"]))
+@pytest.mark.parametrize("log", LOGS)
 async def test_nothing_is_lost_and_nothing_happens_twice(folder: Path, log: str) -> None:
     said: list[str] = []
     run = Run(log, 7, seconds=20, count=60, pause=0.5, say=said.append, folder=folder)
     world, verdict = await run.go()
     assert verdict.violations == [], "\n".join([*said, report(world, verdict, 0)])
     assert verdict.counts["events in the state"] > 0
+
+
+async def test_killed_at_every_point_of_the_transaction_and_of_the_hand_over(folder: Path) -> None:
+    async with a_world(folder, LOGS[-1], seed=7) as world:
+        world.arming = 0.0
+        world.shop.open()
+        await asyncio.gather(*(killed_at_each_of(world, service) for service in SERVICES))
+        verdict = await judged(world)
+    assert verdict.violations == []
+    points = {f"killed at {point}" for service in SERVICES for point in world.points(service)}
+    assert world.faults.keys() == points
+
+
+async def killed_at_each_of(world: World, service: str) -> None:
+    for number, point in enumerate(world.points(service)):
+        await world.dies_at(world.cluster.of(service)[number % 2], point)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from deploy.dev.broker import KafkaBroker
-from deploy.dev.cluster import WRITE_KEY, Cluster, Worker
+from deploy.dev.cluster import SERVICES, WRITE_KEY, Cluster, Worker
 from deploy.dev.preloaded import Preloaded
 from shared.database.embedded import EmbeddedPostgres
 from tests.chaos.between import BeforeKafka, BeforePostgres
@@ -79,6 +79,8 @@ class World:
         """Workers that a fault has in its hands, or keeps away."""
         self.arming = 0.4
         """How likely a worker that is started is to be killed or stopped at a named point."""
+        self._back: dict[str, float] = {}
+        """When those who have ended are to be started again."""
         self.servers_hurt = 0
         """How many faults are at work on the servers."""
         self.disk: Path | None = None
@@ -152,6 +154,7 @@ class World:
 
     def launch(self, worker: Worker, *, armed: str = "") -> None:
         log_from = worker.log.stat().st_size if worker.log.exists() else 0
+        self._back.pop(worker.name, None)
         self.cluster.launch(worker, **({"RAPPORT_FAULT": armed} if armed else {}))
         assert worker.process is not None
         self.lives[worker.name] = Life(worker, worker.process.pid, time.time(), log_from, armed)
@@ -200,10 +203,11 @@ class World:
 
     async def _supervise(self) -> None:
         """What Kubernetes does: whoever has ended is started again, after a moment."""
-        back: dict[str, float] = {}
+        back = self._back
         while True:
             for name, life in list(self.lives.items()):
                 if life.worker.alive:
+                    back.pop(name, None)
                     self._look_at(life)
                     continue
                 if name not in back:
@@ -217,12 +221,15 @@ class World:
                         self.launch(life.worker, armed=self._point(life.worker.service))
             await asyncio.sleep(0.05)
 
+    def points(self, service: str) -> list[str]:
+        """The named points that a worker of this service comes by here."""
+        points = [f"{service}.{one}" for one in POINTS[service] if self.kafka or one not in KAFKA_POINTS]
+        return [*points, *HAND_OVER_POINTS] if service == "mailer" else points
+
     def _point(self, service: str) -> str:
         if self.dice.random() >= self.arming:
             return ""
-        points = [f"{service}.{one}" for one in POINTS[service] if self.kafka or one not in KAFKA_POINTS]
-        if service == "mailer":
-            points += HAND_OVER_POINTS
+        points = self.points(service)
         how = "stop@" if self.dice.random() < 0.25 else ""
         return f"{how}{self.dice.choice(points)}:{self.dice.choice([1, 2, 3, 5, 8, 20, 50])}"
 
@@ -273,6 +280,20 @@ class World:
                     what = str(told.get("reason") or told.get("exception") or told.get("error") or "")[-300:]
                     self.noise[f"{told.get('service')}: {told['event']}: {what}"] += 1
 
+    async def dies_at(self, worker: Worker, point: str) -> None:
+        """A worker is started anew, to be killed at a named point, and is."""
+        with self.in_hands(worker):
+            self.tell(worker, "killed", signal.SIGKILL)
+            await self._seen(worker)
+            self.launch(worker, armed=point)
+            await asyncio.wait_for(worker.ended(), 60)
+            await self._seen(worker)
+
+    async def _seen(self, worker: Worker) -> None:
+        """Until its end has been looked at."""
+        while worker.name not in self._back:
+            await asyncio.sleep(0.02)
+
     # The end of it
 
     async def connect(self) -> asyncpg.Connection:
@@ -303,15 +324,22 @@ class World:
         self.arming = arming
         return left
 
-    async def stop_workers(self) -> None:
-        """In order; each must end well."""
-        for life in self.lives.values():
-            self.held.add(life.worker.name)
-            self.tell(life.worker, "asked to end", signal.SIGTERM)
-        await asyncio.gather(
-            *(asyncio.wait_for(life.worker.ended(), 60) for life in self.lives.values() if life.worker.alive)
-        )
-        await asyncio.sleep(0.2)
+    async def stop_workers(self, connection: asyncpg.Connection) -> None:
+        """In order, along the road. Each must end well, and leave nothing unpublished and no partition held."""
+        for service in SERVICES:
+            going = [life.worker for life in self.lives.values() if life.worker.service == service]
+            for worker in going:
+                self.held.add(worker.name)
+                self.tell(worker, "asked to end", signal.SIGTERM)
+            await asyncio.gather(*(asyncio.wait_for(self._seen(worker), 60) for worker in going))
+            unpublished = await connection.fetchval(
+                "SELECT count(*) FROM processing.outbox WHERE service = $1", service
+            )
+            held = await connection.fetchval(
+                "SELECT count(*) FROM processing.partitions WHERE service = $1 AND owner IS NOT NULL", service
+            )
+            if unpublished or held:
+                self.wrong.append(f"{service} ended in order and left {unpublished} unpublished, {held} held")
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -175,16 +174,13 @@ class House:
         self.data = folder / "data"
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
-        self.proof = folder / "reached"
         arguments = [
             *("up", "--data", str(self.data), "--port", str(self.port), "--playbook", str(playbook)),
             *("--write-key", WRITE_KEY, *(options or ("--smtp", mails.url))),
         ]
-        environment = {"RAPPORT_CLOCK_SPEED": str(speed), "RAPPORT_FAULT_PROOF": str(self.proof)}
+        environment = {"RAPPORT_CLOCK_SPEED": str(speed)}
         self.process = Process(arguments, folder, environment=environment)
         self.http = httpx.AsyncClient(base_url=self.address, timeout=15)
-        self.posting: list[asyncio.Task[list[str]]] = []
-        """Posts that nobody has answered yet, as far as we know."""
         self._number = 0
 
     async def start(self, **environment: str) -> float:
@@ -192,8 +188,6 @@ class House:
         began = time.monotonic()
         await self.process.start(**environment)
         await self.ready()
-        await asyncio.gather(*self.posting)
-        self.posting.clear()
         return time.monotonic() - began
 
     async def ready(self) -> None:
@@ -210,9 +204,6 @@ class House:
 
     async def close(self) -> None:
         """As a crash would, and PostgreSQL goes with it. What was said is shown where the test failed."""
-        for posting in self.posting:
-            posting.cancel()
-        await asyncio.gather(*self.posting, return_exceptions=True)
         server = self.postgres if self.process.alive else None
         await self.process.kill()
         await self.http.aclose()
@@ -228,11 +219,6 @@ class House:
             pid = (self.data / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()[0]
             return psutil.Process(int(pid))
         return None
-
-    @property
-    def reached(self) -> list[str]:
-        """The named points at which the process has killed itself, all in all."""
-        return self.proof.read_text().split() if self.proof.exists() else []
 
     async def post(self, *events: dict[str, Any]) -> list[str]:
         """Post a batch as a client library does, trying again until it is answered 200; returns the ids."""
@@ -371,8 +357,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def died_by(number: signal.Signals) -> int:
-    """The exit code of a process that a signal ended."""
-    return -int(number)

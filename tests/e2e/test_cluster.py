@@ -1,54 +1,29 @@
-"""The four services as processes of their own, two workers each, on Kafka and PostgreSQL: what `make cluster` runs."""
+"""The four services as processes of their own, two workers each, on Kafka and PostgreSQL: what `make cluster` runs.
+
+What becomes of them when they are hurt is the matter of tests/chaos.
+"""
 
 from __future__ import annotations
 
-import signal
-from collections import Counter
+import asyncio
+import re
 from pathlib import Path
 
 import httpx
 import pytest
-from house import HOUR_A_SECOND, MailServer, until
+from house import HOUR_A_SECOND, MailServer, added, identify, links, ordered, until
 from kafka_for_tests import MOCK_PARTITIONS, Kafka
+from segment.analytics.client import Client
 
-from deploy.dev.cluster import READ_KEY, SERVICES, WRITE_KEY, Cluster, Worker
+from deploy.dev.cluster import READ_KEY, SERVICES, WRITE_KEY, Cluster
 from shared.errors import RapportError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-EXPIRY = 3.0
 PATIENCE = 180.0
 
 
-class Shop:
-    """Posts to the workers of ingest in turn, and to another one where one does not take it."""
-
-    def __init__(self, workers: list[Worker]) -> None:
-        self._workers = workers
-        self.orders: list[str] = []
-
-    async def order(self, client: httpx.AsyncClient, first: int, count: int) -> None:
-        """One order by each of `count` customers, whose posts are sent twice, as shops do."""
-        for number in range(first, first + count):
-            email = f"customer-{number}@shop.example"
-            traits = {"email": email, "consent": {"thank-you": True}}
-            properties = {"order_id": f"o{number}", "total": 20 + number, "currency": "EUR"}
-            batch = [
-                {"type": "identify", "userId": f"c{number}", "traits": traits, "messageId": f"i{number}"},
-                {"type": "track", "userId": f"c{number}", "event": "Order Completed", "messageId": f"t{number}"}
-                | {"properties": properties},
-            ]
-            for worker in (self._workers[number % 2], self._workers[(number + 1) % 2]):
-                answer = await client.post(f"{worker.address}/v1/batch", json={"batch": batch}, auth=(WRITE_KEY, ""))
-                assert answer.json() == {"success": True, "accepted": 2, "rejected": []}
-            self.orders.append(email)
-
-
-def addressees(mails: MailServer) -> Counter[str]:
-    return Counter(mail["To"].addresses[0].addr_spec for mail in mails.mails)
-
-
-async def test_every_order_is_thanked_for_once_while_workers_die_and_sleep(
+async def test_the_whole_way_from_the_segment_client_to_two_mails(
     kafka_broker: Kafka, database_url: str, folder: Path, playbook: Path, mails: MailServer
 ) -> None:
     await kafka_broker.make_topics("cluster.")
@@ -57,39 +32,56 @@ async def test_every_order_is_thanked_for_once_while_workers_die_and_sleep(
         "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap,
         "RAPPORT_KAFKA_TOPIC_PREFIX": "cluster.",
         "RAPPORT_PARTITIONS": str(MOCK_PARTITIONS),
-        "RAPPORT_EXPIRY_SECONDS": str(EXPIRY),
         "RAPPORT_CLOCK_SPEED": str(HOUR_A_SECOND),
         "RAPPORT_MAILER_SMTP_URL": mails.url,
     }
-    async with Cluster(folder, environment, playbook=playbook) as cluster, httpx.AsyncClient(timeout=30) as client:
-        shop = Shop(cluster.of("ingest"))
+    people = [f"walker-{number}" for number in range(8)]
+    async with Cluster(folder, environment, playbook=playbook) as cluster, httpx.AsyncClient(timeout=30) as browser:
 
-        async def all_are_thanked() -> bool:
-            return addressees(mails).keys() >= set(shop.orders)
+        async def shared_out() -> bool:
+            for service in SERVICES[1:]:
+                for worker in cluster.of(service):
+                    metrics = (await browser.get(f"{worker.address}/metrics")).text
+                    if not re.search(
+                        rf"^rapport_processing_partitions_owned.* {MOCK_PARTITIONS / 2}$", metrics, re.MULTILINE
+                    ):
+                        return False
+            return True
 
-        await shop.order(client, 0, 10)
-        await until(all_are_thanked, PATIENCE, "a mail for each of the first orders")
+        async def all_have(count: int) -> bool:
+            return all(len(mails.to(f"{person}@example.com")) >= count for person in people)
 
-        cluster.workers["segmenter-1"].send(signal.SIGKILL)
-        assert await cluster.workers["segmenter-1"].ended() == -signal.SIGKILL
-        cluster.workers["journeys-2"].send(signal.SIGSTOP)
-        await shop.order(client, 10, 10)
-        await until(all_are_thanked, PATIENCE, "mails by way of the workers that are left")
+        await until(shared_out, PATIENCE, "a fair share for each worker")
+        refusals: list[object] = []
+        client = Client(
+            WRITE_KEY, host=cluster.workers["ingest-2"].address, on_error=lambda *told: refusals.append(told)
+        )
+        for person in people:
+            made, cart = identify(person), added(person, f"cart-{person}")
+            client.identify(person, made["traits"])
+            client.track(person, cart["event"], cart["properties"])
+        await asyncio.to_thread(client.flush)
+        await asyncio.to_thread(client.join)
+        assert refusals == []
+        await until(lambda: all_have(1), PATIENCE, "a first reminder for each")
 
-        cluster.workers["journeys-2"].send(signal.SIGCONT)
-        cluster.launch(cluster.workers["segmenter-1"])
-        await cluster.ready(cluster.workers["segmenter-1"])
-        await shop.order(client, 20, 10)
-        await until(all_are_thanked, PATIENCE, "mails after all are back")
+        returned, buyer = people.pop(), people.pop()
+        link = next(link for link in links(mails.to(f"{returned}@example.com")[0]) if "/c/" in link)
+        assert (await browser.get(link)).status_code == 302
+        bought = {"batch": [ordered(buyer, "order-1", f"cart-{buyer}")]}
+        posting = await browser.post(
+            f"{cluster.workers['ingest-1'].address}/v1/batch", json=bought, auth=(WRITE_KEY, "")
+        )
+        assert posting.json() == {"success": True, "accepted": 1, "rejected": []}
+        await until(lambda: all_have(2), PATIENCE, "a last word for each who did not come back")
 
-        for number in range(30):
-            customer = await client.get(
-                f"{cluster.workers['segmenter-1'].address}/v1/customers/c{number}",
-                headers={"Authorization": f"Bearer {READ_KEY}"},
-            )
-            happened = Counter(row.get("name") for row in customer.json()["timeline"]["rows"] if row["kind"] == "event")
-            assert happened["Order Completed"] == 1
-    assert addressees(mails) == dict.fromkeys(shop.orders, 1)
+        page = await browser.get(
+            f"{cluster.workers['segmenter-1'].address}/v1/customers/{buyer}",
+            headers={"Authorization": f"Bearer {READ_KEY}"},
+        )
+        assert page.json()["stage"] == "retain"
+    assert len(mails.to(f"{returned}@example.com")) == 1
+    assert {len(mails.to(f"{person}@example.com")) for person in people} == {2}
     assert {worker.name: await worker.ended() for worker in cluster.workers.values()} == {
         f"{service}-{number}": 0 for service in SERVICES for number in (1, 2)
     }

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 import pytest_asyncio
-from house import HOUR_A_SECOND, House, a_house, died_by, first_order, rapport, until
+from house import HOUR_A_SECOND, House, a_house, first_order, rapport, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,49 +31,12 @@ async def house(standing: House) -> AsyncIterator[House]:
     yield standing
 
 
-async def dies_at(house: House, point: str, times: int, *events: dict[str, Any]) -> None:
-    """Start anew, so that the process kills itself when it gets to this point so many times, and post meanwhile."""
-    await house.process.kill()
-    before = len(house.reached)
-    await house.process.start(RAPPORT_FAULT=f"{point}:{times}")
-    posting = asyncio.create_task(house.post(*events))
-    assert await house.process.ended() == died_by(signal.SIGKILL)
-    assert house.reached[before:] == [point]
-    # A client library tries again until it is answered: by the next process, if this one did not.
-    house.posting.append(posting)
-
-
 async def thanked_once(house: House, *users: str) -> None:
     """Each of these customers has their order in history once, and one mail for it."""
     for user in users:
         await house.mailed(user)
         assert house.mails_of(user) == ["thank-you-first"], user
         assert len(await house.timeline(user, "Order Completed")) == 1, user
-
-
-@pytest.mark.parametrize("service", ["segmenter", "journeys", "mailer"])
-async def test_killed_at_its_commits_everything_happens_once(standing: House, service: str) -> None:
-    before, after = f"{service}-before", f"{service}-after"
-    await dies_at(standing, f"{service}.before_commit", 2, *first_order(before))
-    await dies_at(standing, f"{service}.after_commit", 5, *first_order(after))
-    await standing.start()
-    # Whoever comes next shows that the road goes on beyond the place of the accident.
-    await standing.post(*first_order(f"{service}-next"))
-    await thanked_once(standing, before, after, f"{service}-next")
-
-
-async def test_killed_in_its_hand_overs_the_mails_are_unknown_and_never_sent_again(standing: House) -> None:
-    """Before a word is said to the mail server, and after the final dot, when only its answer is missing."""
-    await dies_at(standing, "mailer.sending", 1, *first_order("unsaid"))
-    await dies_at(standing, "mailer.data_sent", 1, *first_order("unheard"))
-    await standing.start()
-    for user in ("unsaid", "unheard"):
-        assert (await standing.happened(user, "Email Unknown"))["properties"]["reason"] == "interrupted"
-    await standing.post(*first_order("heard"))
-    await thanked_once(standing, "heard")
-    assert standing.mails_of("unsaid") == []
-    assert standing.mails_of("unheard") in ([], ["thank-you-first"])
-    assert await standing.timeline("unsaid", "Email Sent") == await standing.timeline("unheard", "Email Sent") == []
 
 
 async def outcomes(house: House, user: str) -> list[str]:
