@@ -7,6 +7,7 @@ address either, so a forwarded mail gives nothing away.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
@@ -40,15 +41,12 @@ class Links:
         self._base = public_url.rstrip("/")
 
     def click(self, message: str, number: int) -> str:
-        payload = number.to_bytes(2, "big")
-        id = _uuid_bytes(message)
-        token = sign(self._secret, _CLICK_TEXT + payload + message.encode() if id is None else _CLICK + payload + id)
-        return f"{self._base}/c/{token}"
+        kind, id = _payload(message, _CLICK, _CLICK_TEXT)
+        return f"{self._base}/c/{sign(self._secret, kind + number.to_bytes(2) + id)}"
 
     def unsubscribe(self, message: str) -> str:
-        id = _uuid_bytes(message)
-        token = sign(self._secret, _UNSUBSCRIBE_TEXT + message.encode() if id is None else _UNSUBSCRIBE + id)
-        return f"{self._base}/u/{token}"
+        kind, id = _payload(message, _UNSUBSCRIBE, _UNSUBSCRIBE_TEXT)
+        return f"{self._base}/u/{sign(self._secret, kind + id)}"
 
     def read(self, token: str) -> Click | Unsubscribe | None:
         """What a token stands for; None where it is not one of ours."""
@@ -72,10 +70,13 @@ def occurrence(link: Click | Unsubscribe, what: str, now: datetime) -> str:
     return str(uuid5(_OCCURRENCES, f"{what}\n{':'.join(map(str, link))}\n{now:%Y-%m-%dT%H:%M}"))
 
 
-def _uuid_bytes(id: str) -> bytes | None:
-    """The 16 bytes of an id that is a UUID in its usual form."""
+@lru_cache(256)
+def _payload(message: str, short: bytes, text: bytes) -> tuple[bytes, bytes]:
+    """How a token carries a message's id, and the byte that says so: in 16 bytes where it is a UUID in its usual form.
+
+    The links of a mail are made together, so few ids are kept."""
     try:
-        value = UUID(id)
+        value = UUID(message)
     except ValueError:
-        return None
-    return value.bytes if str(value) == id else None
+        return text, message.encode()
+    return (short, value.bytes) if str(value) == message else (text, message.encode())

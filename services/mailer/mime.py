@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from binascii import b2a_qp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parseaddr
 from functools import lru_cache
@@ -59,8 +59,7 @@ def compose(renderer: Renderer, request: MessageRequested, now: datetime) -> Mai
         headers["List-Unsubscribe"] = f"<{rendered.unsubscribe_url}>"
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     # Gmail groups complaints by these, from the special to the general; the last names the sender.
-    feedback = (request.message, request.journey, request.topic, brand.name)
-    headers["Feedback-ID"] = ":".join(_token(part)[:30] for part in feedback)
+    headers["Feedback-ID"] = _feedback_id((request.message, request.journey, request.topic, brand.name))
     # RFC 3834: no machine shall answer this one.
     headers["Auto-Submitted"] = "auto-generated"
     headers["Content-Language"] = _token(rendered.locale)
@@ -145,6 +144,9 @@ def _unstructured(text: str, used: int) -> str:
 
 
 def _encoded_words(text: str) -> str:
+    whole = text.encode("utf-8", "replace")
+    if len(whole) <= _WORDS:
+        return f"=?utf-8?b?{b64encode(whole).decode()}?="
     words: list[bytes] = []
     word = b""
     for character in text:
@@ -169,6 +171,11 @@ def _phrase(name: str, address: str) -> str:
     return f"{shown}{gap}<{address}>"
 
 
+@lru_cache(256)
+def _feedback_id(parts: Sequence[str]) -> str:
+    return ":".join(_token(part)[:30] for part in parts)
+
+
 def _token(text: str) -> str:
     """Text as an identifier: letters, digits and a few marks of ASCII."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text) or "-"
@@ -180,7 +187,8 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def _date(now: datetime) -> str:
     now = now.astimezone(UTC)
-    return f"{_DAYS[now.weekday()]}, {now.day:02} {_MONTHS[now.month - 1]} {now.year:04} {now:%H:%M:%S} +0000"
+    day = f"{_DAYS[now.weekday()]}, {now.day:02} {_MONTHS[now.month - 1]} {now.year:04}"
+    return f"{day} {now.hour:02}:{now.minute:02}:{now.second:02} +0000"
 
 
 # --- addresses ---
@@ -190,14 +198,20 @@ _DOT_ATOM = re.compile(r"[^.]+(?:\.[^.]+)*")
 
 
 @lru_cache(4096)
+def _in_ascii(domain: str) -> str:
+    """A domain as it goes over the wire; "" for what is none."""
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii").lower()
+    except (idna.IDNAError, UnicodeError):
+        return ""
+
+
+@lru_cache(4096)
 def mailbox(text: str) -> Mailbox:
     """`Name <local@domain>` or a bare address, its domain in ASCII (IDNA 2008). Raises RenderingFailed."""
     name, address = parseaddr(text) if "<" in text else ("", text.strip())
     local, _, domain = address.rpartition("@")
-    try:
-        domain = idna.encode(domain, uts46=True).decode("ascii").lower()
-    except (idna.IDNAError, UnicodeError):
-        domain = ""
+    domain = _in_ascii(domain)
     if not domain or "." not in domain or not _LOCAL.fullmatch(local) or len(address) > 254:
         raise RenderingFailed("the address is none that mail can be sent to. Have the shop correct it.")
     if not _DOT_ATOM.fullmatch(local):

@@ -84,7 +84,7 @@ class Renderer:
             currency=brand.currency,
             urls=dict(brand.urls),
         )
-        self._home = tuple(fallbacks(brand.locale))
+        self._home = fallbacks(brand.locale)
         self._compiled: dict[tuple[str, tuple[str, ...]], _Compiled | RenderingFailed] = {}
 
     def render(self, request: MessageRequested) -> Rendered:
@@ -222,7 +222,8 @@ class _Targets:
 
     def in_html(self, attribute: str) -> str:
         """The value of an `href` for another, both escaped."""
-        target = unescape(attribute).strip()
+        # Not as markup, all of whose methods escape.
+        target = unescape(str(attribute)).strip()
         return escape(self._for(target))
 
     def in_text(self, text: str) -> str:
@@ -244,7 +245,8 @@ class _Targets:
         elif not scheme.startswith(("http://", "https://")):
             # Events bring addresses, too: one that would run something leads nowhere.
             return target if scheme.startswith(("mailto:", "tel:", "sms:", "#")) else "#"
-        target = _UNPRINTABLE.sub(lambda found: "%20" if found[0].strip(" ") == "" else "", target)
+        if _UNPRINTABLE.search(target):
+            target = _UNPRINTABLE.sub(lambda found: "%20" if found[0].strip(" ") == "" else "", target)
         known = self._tracked.get(target)
         if known is not None:
             return known

@@ -13,7 +13,6 @@ import random
 import time
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import uuid4
@@ -22,29 +21,27 @@ import msgspec
 import structlog
 
 from services.mailer import outcomes, policy, store
+from services.mailer.carriers import Carriers
 from services.mailer.consent import normalise
+from services.mailer.desk import Desk
 from services.mailer.outcomes import NO_SUCH_ADDRESS, Again, Ended
 from services.mailer.policy import Defer, Fail, Recipient, Skip
 from services.mailer.rendering import RenderingFailed
-from services.mailer.slots import GATHERING_SECONDS, Slots
+from services.mailer.slots import Slots
 from services.mailer.store import Candidate, Change, InHand
-from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Rejected, Transport, Unknown
+from services.mailer.transport import Deferred, Mail, Receipt, Rejected, Transport, Unknown
+from services.mailer.turn import Turn, held_line, storable
 from shared.clock import Clock
-from shared.contracts import streams
 from shared.contracts.messages import MessageRequested
 from shared.database.engine import is_transient
 from shared.language.playbook import Playbook
 from shared.processing.faults import reached
 from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Fenced, Lane, Outputs
-from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_HELD, MAILER_IN_HAND, MAILER_OUTCOMES
-
-RELEASE = "release"
-"""The kind of the timers at which held messages are decided anew."""
+from shared.telemetry import MAILER_HELD, MAILER_OUTCOMES
 
 _LATENESS = timedelta(minutes=1)
 _MOST_LOOKED_AT = 512
-_LONGEST_DETAIL = 500
 _PATIENCE_SECONDS = 20.0
 
 
@@ -52,56 +49,6 @@ class Compose(Protocol):
     """Makes the mail of a message with the playbook in force. Raises RenderingFailed."""
 
     def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail: ...
-
-
-@dataclass(eq=False, slots=True)
-class Desk:
-    """What is in hand for one partition. It outlives a lane: a receipt is worth recording when we own it again."""
-
-    stir: asyncio.Event = field(default_factory=asyncio.Event)
-    due: bool = True
-    """Something may be due; a look will tell."""
-    doubtful: bool = True
-    """What stands in `sending` has to be looked up: a predecessor may have died, or a COMMIT of ours be unknown."""
-    look_at: int = 0
-    """How many due messages the next look takes: more where the last one had nothing to hand over."""
-    flying: dict[str, InHand] = field(default_factory=dict)
-    """Hand-overs that have begun and have no receipt yet, by `taken`."""
-    done: dict[str, tuple[InHand, Receipt | None]] = field(default_factory=dict)
-    """Receipts that are not recorded yet, by `taken`. None: the hand-over was prepared and never begun."""
-
-
-@dataclass(slots=True)
-class Turn:
-    """What one transaction decides. It is dropped where the transaction fails."""
-
-    now: datetime
-    out: Outputs
-    changes: list[Change] = field(default_factory=list)
-    recorded: list[str] = field(default_factory=list)
-    """Keys of `Desk.done` that this turn deals with."""
-    begun: list[tuple[InHand, Mail]] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
-    ended: list[tuple[str, str]] = field(default_factory=list)
-
-    def end(self, request: MessageRequested, ended: Ended, change: Change) -> None:
-        self.changes.append(change)
-        self.ended.append((ended.status, ended.reason))
-        self.out.emit(streams.EVENTS, request.customer, outcomes.event(request, ended, change.due, self.now))
-
-    def hold(self, change: Change) -> None:
-        self.changes.append(change)
-        self.held.append(change.reason)
-        self.out.set_timer(RELEASE, change.id, change.due)
-
-    def end_undelivered(self, candidate: Candidate, ended: Ended) -> None:
-        detail = _storable(ended.detail)
-        change = Change(candidate.id, ended.status, candidate.due, ended.reason, detail, attempts=candidate.attempts)
-        self.end(candidate.request, ended, change._replace(ended_at=self.now))
-
-    def hold_undelivered(self, candidate: Candidate, defer: Defer, attempts: int) -> None:
-        held = _held_line(self.now, defer.reason, defer.until)
-        self.hold(Change(candidate.id, "held", defer.until, defer.reason, held=held, attempts=attempts))
 
 
 class Sending:
@@ -113,7 +60,6 @@ class Sending:
     def __init__(
         self, transport: Transport, compose: Compose, shelf: Shelf, clock: Clock, retry_base: timedelta
     ) -> None:
-        self._transport = transport
         self._compose = compose
         self._shelf = shelf
         self._clock = clock
@@ -121,8 +67,8 @@ class Sending:
         # A release that is this late is our own delay, and counts as on time; beyond it, people's clocks count.
         self._lateness = _LATENESS * clock.speed
         self._slots = Slots(transport.connections)
+        self._carriers = Carriers(transport, self._slots)
         self._desks: dict[int, Desk] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         # With the process's number, so that a message that is left unknown tells whose it was.
         self._process = f"{os.getpid()}-{uuid4().hex}"
         self._taken = 0
@@ -144,17 +90,16 @@ class Sending:
                 desk.stir.clear()
                 if lane.leaving.is_set():
                     self._slots.withdraw(desk)
+                    self._carriers.put_back(desk)
                     left_at = left_at or time.monotonic()
                     given_up = failures and time.monotonic() - left_at > _PATIENCE_SECONDS
                     if given_up or not (desk.flying or desk.done):
                         return
                 slots = self._slots.take(desk) if desk.due and not lane.leaving.is_set() else 0
-                if not (slots or desk.done or (desk.doubtful and not lane.leaving.is_set())):
+                receipts = desk.done and (desk.gathered or not desk.flying)
+                if not (slots or receipts or (desk.doubtful and not lane.leaving.is_set())):
                     await desk.stir.wait()
                     continue
-                if len(desk.done) < len(desk.flying) and not slots:
-                    await asyncio.sleep(GATHERING_SECONDS)  # more receipts are about to come
-                    slots = self._slots.take(desk) if desk.due and not lane.leaving.is_set() else 0
                 try:
                     await self._turn(lane, desk, slots)
                     failures = 0
@@ -164,26 +109,22 @@ class Sending:
                     failures += 1
                     if failures == 1:
                         self._logger.warning("sending waits", partition=lane.partition, error=str(error))
-                    await asyncio.sleep(min(2.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+                    await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
         finally:
             leaving.cancel()
             self._slots.withdraw(desk)
+            self._carriers.put_back(desk)
 
     async def finish(self) -> None:
-        """Let go of the hand-overs that no lane waits for any more; call it before the transport is closed.
-
-        Lanes wait for theirs as long as they may. What is left then hangs on a server that does not answer, and has no
-        owner here who could record its receipt: it is `unknown` to the next one.
-        """
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """See `Carriers.finish`."""
+        await self._carriers.finish()
 
     def _desk(self, partition: int) -> Desk:
         return self._desks.setdefault(partition, Desk())
 
     async def _turn(self, lane: Lane, desk: Desk, slots: int) -> None:
         turn: Turn | None = None
+        desk.gathered = False
 
         async def work(connection: Connection, out: Outputs) -> None:
             nonlocal turn
@@ -197,7 +138,7 @@ class Sending:
         except BaseException:
             # What was prepared may stand in `sending`, or may not; in neither case has its hand-over begun.
             desk.done.update({hand.taken: (hand, None) for hand, _ in turn.begun} if turn else {})
-            desk.due = desk.doubtful = True
+            desk.due = desk.doubtful = desk.gathered = True
             self._slots.give_back(slots)
             raise
         assert turn is not None
@@ -209,34 +150,11 @@ class Sending:
         if turn.begun:
             reached("mailer.sending")
         self._slots.give_back(slots - len(turn.begun))
-        data_by = asyncio.get_running_loop().time() + DATA_WITHIN
-        for hand, mail in turn.begun:
-            desk.flying[hand.taken] = hand
-            task = asyncio.create_task(self._hand_over(desk, hand, mail, data_by))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        MAILER_IN_HAND.inc(len(turn.begun))
+        self._carriers.add(desk, turn.begun)
         for reason in turn.held:
             MAILER_HELD.labels(reason).inc()
         for status, reason in turn.ended:
             MAILER_OUTCOMES.labels(status, reason).inc()
-
-    async def _hand_over(self, desk: Desk, hand: InHand, mail: Mail, data_by: float) -> None:
-        started = time.perf_counter()
-        receipt: Receipt
-        try:
-            receipt = await self._transport.deliver(mail, data_by)
-        except Exception as error:
-            # A defect of the transport: whether the mail went out is not to be known from here.
-            self._logger.error("transport failed", message=hand.id, exc_info=error)
-            receipt = Unknown(f"transport_failed: {type(error).__name__}")
-        finally:
-            del desk.flying[hand.taken]
-            MAILER_IN_HAND.dec()
-            self._slots.give_back(1)
-        MAILER_DELIVERY_SECONDS.observe(time.perf_counter() - started)
-        desk.done[hand.taken] = (hand, receipt)
-        desk.stir.set()
 
     async def _record(self, connection: Connection, desk: Desk, turn: Turn) -> dict[str, str]:
         """Turn receipts into outcomes, holds and retries. Gives the addresses to be suppressed, and why."""
@@ -273,9 +191,9 @@ class Sending:
         result = outcomes.after(
             receipt or Deferred("", "not_begun"), request, hand.attempts, cancelled, self._retry_base, now
         )
-        detail = _storable(result.detail)
+        detail = storable(result.detail)
         if isinstance(result, Again):
-            held = _held_line(now, result.reason, result.at)
+            held = held_line(now, result.reason, result.at)
             turn.hold(Change(hand.id, "held", result.at, result.reason, detail, held, hand.attempts))
             return
         counted_at = hand.counted_at if result.status in ("sent", "unknown") else None
@@ -310,7 +228,7 @@ class Sending:
         if not slots:
             return
         # In turn with the batches, which say when there is more: nothing that they bring meanwhile is overlooked.
-        desk.due = len(candidates) == limit
+        desk.due = desk.backlog = len(candidates) == limit
         if not candidates:
             return
         playbook = await self._shelf.get(connection, lane.memo.decode()) if lane.memo else None
@@ -344,7 +262,7 @@ class Sending:
                 self._settle(candidate, decision, turn)
                 continue
             if len(turn.begun) == slots:
-                desk.due = True
+                desk.due = desk.backlog = True
                 break
             assert address is not None
             counted_at = now if decision.counts else None
@@ -420,12 +338,3 @@ class Sending:
 async def _stir_when(event: asyncio.Event, desk: Desk) -> None:
     await event.wait()
     desk.stir.set()
-
-
-def _held_line(now: datetime, reason: str, until: datetime) -> str:
-    """One line of a message's story."""
-    return f"{now:%Y-%m-%dT%H:%M:%SZ} {reason} until {until:%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _storable(detail: str) -> str:
-    return detail.replace("\0", "\ufffd")[:_LONGEST_DETAIL]

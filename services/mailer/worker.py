@@ -12,8 +12,9 @@ from typing import Any
 from services.mailer import outcomes, store
 from services.mailer.consent import Decision, merge, normalise
 from services.mailer.outcomes import Ended
-from services.mailer.sending import RELEASE, Sending
+from services.mailer.sending import Sending
 from services.mailer.store import Message, Person
+from services.mailer.turn import RELEASE
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
 from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRecord, MessageRequested

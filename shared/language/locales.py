@@ -5,7 +5,6 @@ Forms follow the Unicode CLDR (https://cldr.unicode.org), shortened to what a ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
@@ -188,19 +187,26 @@ _SYMBOLS = {
 _DIGITS = {"JPY": 0, "KRW": 0, "ISK": 0, "CLP": 0, "VND": 0, "HUF": 2, "BHD": 3, "KWD": 3, "OMR": 3, "TND": 3, "JOD": 3}
 
 
+@lru_cache(1024)
 def tidy(locale: str) -> str:
     """`nb_no` and `NB-no` are both `nb-NO`."""
     language, *rest = locale.replace("_", "-").split("-")
     return "-".join([language.lower(), *(part.upper() if len(part) == 2 else part.title() for part in rest)])
 
 
-def fallbacks(locale: str | None) -> Iterator[str]:
-    """The locale and what it falls back to, most special first: `nb-NO`, `nb`."""
-    if not locale:
-        return
+def fallbacks(locale: str | None) -> tuple[str, ...]:
+    """The locale and what it falls back to, most special first: `nb-NO`, `nb`. Nothing for what is none."""
+    return _fallbacks(locale) if locale and len(locale) <= _LONGEST else ()
+
+
+_LONGEST = 35
+"""Characters of a language tag that everybody takes (RFC 5646, 4.4.1)."""
+
+
+@lru_cache(1024)
+def _fallbacks(locale: str) -> tuple[str, ...]:
     parts = tidy(locale).split("-")
-    for end in range(len(parts), 0, -1):
-        yield "-".join(parts[:end])
+    return tuple("-".join(parts[:end]) for end in range(len(parts), 0, -1))
 
 
 @lru_cache(256)

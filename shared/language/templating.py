@@ -23,6 +23,7 @@ from typing import Any
 import jinja2.filters
 import jinja2.tests
 from jinja2 import ChainableUndefined, Template, TemplateAssertionError, TemplateError, TemplateSyntaxError, nodes
+from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import SecurityError, TemplateRuntimeError
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -60,13 +61,6 @@ class Rendition:
     link: Callable[[str], str]
     left: int = MAX_WORK
 
-    def spend(self, units: int) -> None:
-        self.left -= units
-        if self.left < 0:
-            raise TemplateRuntimeError(
-                f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer, or print less."
-            )
-
 
 _rendition: ContextVar[Rendition | None] = ContextVar("rendition", default=None)
 
@@ -74,7 +68,11 @@ _rendition: ContextVar[Rendition | None] = ContextVar("rendition", default=None)
 def _spend(units: int) -> None:
     rendition = _rendition.get()
     if rendition is not None:  # None while Jinja folds constants at compile time
-        rendition.spend(units)
+        rendition.left -= units
+        if rendition.left < 0:
+            raise TemplateRuntimeError(
+                f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer, or print less."
+            )
 
 
 def _here() -> Rendition:
@@ -163,11 +161,13 @@ def _text(value: Any) -> str:
     raise TemplateRuntimeError("an object cannot be printed. Pick one of its fields")
 
 
-def _finalize(value: Any) -> Any:
-    if isinstance(value, str):
-        _spend(len(value))
-        return value
-    return _text(value)
+_MARKUP = re.compile("[&<>'\"]")
+
+
+def _in_html(value: Any) -> str:
+    """A value as it is printed into HTML: escaped, unless a filter has made it markup."""
+    text = _text(value)
+    return text if isinstance(text, Markup) or not _MARKUP.search(text) else escape(text)
 
 
 def _counted(value: Any, weight: int) -> Sequence[Any]:
@@ -263,11 +263,21 @@ def money(context: Context, value: Any, currency: Any = None) -> str:
         return ""
     here = _here()
     code = currency if isinstance(currency, str) and currency else here.currency
-    amount = number if isinstance(number, Decimal) else Decimal(repr(number))
+    if isinstance(number, int) and number.bit_length() > 64:
+        return ""
+    text = _written_money(number, code[:8], here.locale)
+    if text:
+        _spend(40)
+    return text
+
+
+@functools.lru_cache(4096, typed=True)
+def _written_money(number: int | float | Decimal, currency: str, locale: str) -> str:
+    """Kept, since prices come again from one mail to the next. Empty where nobody has so much."""
+    amount = _decimal(number)
     if not amount.is_finite() or abs(amount) >= Decimal(10) ** 18:
         return ""
-    _spend(40)
-    return locales.money(amount, code[:8], here.locale)
+    return locales.money(amount, currency, locale)
 
 
 @pass_context
@@ -336,7 +346,7 @@ def _round(value: Any, precision: int = 0) -> Any:
         return None
     if not 0 <= precision <= 6:
         raise TemplateRuntimeError("round takes 0 to 6 digits")
-    amount = number if isinstance(number, Decimal) else Decimal(repr(number))
+    amount = _decimal(number)
     if not amount.is_finite() or abs(amount) >= Decimal(10) ** 18:
         return None
     rounded = amount.quantize(Decimal(1).scaleb(-precision), rounding=ROUND_HALF_UP)
@@ -353,7 +363,7 @@ def _sum(value: Any, attribute: str | int | None = None) -> Any:
 
 
 def _decimal(value: int | float | Decimal) -> Decimal:
-    return value if isinstance(value, Decimal) else Decimal(repr(value))
+    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
 
 
 def _length(value: Any) -> int:
@@ -455,19 +465,31 @@ _MAPPING_METHODS = frozenset({"get", "items", "keys", "values"})
 _LOOP_METHODS = frozenset({"cycle", "changed"})
 
 
+class _Code(CodeGenerator):
+    """Prints a value by one call where Jinja makes three."""
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
+        self.write("environment.printed(")
+
+    def _output_child_post(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
+        self.write(")")
+
+
 class _Environment(ImmutableSandboxedEnvironment):
+    code_generator_class = _Code
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self, *, html: bool) -> None:
         super().__init__(
             autoescape=html,
             undefined=Missing,
-            finalize=_finalize,
+            finalize=_text,
             trim_blocks=not html,
             lstrip_blocks=not html,
             keep_trailing_newline=False,
             cache_size=0,
         )
+        self.printed = _in_html if html else _text
         self.filters = {
             **FILTERS, _LOOP: _loop, _PAY: _pay, _CONCAT: _concat, _COMPARE: _compare
         }  # fmt: skip
@@ -641,14 +663,15 @@ def compile_template(source: str, *, html: bool, name: str) -> Template:
         raise TemplateInvalid(error.lineno, _sentence(error.message or "this is not a template")) from None
     except (SyntaxError, RecursionError, MemoryError, ValueError):
         raise TemplateInvalid(1, "the template is nested too deeply. Flatten it.") from None
-    return chosen.template_class.from_code(chosen, code, chosen.make_globals(None), None)
+    return chosen.template_class.from_code(chosen, code, dict(GLOBALS), None)
 
 
 def render(template: Template, variables: Mapping[str, Any], rendition: Rendition) -> str:
     """The text that a template makes of `variables`. Raises TemplateInvalid with the line that failed."""
     token = _rendition.set(rendition)
     try:
-        text = "".join(template.root_render_func(template.new_context(dict(variables), shared=False)))
+        context = template.new_context({**GLOBALS, **variables}, shared=True)
+        text = "".join(template.root_render_func(context))
     except (
         TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError
     ) as error:  # fmt: skip

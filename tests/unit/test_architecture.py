@@ -20,6 +20,8 @@ WORLDLY = {
     "services.ingest.sources",  # watches the file of keys
     "services.mailer.sending",  # hands over
     "services.mailer.slots",
+    "services.mailer.carriers",
+    "services.mailer.desk",
     "services.mailer.doors",  # what links do
     "services.mailer.smtp",
     "services.mailer.smtp_session",
