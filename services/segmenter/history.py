@@ -147,8 +147,7 @@ def rebuild(
 
 
 def _packed(raw: msgspec.Raw) -> bytes:
-    data = bytes(raw)
-    return b"" if data == _NOTHING else data
+    return bytes(raw) if len(raw) > len(_NOTHING) or bytes(raw) != _NOTHING else b""
 
 
 _NOTHING = bytes(EMPTY)

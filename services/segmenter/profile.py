@@ -219,7 +219,9 @@ def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
         first_seen=profile.first_seen,
         last_seen=profile.last_seen,
         address=profile.address,
-        aggregates={name: state for name, state in profile.aggregates.items() if name in rules.travelling},
+        aggregates={name: state for name, state in profile.aggregates.items() if name in rules.travelling}
+        if rules.travelling
+        else {},
     )
 
 
@@ -444,9 +446,12 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
     entered: list[str] = []
     left: list[str] = []
     flips = after.flips
-    for condition in rules.conditions:
-        if not mask >> condition.bit & 1:
-            continue
+    conditions = rules.conditions
+    while mask:
+        # The lowest bit first: whoever reads a condition comes after it.
+        own_bit = mask & -mask
+        mask ^= own_bit
+        condition = conditions[own_bit.bit_length() - 1]
         name = condition.name
         changed = False
         if condition.segment is None:
@@ -471,7 +476,7 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
                 (members.add if holds else members.discard)(name)
                 about["segments"] = tuple(sorted(members))
         if changed:
-            mask |= rules.readers.get(change_of(name), 0)
+            mask |= rules.readers.get(change_of(name), 0) & -(own_bit << 1)
         if flip != flips.get(name):
             if flips is after.flips:
                 flips = dict(flips)

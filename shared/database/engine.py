@@ -74,6 +74,9 @@ class Database:
                     # Every statement goes by keys. A plan that was cached over a table just emptied would otherwise
                     # read all of it for as long as the connection lives, however much it has grown.
                     "enable_seqscan": "off",
+                    # With sequential scans off, some plans by keys look so dear that the planner starts processes for
+                    # them, which costs more than the few thousand rows that a batch asks for.
+                    "max_parallel_workers_per_gather": "0",
                 },
             },
         )

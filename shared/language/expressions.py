@@ -97,25 +97,6 @@ class Scope:
     currency: str = ""
     rates: Mapping[str, Decimal] = field(default_factory=dict)
 
-    def at(self, now: datetime) -> Scope:
-        """The same at another time."""
-        return Scope(
-            now,
-            self.traits,
-            self.customer,
-            self.event,
-            self.trigger,
-            self.key,
-            self.item,
-            self.steps,
-            self.vars,
-            self.aggregates,
-            self.consented,
-            self.segments,
-            self.currency,
-            self.rates,
-        )
-
 
 @dataclass(slots=True)
 class _OnlyEvent:

@@ -51,17 +51,18 @@ LOOKAHEAD: Final = 8
 def next_flip(expression: Expression, scope: Scope) -> datetime | None:
     """The earliest moment after `scope.now` at which time alone can change the expression's truth; None for never.
 
-    Until then its truth is what it is at `scope.now`, as long as nothing but `now` changes in the scope. Raises
-    ExpressionError for an expression that is `unsolvable`.
+    Until then its truth is what it is at `scope.now`, as long as nothing but `now` changes in the scope. The scope is
+    moved through time on the way, and is back at its `now` in the end. Raises ExpressionError for an expression that
+    is `unsolvable`.
     """
     leaves = _leaves(expression)
     if not leaves:
         return None
-    probe = scope.at(scope.now)
+    now = scope.now
     found: datetime | None = None
     for leaf in leaves:
-        probe.now = scope.now
-        flip = leaf.next(probe)
+        flip = leaf.next(scope)
+        scope.now = now
         if flip is not None and (found is None or flip < found):
             found = flip
     return found
