@@ -52,6 +52,7 @@ async def fill(folder: Path, pending: int) -> None:
             for first in range(1, pending, _ROWS_AT_ONCE):
                 last = min(first + _ROWS_AT_ONCE, pending) - 1
                 await connection.execute(_COPY_CUSTOMERS, _MODEL, first, last, timeout=600)
+                await connection.execute(_COPY_ENROLLMENTS, _MODEL, first, last, timeout=600)
                 await connection.execute(_COPY_TIMERS, _MODEL, first, last, pending, _DUE, timeout=600)
             await connection.execute(
                 "CREATE INDEX timers_due ON processing.timers (service, partition, due, kind, subject)", timeout=600
@@ -72,6 +73,16 @@ _COPY_CUSTOMERS = """
       CROSS JOIN (SELECT 'customer-' || to_char(n, 'FM00000000') AS key FROM generate_series($2::int, $3::int) AS n)
            AS copy
      WHERE model.customer = $1"""
+
+_COPY_ENROLLMENTS = """
+    INSERT INTO journeys.enrollments
+           (partition, id, customer, journey, version, key, status, step, due, entered_at, reason)
+    SELECT (crc32(convert_to(copy.key, 'UTF8')) % 12)::smallint, md5(copy.key)::uuid, copy.key, journey, version, m.key,
+           status, step, due, entered_at, reason
+      FROM journeys.enrollments m
+      CROSS JOIN (SELECT 'customer-' || to_char(n, 'FM00000000') AS key FROM generate_series($2::int, $3::int) AS n)
+           AS copy
+     WHERE customer = $1"""
 
 # Multiplied by a prime, numbers come in another order: no two alike, as long as there are less than there are primes.
 _COPY_TIMERS = """

@@ -24,7 +24,7 @@ from services.journeys.enrollment import (
     effect_id,
     enrollment_id,
 )
-from services.journeys.scopes import scope
+from services.journeys.scopes import about, scope
 from shared.contracts import events
 from shared.contracts.customers import Customer
 from shared.language.expressions import plain
@@ -429,13 +429,16 @@ def _report(
 
 def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Email, now: datetime) -> SendMessage:
     entry = enrollment.entry
-    seen = scope(course.playbook, customer, now, enrollment=enrollment)
+    given: dict[str, Any] = {}
+    if step.with_:
+        seen = scope(course.playbook, customer, now, enrollment=enrollment)
+        given = {name: plain(expression.evaluate(seen)) for name, expression in step.with_.items()}
     data: Mapping[str, Any] = {
-        "customer": seen.customer,
+        "customer": about(customer),
         "traits": customer.traits,
-        "trigger": seen.trigger,
+        "trigger": msgspec.json.decode(entry.trigger),
         "key": entry.key,
-        "with": {name: plain(expression.evaluate(seen)) for name, expression in step.with_.items()},
+        "with": given,
     }
     return SendMessage(
         id=effect_id(enrollment.id, step.id, enrollment.visits.get(step.id, 0) + 1),

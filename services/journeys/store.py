@@ -153,6 +153,19 @@ async def parked_customers(
     return [row["customer"] for row in rows]
 
 
+async def forget_ended(connection: Connection, partition: int, before: datetime, limit: int) -> int:
+    """Delete up to `limit` enrollments that ended before then, the oldest first; says how many."""
+    done = await connection.execute(
+        "DELETE FROM journeys.enrollments WHERE partition = $1 AND id IN ("
+        " SELECT id FROM journeys.enrollments WHERE partition = $1 AND ended_at < $2 AND status = 'ended'"
+        "  ORDER BY ended_at LIMIT $3)",
+        partition,
+        before,
+        limit,
+    )
+    return int(done.rpartition(" ")[2])
+
+
 async def counts(connection: Connection) -> list[tuple[Tally, int]]:
     """How many enrollments there are of each kind, over all partitions and playbooks."""
     rows = await connection.fetch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from services.journeys import store
 from services.journeys.batch import WAKE, JourneysBatch, Memo, decode_memo
@@ -17,7 +17,14 @@ from shared.processing.waiting import first_of
 
 SERVICE = "journeys"
 
+KEPT = timedelta(days=90)
+"""How long an enrollment is shown after its end. It is counted for ever, and a last entry remembered as long as it has
+a say."""
+
 _SWEEP = 1000
+_FORGET = 1000
+_FORGET_EVERY = timedelta(hours=1)
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = decoder(streams.CUSTOMERS, CustomerRecord, VERSION)
 
 
@@ -68,14 +75,18 @@ class JourneysProcessor:
         return None
 
     async def attend(self, lane: Lane) -> None:
-        """Wake what a pause has held once its journey goes on, since nothing else passes by those customers."""
-        swept = ""
+        """Wake what a pause has held once its journey goes on, since nothing else passes by those customers; and forget
+        what ended long ago, by the time of the road."""
+        swept, forgot = "", _LONG_AGO
         while not lane.leaving.is_set():
             lane.woken.clear()
             memo = decode_memo(lane.memo) if lane.memo else Memo()
             if memo.playbook != swept:
                 await self._sweep(lane, memo)
                 swept = memo.playbook
+            if lane.as_of - forgot >= _FORGET_EVERY:
+                forgot = lane.as_of
+                await self._forget(lane, forgot - KEPT)
             await first_of(lane.woken, lane.leaving)
 
     async def _sweep(self, lane: Lane, memo: Memo) -> None:
@@ -91,4 +102,12 @@ class JourneysProcessor:
         while not lane.leaving.is_set():
             after = await lane.transact(wake)
             if not after:
+                return
+
+    async def _forget(self, lane: Lane, before: datetime) -> None:
+        async def some(connection: Connection, out: Outputs) -> int:
+            return await store.forget_ended(connection, lane.partition, before, _FORGET)
+
+        while not lane.leaving.is_set():
+            if await lane.transact(some) < _FORGET:
                 return

@@ -326,6 +326,30 @@ async def test_edit_while_customers_are_inside(town: Town) -> None:
     assert [(message.customer, message.due - NOON) for message in requests] == [("ann", HOUR), ("bo", 122 * MINUTE)]
 
 
+async def test_what_has_ended_is_shown_for_90_days_and_counted_for_ever(town: Town) -> None:
+    await town.apply(playbook(), NOON)
+    for key in ("ann", "bo", "cy"):
+        await town.tell(key, town.did(key, "Cart Updated", NOON, {"cart_id": key, "total": 50}))
+    await town.time_is(NOON + HOUR)
+    await town.requests(3)
+    # Two have ordered, one of them later; the mailer never says what became of the third one's mail.
+    for key, when in (("ann", HOUR), ("bo", 2 * DAY)):
+        await town.tell(key, town.did(key, "Order Completed", NOON + when, {"cart_id": key}))
+    await town.time_is(NOON + 90 * DAY)
+    shown = "SELECT customer FROM journeys.enrollments ORDER BY customer"
+    assert await town.fetch(shown) == [("ann",), ("bo",), ("cy",)]
+
+    await town.time_is(NOON + 91 * DAY)
+
+    async def ann_is_gone() -> bool:
+        return await town.fetch(shown) == [("bo",), ("cy",)]
+
+    await until(ann_is_gone)
+    assert (await town.get("/v1/customers/ann/enrollments")).json()["enrollments"] == []
+    [counts] = (await town.get("/v1/journeys")).json()["journeys"]
+    assert (counts["entered"], counts["ended"]) == (3, {"goal": 2})
+
+
 async def test_record_that_cannot_be_read_is_set_aside(town: Town) -> None:
     await town.apply(playbook(), NOON)
     partition = partition_of("ann", PARTITIONS)
