@@ -31,6 +31,10 @@ class Agenda:
         if due is not None:
             heappush(self._heap, Timer(due, kind, subject))
 
+    def is_due(self, until: datetime) -> bool:
+        """False where `pop` has nothing to give."""
+        return bool(self._heap) and self._heap[0].due <= until
+
     def pop(self, until: datetime) -> Timer | None:
         """The next timer that is due at or before `until`; it is gone unless it is set again."""
         while not self._closed and self._heap and self._heap[0].due <= until:

@@ -450,7 +450,8 @@ class Lane:
         fired = 0
         breath = time.perf_counter()
         for index, item in enumerate(items):
-            fired += await self._fire(batch, run, agenda, roads[index], index)
+            if agenda.is_due(roads[index]):
+                fired += await self._fire(batch, run, agenda, roads[index], index)
             run.as_of, run.trace = roads[index], item.record.trace
             try:
                 batch.handle(item.message, run)
