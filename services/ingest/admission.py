@@ -29,6 +29,8 @@ from services.ingest.calls import (
     Definition,
     ExactCall,
     Identifier,
+    ShallowObject,
+    UsualCall,
 )
 from services.ingest.reading import in_words
 from services.ingest.refusals import Rejection
@@ -44,6 +46,8 @@ PLACEHOLDERS = frozenset(
 _LONGEST_PLACEHOLDER = max(map(len, PLACEHOLDERS))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_usual = msgspec.json.Decoder(UsualCall).decode
+_shallow = msgspec.json.Decoder(ShallowObject).decode
 _exact = msgspec.json.Decoder(ExactCall).decode
 _call = msgspec.json.Decoder(Call).decode
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -58,6 +62,9 @@ _beside = attrgetter(*_BESIDE)
 _NONE_BESIDE = (None,) * len(_BESIDE)
 _BLANK = (ABSENT, EMPTY, NULL)
 _NOTHING: dict[str, Any] = {}
+
+_Object = tuple[Raw, Mapping[str, Any]]
+"""An object's bytes, which others can read and keep, and what they say."""
 
 
 class Envelope(NamedTuple):
@@ -88,13 +95,22 @@ def admit(item: bytes, definition: Definition | None, envelope: Envelope, place:
     try:
         if len(item) > MAX_EVENT_BYTES:
             raise _Refused("event_too_large", f"The event has {len(item)} bytes; {MAX_EVENT_BYTES} are allowed.")
-        call, unnamed = _read(item)
+        call: Call
+        unnamed: Mapping[str, Raw] = _NOTHING
+        objects: tuple[_Object, _Object, _Object] | None = None
+        try:
+            call = _usual(item)
+            objects = _usual_object(call.context), _usual_object(call.traits), _usual_object(call.properties)
+        except (ValueError, RecursionError):
+            # Unusual, or wrong: this reading finds out which, and what is wrong.
+            call, unnamed = _read(item)
         event_id = _message_id(call.message_id)
         if definition is None:
             definition = BY_TYPE.get(call.type)
             if definition is None:
                 raise _Refused("unknown_type", f"`type` is {_shown(call.type)}. It is one of {', '.join(BY_TYPE)}.")  # type: ignore[arg-type]
-        return _event(call, unnamed, definition, envelope, event_id or _derived_id(item, call, envelope, place))
+        own_id = event_id or _derived_id(item, call, envelope, place)
+        return _event(call, unnamed, objects, definition, envelope, own_id)
     except _Refused as refused:
         return Rejection(refused.code, refused.message, event_id)
     except RecursionError:
@@ -112,18 +128,31 @@ def instant(text: object) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _event(call: Call, unnamed: Mapping[str, Raw], definition: Definition, envelope: Envelope, event_id: str) -> Event:
+def _event(
+    call: Call,
+    unnamed: Mapping[str, Raw],
+    objects: tuple[_Object, _Object, _Object] | None,
+    definition: Definition,
+    envelope: Envelope,
+    event_id: str,
+) -> Event:
+    """`objects` are the call's context, traits and properties where they have been proven already."""
     for field in definition.required:
         if getattr(call, field) in (None, ""):
             raise _Refused("missing_field", f"`{NAMES[field]}` is missing: {definition.type} requires it.")
     user_id = _customer(call.user_id, "userId")
     # A junk anonymous id beside a good user id is no reason to lose an order: the event is the user's.
-    anonymous_id = None if user_id and _junk(call.anonymous_id) else _customer(call.anonymous_id, "anonymousId")
+    anonymous_id = _text(call.anonymous_id)
+    if anonymous_id is not None:
+        anonymous_id = None if user_id and _names_nobody(anonymous_id) else _customer(anonymous_id, "anonymousId")
     key = user_id or anonymous_id
     if key is None:
         raise _Refused("missing_id", "`userId` and `anonymousId` are both missing. Send at least one of them.")
-    context, said = _context(call.context, envelope.context)
-    traits, known = _object(call.traits, "traits")
+    if objects is None or envelope.context:
+        context, said = _context(call.context, envelope.context)
+    else:
+        context, said = objects[0]
+    traits, known = objects[1] if objects is not None else _object(call.traits, "traits")
     if not known and definition is IDENTIFY and said.get("traits"):
         traits, _ = _object(_fields(context)["traits"], "context.traits")
     name = _name(call, definition)
@@ -137,7 +166,7 @@ def _event(call: Call, unnamed: Mapping[str, Raw], definition: Definition, envel
         anonymous_id=anonymous_id,
         occurred_at=_occurred_at(call, envelope),
         received_at=envelope.received_at,
-        properties=_object(call.properties, "properties")[0],
+        properties=(objects[2] if objects is not None else _object(call.properties, "properties"))[0],
         traits=traits,
         context=context,
         extra=_extra(call, name, unnamed, envelope.integrations),
@@ -180,7 +209,15 @@ def _depth(item: bytes) -> int:
     return depth
 
 
-def _object(raw: Raw, field: str) -> tuple[Raw, Mapping[str, Any]]:
+def _usual_object(raw: Raw) -> _Object:
+    """Like `_object`, for what is nested no deeper than is usual. Raises ValueError where it is, or is wrong."""
+    if raw is ABSENT:
+        return EMPTY, _NOTHING
+    said = _shallow(raw)
+    return (raw, said) if said else (EMPTY if raw in _BLANK else raw, _NOTHING)
+
+
+def _object(raw: Raw, field: str) -> _Object:
     """An object's bytes and what they say; absent and null are empty. Decoding it proves that others can, and packing
     it that they can keep it."""
     if raw in _BLANK:
@@ -199,7 +236,7 @@ def _object(raw: Raw, field: str) -> tuple[Raw, Mapping[str, Any]]:
     return raw, said
 
 
-def _context(raw: Raw, shared: Mapping[str, Raw]) -> tuple[Raw, Mapping[str, Any]]:
+def _context(raw: Raw, shared: Mapping[str, Raw]) -> _Object:
     """The event's context over its batch's: what the event says itself, wins."""
     own, said = _object(raw, "context")
     if not shared:
@@ -264,9 +301,11 @@ def _text(value: Identifier) -> str | None:
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
-def _junk(value: Identifier) -> bool:
-    text = _text(value)
-    return text is not None and len(text) <= _LONGEST_PLACEHOLDER + 8 and text.strip().lower() in PLACEHOLDERS
+def _names_nobody(text: str) -> bool:
+    if len(text) > _LONGEST_PLACEHOLDER + 8:
+        return text.isspace()
+    bare = text.strip()
+    return not bare or bare.lower() in PLACEHOLDERS
 
 
 def _customer(value: Identifier, field: str) -> str | None:
@@ -274,11 +313,11 @@ def _customer(value: Identifier, field: str) -> str | None:
     text = _text(value)
     if text is None:
         return None
-    if _junk(text) or text.isspace():
+    if _names_nobody(text):
         raise _Refused("refused_id", f"`{field}` is {_shown(text)}, which names nobody. Send the customer's own id.")
     if len(text) > MAX_ID:
         raise _Refused("invalid_id", f"`{field}` has {len(text)} characters; {MAX_ID} are allowed.")
-    if _has_controls(text):
+    if not text.isprintable() and _has_controls(text):
         raise _Refused("invalid_id", f"`{field}` has control characters. Remove them.")
     return text
 
@@ -289,7 +328,7 @@ def _message_id(value: Identifier) -> str:
         return ""
     if len(text) > MAX_MESSAGE_ID:
         raise _Refused("invalid_message_id", f"`messageId` has {len(text)} characters; {MAX_MESSAGE_ID} are allowed.")
-    if _has_controls(text):
+    if not text.isprintable() and _has_controls(text):
         raise _Refused("invalid_message_id", "`messageId` has control characters. Remove them.")
     return text
 
@@ -322,7 +361,7 @@ def _name(call: Call, definition: Definition) -> str:
 
 
 def _has_controls(text: str) -> bool:
-    return not text.isprintable() and any(char < " " or "\x7f" <= char <= "\x9f" for char in text)
+    return any(char < " " or "\x7f" <= char <= "\x9f" for char in text)
 
 
 def _shown(value: object) -> str:

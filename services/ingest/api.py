@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -55,8 +56,13 @@ _RETRY_AFTER = 2
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _OK = INGEST_REQUESTS.labels("ok")
+_events_of = cache(INGEST_EVENTS.labels)
 _encode = msgspec.json.Encoder().encode
 _logger = structlog.get_logger("rapport.ingest")
+
+
+_Said = tuple[datetime | None, Mapping[str, msgspec.Raw], Mapping[str, Any]]
+"""What a batch says of all its events: when it was sent, and their common context and integrations."""
 
 
 class Answer(NamedTuple):
@@ -109,18 +115,20 @@ class Intake:
             path = path.removeprefix(root)
         if path not in ROUTES:
             await self._rest(scope, receive, send)
-        elif scope["method"] == "POST":
+            return
+        if scope["method"] == "POST":
             try:
                 answer = await self._take(ROUTES[path], scope["headers"], receive)
             except Exception:
                 _logger.exception("call failed", path=path)
                 answer = _refuse(Rejection("internal_error", "Rapport failed; its log says why. Send the same again."))
-            if answer is not None:
-                await _send(send, answer)
         elif scope["method"] == "OPTIONS":
-            await _send(send, Answer(204, b"", _PREFLIGHT))
+            answer = Answer(204, b"", _PREFLIGHT)
         else:
-            await _send(send, _refuse(Rejection("method_not_allowed", f"{path} takes POST only. Post to it.")))
+            answer = _refuse(Rejection("method_not_allowed", f"{path} takes POST only. Post to it."))
+        if answer is not None:
+            await send({"type": "http.response.start", "status": answer.status, "headers": _headers_of(answer)})
+            await send({"type": "http.response.body", "body": answer.body})
 
     async def _take(
         self, call: Definition | None, raw_headers: Iterable[tuple[bytes, bytes]], receive: Receive
@@ -137,11 +145,18 @@ class Intake:
             if writer is None:
                 return _refuse(_UNKNOWN_KEY)
             # Nothing is read of what could not be taken: the larger its body, the more that spares.
-            if limited := self._limited(writer, 0):
+            if writer.bucket is not None and writer.bucket.spent and (limited := self._limited(writer, 0)):
                 return _refuse(limited)
-        body = await self._body(headers.length, receive)
+        if headers.length > MAX_BATCH_BYTES:
+            return _refuse(_BODY_TOO_LARGE)
+        message = await receive()
+        # Nearly every body comes in one piece.
+        whole = message["type"] == "http.request" and not message.get("more_body", False)
+        body = message.get("body", b"") if whole else await self._body(message, receive)
         if not isinstance(body, bytes):
             return body and _refuse(body)
+        if len(body) > MAX_BATCH_BYTES:
+            return _refuse(_BODY_TOO_LARGE)
         post = self._read(call, writer, headers.trace, body)
         if isinstance(post, Rejection):
             return _refuse(post)
@@ -156,27 +171,24 @@ class Intake:
             return _refuse(Rejection("event_too_large", f"The log takes no record of this size: {refused}"))
         return _taken(post)
 
-    async def _body(self, length: int, receive: Receive) -> bytes | Rejection | None:
-        """The body, bounded as it comes in; None where the client has gone."""
-        if length > MAX_BATCH_BYTES:
-            return _BODY_TOO_LARGE
+    async def _body(self, message: Mapping[str, Any], receive: Receive) -> bytes | Rejection | None:
+        """The body that begins with this message, bounded as it comes in; None where the client has gone."""
         parts: list[bytes] = []
         size = held = 0
         try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
+            while message["type"] != "http.disconnect":
                 part = message.get("body", b"")
                 size += len(part)
                 if size > MAX_BATCH_BYTES:
                     return _BODY_TOO_LARGE
+                parts.append(part)
                 if not message.get("more_body", False):
-                    return b"".join([*parts, part]) if parts else part
+                    return b"".join(parts)
                 if not self._batches.reserve(len(part)):
                     return _OVERLOADED
                 held += len(part)
-                parts.append(part)
+                message = await receive()
+            return None
         finally:
             self._batches.release(held)
 
@@ -205,12 +217,12 @@ class Intake:
             if isinstance(posted, Rejection):
                 return self._kept(body, posted, writer, now, trace)
             items, key = posted.items, posted.write_key
-            envelope = Envelope("", now, instant(posted.sent_at), posted.context, posted.integrations)
+            said: _Said = (instant(posted.sent_at), posted.context, posted.integrations)
         elif len(body) > MAX_EVENT_BYTES:
             return Rejection("event_too_large", f"The event has {len(body)} bytes; {MAX_EVENT_BYTES} are allowed.")
         else:
             items, key = [body], None if writer else written_key(body)
-            envelope = Envelope("", now)
+            said = _NOTHING_SAID
         if writer is None:
             if key is None or isinstance(key, Rejection):
                 return key or _MISSING_KEY
@@ -219,7 +231,7 @@ class Intake:
                 return _UNKNOWN_KEY
         if limited := self._limited(writer, len(items)):
             return limited
-        return self._admit(items, call, envelope._replace(source=writer.source), trace)
+        return self._admit(items, call, Envelope(writer.source, now, *said), trace)
 
     def _admit(self, items: list[bytes], call: Definition | None, envelope: Envelope, trace: str | None) -> _Post:
         """The good events, and the bad ones with their bytes and the reason, each for its partition."""
@@ -258,12 +270,13 @@ def create(sources: Sources, batches: OpenBatches, clock: Clock, partitions: Cal
     return Intake(rest, sources, batches, clock, partitions)
 
 
+_NOTHING_SAID: _Said = (None, {}, {})
 _UNKNOWN_KEY = Rejection("unknown_key", "The write key belongs to no source. Check it, and where it is posted to.")
 _MISSING_KEY = Rejection("missing_key", "There is no write key. Send it as Basic auth's user, or as `writeKey`.")
 _BODY_TOO_LARGE = Rejection("batch_too_large", f"The body is larger than {MAX_BATCH_BYTES} bytes. Send less at once.")
 _OVERLOADED = Rejection("overloaded", "Too much waits for the log already. Send the same again in a moment.")
 _NOT_READY = Rejection("not_ready", "This process is starting or stopping. Send the same again in a moment.")
-_ONE_TAKEN = Answer(200, b'{"success":true,"accepted":1,"rejected":[]}')
+_ALL_TAKEN = b'{"success":true,"accepted":%d,"rejected":[]}'
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
@@ -282,6 +295,7 @@ def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
     return _Headers(key, packed, length, trace)
 
 
+@lru_cache(maxsize=64)
 def _basic_user(value: bytes) -> str | None:
     """The user of `Basic base64(user:password)` (RFC 7617); None for another scheme. The password says nothing here."""
     scheme, _, credentials = value.partition(b" ")
@@ -300,14 +314,14 @@ def _refused(item: bytes, why: Rejection, source: str, now: datetime, trace: str
 
 def _taken(post: _Post) -> Answer:
     """The log has everything: what was taken and what was not."""
-    INGEST_EVENTS.labels(post.source).inc(post.accepted)
+    _events_of(post.source).inc(post.accepted)
     for _, why in post.rejected:
         INGEST_REFUSED.labels(post.source, why.code).inc()
     if post.refused is not None:
         return _refuse(post.refused)
     _OK.inc()
-    if post.accepted == 1 and not post.rejected:
-        return _ONE_TAKEN
+    if not post.rejected:
+        return Answer(200, _ALL_TAKEN % post.accepted)
     rejected = [{"index": place, "code": why.code, "message": why.message} for place, why in post.rejected]
     return Answer(200, _encode({"success": True, "accepted": post.accepted, "rejected": rejected}))
 
@@ -323,8 +337,5 @@ def _refuse(why: Rejection) -> Answer:
     return Answer(why.status, _encode({"code": why.code, "message": why.message}), headers)
 
 
-async def _send(send: Send, answer: Answer) -> None:
-    length = (b"content-length", str(len(answer.body)).encode())
-    headers = [*answer.headers, length] if answer.body else answer.headers
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+def _headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
+    return [*answer.headers, (b"content-length", b"%d" % len(answer.body))] if answer.body else answer.headers

@@ -71,15 +71,18 @@ class OpenBatches:
         """A future that is done when the log has all entries (by partition), or raises Unavailable or RecordTooLarge.
 
         None where they exceed the bytes in flight, or after `close`: nothing was taken then."""
-        sizes = {partition: sum(len(entry.value) for entry in some) for partition, some in entries.items()}
-        if self._closed or not self.reserve(sum(sizes.values())):
+        size = 0
+        for some in entries.values():
+            for entry in some:
+                size += len(entry.value)
+        if self._closed or not self.reserve(size):
             return None
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not entries:
             done.set_result(None)
         request = _Request(done, len(entries))
         for partition, some in entries.items():
-            self._add(partition, some, sizes[partition], request)
+            self._add(partition, some, request)
         return done
 
     async def close(self) -> None:
@@ -96,13 +99,13 @@ class OpenBatches:
                 writer.cancel()
             await asyncio.gather(*hanging, return_exceptions=True)
 
-    def _add(self, partition: int, entries: Sequence[Entry], size: int, request: _Request) -> None:
+    def _add(self, partition: int, entries: Sequence[Entry], request: _Request) -> None:
         lane = self._lanes[partition]
         if not lane.batches or lane.batches[-1].size >= APPEND_BYTES:
             batch = _Batch()
             batch.alarm = asyncio.get_running_loop().call_later(self._answer_seconds, self._give_up, lane, batch)
             lane.batches.append(batch)
-        lane.batches[-1].add(entries, size, request)
+        lane.batches[-1].add(entries, request)
         if not lane.busy and not lane.waiting:
             lane.waiting = True
             self._waiting.append(partition)
@@ -201,10 +204,11 @@ class _Batch:
         if alarm is not None:
             self.alarm = alarm
 
-    def add(self, entries: Sequence[Entry], size: int, request: _Request) -> None:
+    def add(self, entries: Sequence[Entry], request: _Request) -> None:
         self.parts.append((entries, request))
         self.entries.extend(entries)
-        self.size += size
+        for entry in entries:
+            self.size += len(entry.value)
 
     def settle(self, failure: RapportError | None) -> None:
         if not self.settled:

@@ -68,6 +68,28 @@ class ExactCall(Call, forbid_unknown_fields=True, rename="camel"):
     """A call without fields that the protocol does not name: nearly all of them. Decoding it proves that."""
 
 
+_Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Scalar = None | bool | _Int | float | str
+_Nested = _Scalar | list[_Scalar] | dict[str, _Scalar]
+_TwiceNested = _Scalar | list[_Nested] | dict[str, _Nested]
+ShallowObject = dict[str, _Scalar | list[_TwiceNested] | dict[str, _TwiceNested]] | None
+"""What nearly all properties, traits and contexts are. Decoding one proves that it can be read and kept by everybody:
+the depth and the integers are bounded."""
+
+
+class UsualCall(ExactCall, forbid_unknown_fields=True, rename="camel"):
+    """A call in which nothing is nested but its objects, which are cut out unread: nearly all of them."""
+
+    category: str | None = None
+    integrations: dict[str, _Nested] | None = None
+    sent_at: str | None = None
+    write_key: str | None = None
+    channel: str | None = None
+    version: str | _Int | None = None
+    received_at: str | None = None
+    metadata: dict[str, _Scalar] | None = msgspec.field(default=None, name="_metadata")
+
+
 class BatchCall(msgspec.Struct, rename="camel"):
     """Many calls in one body. Its context and integrations are merged into each event, whose own win."""
 

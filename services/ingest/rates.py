@@ -35,6 +35,11 @@ class Bucket:
         self._tokens = rate.burst
         self._at: datetime | None = None
 
+    @property
+    def spent(self) -> bool:
+        """Whether no token was left when it was last asked for some; there may be one by now."""
+        return self._tokens < 1
+
     def take(self, events: int, now: datetime) -> float:
         """0 where these events may come, which then are counted; else the seconds after which to ask again.
 

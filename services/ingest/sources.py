@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,8 @@ from shared.errors import RapportError
 from shared.security import hash_key
 from shared.telemetry import INGEST_SOURCES_INVALID
 
+# The few keys that are in use are hashed once. Whether one was seen before is no more than its answer tells.
+_digest = lru_cache(maxsize=64)(hash_key)
 _logger = structlog.get_logger("rapport.ingest")
 
 
@@ -50,7 +53,7 @@ class GivenSources:
         }
 
     def find(self, key: str) -> Writer | None:
-        return self._writers.get(hash_key(key))
+        return self._writers.get(_digest(key))
 
     async def start(self) -> None:
         """Nothing to wait for."""
@@ -73,7 +76,7 @@ class WatchedSources:
         self._watch: asyncio.Task[None] | None = None
 
     def find(self, key: str) -> Writer | None:
-        return self._writers.get(hash_key(key))
+        return self._writers.get(_digest(key))
 
     async def start(self) -> None:
         """Read the file, and watch it. Raises RapportError where it cannot be used: there is no good one yet."""

@@ -224,8 +224,9 @@ def test_an_id_that_stands_for_nobody_is_refused(junk: object) -> None:
     assert refused({"anonymousId": junk, "event": "X"}).code == "refused_id"
 
 
-def test_a_junk_anonymous_id_does_not_lose_a_customers_order() -> None:
-    event = posted(tracked(anonymousId="undefined"))
+@pytest.mark.parametrize("junk", ["undefined", "  "])
+def test_a_junk_anonymous_id_does_not_lose_a_customers_order(junk: str) -> None:
+    event = posted(tracked(anonymousId=junk))
     assert (event.key, event.anonymous_id) == ("ada", None)
 
 
@@ -348,6 +349,44 @@ def test_no_call_ever_raises_and_what_is_taken_can_be_read(
 ) -> None:
     envelope = Envelope("shop", NOW, sent_at, {"ip": Raw(b'"::1"')}, {"A": True})
     holds(json.dumps(call).encode("utf-8", "surrogatepass"), definition, envelope)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(FIELDS, LIKELY | JSON, max_size=8), DEFINITIONS, st.datetimes(timezones=st.just(UTC)) | st.none()
+)
+def test_what_is_usual_is_read_like_what_is_not(
+    call: dict[str, Any], definition: Definition | None, sent_at: datetime | None
+) -> None:
+    # A field that the protocol does not name has a call read the long way; it is kept, and must change nothing else.
+    envelope = Envelope("shop", NOW, sent_at)
+    call = {**call, "messageId": "m1"}
+    call.pop("odd", None)
+    usual, unusual = (
+        admit(json.dumps(one).encode("utf-8", "surrogatepass"), definition, envelope)
+        for one in (call, {**call, "odd": 1})
+    )
+    if isinstance(unusual, Event):
+        extra = said(unusual.extra)
+        assert extra.pop("odd") == 1
+        unusual = msgspec.structs.replace(unusual, extra=Raw(msgspec.json.encode(extra)))
+    assert usual == unusual
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        b'{"price":49.90,"products":[{"sku":"a","tags":["x",["y"]]},{"sku":"b"}]}',
+        b'{"a":{"b":{"c":{"d":{"e":{"f":1}}}}}}',
+        b'{"least":-9223372036854775808,"most":9223372036854775807,"beyond":18446744073709551615}',
+        b"{ }",
+        b'{"a":"\\u00e4\xc3\xa4","a":2}',
+    ],
+)
+def test_properties_keep_their_bytes_however_they_are_nested(properties: bytes) -> None:
+    event = admit(b'{"userId":"ada","event":"X","properties":' + properties + b"}", TRACK, ENVELOPE)
+    assert isinstance(event, Event)
+    assert bytes(event.properties) == properties
 
 
 @given(st.datetimes(timezones=st.timezones()), st.timedeltas(timedelta(0), timedelta(days=30)), st.timedeltas())
