@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -57,13 +60,72 @@ MAILER_IN_HAND = Gauge("rapport_mailer_in_hand_messages", "Messages whose hand-o
 MAILER_DELIVERY_SECONDS = Histogram("rapport_mailer_delivery_seconds", "From the start of a hand-over to its receipt")
 
 
+class Bound:
+    """Lets so many lines of a kind through in a minute, and counts the others.
+
+    The next line of that kind says how many were left out (`left_out`)."""
+
+    def __init__(self, most: int, seconds: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._seconds, self._now = most, seconds, now
+        self._kinds: dict[Hashable, tuple[float, int]] = {}
+
+    def left_out(self, kind: Hashable) -> int | None:
+        """None where this line is one too many, else how many of its kind were left out before it."""
+        now = self._now()
+        began, count = self._kinds.get(kind, (now, 0))
+        before = 0
+        if now - began >= self._seconds:
+            began, before, count = now, max(0, count - self._most), 0
+        self._kinds[kind] = (began, count + 1)
+        return before if count < self._most else None
+
+
+_OWN_LINES = 30
+_LIBRARY_LINES = 2
+
+
+def _bounded(bound: Bound) -> structlog.types.Processor:
+    """A broken thing that is met a thousand times is told a few times a minute, with the count."""
+
+    def process(logger: Any, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        left_out = bound.left_out((event.get("service"), event.get("event")))
+        if left_out is None:
+            raise structlog.DropEvent
+        if left_out:
+            event["left_out"] = left_out
+        return event
+
+    return process
+
+
+class _Libraries(logging.Handler):
+    """What libraries log, in the form of our own lines, a few of each logger in a minute: a client whose server is away
+    says so at each of its attempts."""
+
+    def __init__(self, unbounded: bool) -> None:
+        super().__init__()
+        self._bound = Bound(sys.maxsize if unbounded else _LIBRARY_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        left_out = self._bound.left_out((record.name, record.levelno))
+        if left_out is None:
+            return
+        more: dict[str, Any] = {"left_out": left_out} if left_out else {}
+        if record.exc_info and record.exc_info[0] is not None:
+            more["exc_info"] = record.exc_info
+        structlog.get_logger(library=record.name).log(record.levelno, record.getMessage().strip(), **more)
+
+
 def configure_logging(level: str = "info", form: str = "auto") -> None:
-    """Logs go to standard error: as JSON lines, or for people where that is a terminal (or `form` says `console`)."""
+    """Logs go to standard error: as JSON lines, or for people where that is a terminal (or `form` says `console`).
+
+    What libraries warn of is among them. At the level `debug` nothing is left out."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *([] if level == "debug" else [_bounded(Bound(_OWN_LINES))]),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -73,3 +135,5 @@ def configure_logging(level: str = "info", form: str = "auto") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+    logging.root.handlers[:] = [_Libraries(level == "debug")]
+    logging.root.setLevel(logging.WARNING)

@@ -13,6 +13,7 @@ from shared.errors import RapportError, Unavailable
 from shared.log.port import Entry, Log, RecordTooLarge
 from shared.processing.faults import reached
 from shared.telemetry import INGEST_APPEND_SECONDS, INGEST_BYTES_IN_FLIGHT
+from shared.trouble import Trouble
 
 APPEND_BYTES = 1024 * 1024
 """A batch that has this many bytes takes no further request; the next one opens."""
@@ -47,6 +48,11 @@ class OpenBatches:
         self._timer: asyncio.TimerHandle | None = None
         self._writers: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._trouble = Trouble(
+            "taking events",
+            "Bring back the log. Shops are answered 503 meanwhile, and send again.",
+            logger=_logger.bind(service="ingest"),
+        )
 
     def reserve(self, size: int) -> bool:
         """Count `size` bytes as in flight; False where that would be too many."""
@@ -151,6 +157,7 @@ class OpenBatches:
                 for part in batch.parts:
                     await self._write_batch(partition, _Batch([part], batch.alarm))
         except Unavailable as trouble:
+            self._trouble.met("log", trouble)
             batch.settle(trouble)
         except Exception as defect:
             # Whatever it is, nobody may wait for ever, and nobody may be told that the log has it.
@@ -160,6 +167,7 @@ class OpenBatches:
             batch.settle(Unavailable(f"{self._stream}[{partition}]: the append was cancelled."))
             raise
         else:
+            self._trouble.over("log")
             batch.settle(None)
 
     def _give_up(self, lane: _Lane, batch: _Batch) -> None:

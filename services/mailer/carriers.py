@@ -13,8 +13,9 @@ import structlog
 from services.mailer.desk import Desk
 from services.mailer.slots import Slots
 from services.mailer.store import InHand
-from services.mailer.transport import DATA_WITHIN, Mail, Receipt, Transport, Unknown
+from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Transport, Unknown
 from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_IN_HAND
+from shared.trouble import Trouble
 
 
 class _Piled(NamedTuple):
@@ -38,6 +39,11 @@ class Carriers:
         self._carrying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._logger = structlog.get_logger(service="mailer")
+        self._server_away = Trouble(
+            "handing over to the mail server",
+            "Look at the server and at RAPPORT_MAILER_SMTP_URL. Mails are tried again, until they expire after 72 h.",
+            logger=self._logger,
+        )
 
     def add(self, desk: Desk, begun: Sequence[tuple[InHand, Mail]]) -> None:
         """These are in `sending`: hand them over."""
@@ -95,6 +101,10 @@ class Carriers:
             self._logger.error("transport failed", message=piled.hand.id, exc_info=error)
             receipt = Unknown(f"transport_failed: {type(error).__name__}")
         MAILER_DELIVERY_SECONDS.observe(time.perf_counter() - started)
+        if isinstance(receipt, Deferred) and receipt.reason not in ("deferred", "greylisted"):
+            self._server_away.met("server", f"{receipt.reason}: {receipt.reply}")
+        else:
+            self._server_away.over("server")
         return receipt
 
     def _over(self, piled: _Piled, receipt: Receipt | None) -> None:

@@ -75,8 +75,9 @@ class Mailer:
         await self._transport.close()
 
     async def ready(self) -> list[str]:
-        """A mail server that is away is not among it: mails wait for it, and links are answered all the same."""
-        return await self._worker.ready()
+        """A mail server or a log that is away is not among it, nor is a partition that stands still: mails wait, and
+        links are answered all the same."""
+        return self._worker.away()
 
 
 def build(runtime: Runtime, settings: MailerSettings, transport: Transport | None = None) -> Mailer:

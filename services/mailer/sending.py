@@ -39,6 +39,7 @@ from shared.processing.faults import reached
 from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Fenced, Lane, Outputs
 from shared.telemetry import MAILER_HELD, MAILER_OUTCOMES
+from shared.trouble import Trouble
 
 _LATENESS = timedelta(minutes=1)
 _MOST_LOOKED_AT = 512
@@ -73,6 +74,7 @@ class Sending:
         self._process = f"{os.getpid()}-{uuid4().hex}"
         self._taken = 0
         self._logger = structlog.get_logger(service="mailer")
+        self._trouble = Trouble("sending", "Bring back the database; it goes on by itself.", logger=self._logger)
 
     def look(self, partition: int) -> None:
         """Something of this partition may be due."""
@@ -103,17 +105,18 @@ class Sending:
                 try:
                     await self._turn(lane, desk, slots)
                     failures = 0
+                    self._trouble.over(lane.partition)
                 except Exception as error:
                     if isinstance(error, Fenced) or not is_transient(error):
                         raise
                     failures += 1
-                    if failures == 1:
-                        self._logger.warning("sending waits", partition=lane.partition, error=str(error))
+                    self._trouble.met(lane.partition, error)
                     await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
         finally:
             leaving.cancel()
             self._slots.withdraw(desk)
             self._carriers.put_back(desk)
+            self._trouble.over(lane.partition)
 
     async def finish(self) -> None:
         """See `Carriers.finish`."""

@@ -25,6 +25,7 @@ import asyncpg
 import structlog
 
 from shared.errors import RapportError
+from shared.trouble import Trouble
 
 DATABASE = "rapport"
 USER = "rapport"
@@ -215,12 +216,14 @@ class EmbeddedPostgres:
                 continue
             logger.error("PostgreSQL ended; it is started again", log=self._log_tail())
             delay = _LOOK_EVERY
+            trouble = Trouble("PostgreSQL", "It does not start: its log says why. A full disk is a common reason.")
             while not await self._try_start():
                 # What is left of the server that died may hold its memory and its port for a moment.
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, 5.0)
                 if delay == 5.0:
-                    logger.error("PostgreSQL does not start", log=self._log_tail())
+                    trouble.met("start", self._log_tail())
+            trouble.over("start")
             logger.warning("PostgreSQL is back", port=self.port)
 
     def _spawn(self) -> subprocess.Popen[bytes]:

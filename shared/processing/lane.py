@@ -38,6 +38,7 @@ from shared.telemetry import (
     TIMER_LATENESS,
     TIMERS_FIRED,
 )
+from shared.trouble import Trouble
 
 T = TypeVar("T")
 
@@ -94,6 +95,8 @@ class Frame:
     in_flight: asyncio.Semaphore
     leads_time: bool
     """Whether this service reads the clock and writes ticks (segmenter); the others are told the time."""
+    trouble: Trouble = field(default_factory=lambda: Trouble("a partition", "It goes on by itself."))
+    """What all of them wait for, while something does not answer."""
     care: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a record is taken that may have ended this process before, so that no other is blamed for it."""
 
@@ -211,6 +214,8 @@ class Lane:
             attending.cancel()
             await asyncio.gather(attending, return_exceptions=True)
             self._frame.outlet.forget(self.partition)
+            self._frame.trouble.over(self.partition)
+            self._frame.trouble.over(("beside", self.partition))
             if self.halted:
                 HALTED.labels(self._service).dec()
 
@@ -219,7 +224,9 @@ class Lane:
         while not self.leaving.is_set():
             try:
                 await self._step()
-                failures = 0
+                if failures:
+                    failures = 0
+                    self._frame.trouble.over(self.partition)
             except (Fenced, NewerContract):
                 raise
             except (Halted, OffsetOutOfRange) as error:
@@ -232,8 +239,7 @@ class Lane:
                 if not is_transient(error):
                     raise
                 failures += 1
-                if failures == 1:
-                    self._logger.warning("partition waits", error=f"{type(error).__name__}: {error}")
+                self._frame.trouble.met(self.partition, error)
                 await self._back_off(failures)
 
     async def _back_off(self, failures: int) -> None:
@@ -590,7 +596,9 @@ class Lane:
                 return
             except Exception as error:
                 failures += 1
-                if not is_transient(error) or failures == 1:
+                if is_transient(error):
+                    self._frame.trouble.met(("beside", self.partition), error)
+                else:
                     self._logger.warning("background work stumbled", error=f"{type(error).__name__}: {error}")
                 await self._back_off(failures)
 

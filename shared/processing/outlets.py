@@ -24,6 +24,7 @@ from shared.processing.faults import reached
 from shared.processing.port import Connection
 from shared.processing.store import Destination
 from shared.telemetry import OUTBOX
+from shared.trouble import Trouble
 
 Outputs = Mapping[Destination, Sequence[Entry]]
 
@@ -90,13 +91,14 @@ class StreamOutlet:
 class OutboxOutlet:
     """Kafka: the transaction writes the outbox, and a publisher for each destination empties it."""
 
-    def __init__(self, log: Log, database: Database, service: str) -> None:
+    def __init__(self, log: Log, database: Database, service: str, trouble: Trouble | None = None) -> None:
         self._log = log
         self._database = database
         self._service = service
         self._queues: dict[tuple[int, Destination], deque[Sequence[Entry]]] = {}
         self._publishers: dict[tuple[int, Destination], asyncio.Task[None]] = {}
         self._logger = structlog.get_logger(service=service)
+        self._trouble = trouble or Trouble("publishing", "It goes on by itself.", logger=self._logger)
 
     async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
         for partition, one in outputs.items():
@@ -130,6 +132,7 @@ class OutboxOutlet:
     def forget(self, partition: int) -> None:
         for key in [key for key in self._publishers if key[0] == partition]:
             self._publishers.pop(key).cancel()
+            self._trouble.over(("publishing", *key))
         for key in [key for key in self._queues if key[0] == partition]:
             self._queues.pop(key)
         self._measure()
@@ -166,11 +169,9 @@ class OutboxOutlet:
                 except Exception as error:
                     # What is committed has to go out, whatever stands in the way: nothing can take its place.
                     failures += 1
-                    if failures == 1:
-                        unexpected = None if isinstance(error, Unavailable) else error
-                        self._logger.warning(
-                            "publishing waits for the log", partition=partition, error=str(error), exc_info=unexpected
-                        )
+                    if failures == 1 and not isinstance(error, Unavailable):
+                        self._logger.error("publishing failed, and is tried again", exc_info=error)
+                    self._trouble.met(("publishing", partition, destination), error)
                     await _back_off(failures)
                     continue
                 reached(f"{self._service}.published")
@@ -194,6 +195,7 @@ class OutboxOutlet:
             else:
                 reached(f"{self._service}.emptied")
                 deletable, failures = None, 0
+                self._trouble.over(("publishing", partition, destination))
 
     def _measure(self) -> None:
         OUTBOX.labels(self._service).set(sum(map(len, self._queues.values())))

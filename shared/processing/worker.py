@@ -30,6 +30,7 @@ from shared.processing.process import is_gone, this_process
 from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.telemetry import FENCED, LAG, OWNED
+from shared.trouble import Trouble
 
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
@@ -67,10 +68,15 @@ class Worker:
         self._settled = False
         self._stopping = asyncio.Event()
         self._logger = structlog.get_logger(service=self._service)
+        self._trouble = Trouble(
+            self._service,
+            "Bring back what does not answer; what was accepted is safe, and is gone on with by itself.",
+            logger=self._logger,
+        )
         outlet: Outlet = (
             StreamOutlet(runtime.log)
             if isinstance(runtime.log, PostgresLog)
-            else OutboxOutlet(runtime.log, runtime.database, self._service)
+            else OutboxOutlet(runtime.log, runtime.database, self._service, self._trouble)
         )
         self._frame = Frame(
             processor=processor,
@@ -84,6 +90,7 @@ class Worker:
             batch_records=settings.batch_records,
             in_flight=asyncio.Semaphore(settings.partitions_in_flight),
             leads_time=processor.tick(runtime.clock.now(), -1) is not None,
+            trouble=self._trouble,
         )
 
     @property
@@ -145,11 +152,16 @@ class Worker:
 
     async def ready(self) -> list[str]:
         """What keeps this worker from working, a line each."""
-        problems = [
+        halted = [
             f"{self._service}[{partition}] stands still: {lane.halted}"
             for partition, lane in sorted(self._lanes.items())
             if lane.halted
         ]
+        return halted + self._trouble.problems(self._settings.expiry_seconds) + self.away()
+
+    def away(self) -> list[str]:
+        """What keeps it from its database and its partitions, as it does a face that has work of its own."""
+        problems = []
         silent = time.monotonic() - self._beaten_at
         if silent > self._settings.expiry_seconds:
             problems.append(f"{self._service}: the database has not answered for {silent:.0f} s.")
@@ -162,18 +174,17 @@ class Worker:
     ) -> None:
         """`round_` about every so many seconds, whatever becomes of it, until that is set (None: for ever)."""
         until = until or asyncio.Event()
-        failing = False
         while not until.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(until.wait(), seconds * random.uniform(0.9, 1.1))
                 return
             try:
                 await round_()
-                failing = False
+                self._trouble.over(what)
             except Exception as error:
-                if not failing:
-                    self._logger.warning(f"{what} waits", error=f"{type(error).__name__}: {error}")
-                failing = True
+                if not is_transient(error):
+                    self._logger.error(f"{what} failed, and is tried again", exc_info=error)
+                self._trouble.met(what, error)
 
     async def _beat(self) -> None:
         async with self._database.connect() as connection:
