@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 from hypothesis import settings
 from kafka_for_tests import Kafka, start_kafka
 
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
+from shared.telemetry import configure_logging
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("rapport", settings(), deadline=None)
@@ -50,6 +53,17 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     yield database
     await database.close()
+
+
+@pytest.fixture
+def logging_configured(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Lines go to standard error as they do in earnest; libraries' too."""
+    handlers, level, before = logging.root.handlers[:], logging.root.level, structlog.get_config()
+    configure_logging("info", "json")
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.configure(**before)
 
 
 _KAFKA_USED = pytest.StashKey[str]()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 from structlog.testing import CapturingLogger
 
-from shared.telemetry import Bound, configure_logging
+from shared.telemetry import Bound
 from shared.trouble import Trouble
 
 
@@ -60,21 +59,10 @@ def test_what_is_left_out_is_counted_and_told_with_the_next() -> None:
     assert [bound.left_out("a") for _ in range(3)] == [3, 0, None]
 
 
-@pytest.fixture
-def configured() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    before = structlog.get_config()
-    yield
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
-    structlog.configure(**before)
-
-
-@pytest.mark.usefixtures("configured")
+@pytest.mark.usefixtures("logging_configured")
 def test_what_a_library_says_a_thousand_times_is_told_in_our_form_and_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    configure_logging("info", "json")
     for _ in range(1000):
         logging.getLogger("aiokafka.conn").error("Unable connect to %s", "127.0.0.1:9092")
     lines = capsys.readouterr().err.splitlines()
@@ -83,9 +71,8 @@ def test_what_a_library_says_a_thousand_times_is_told_in_our_form_and_twice(
     assert '"event": "Unable connect to 127.0.0.1:9092"' in lines[0]
 
 
-@pytest.mark.usefixtures("configured")
+@pytest.mark.usefixtures("logging_configured")
 def test_a_thousand_records_set_aside_are_no_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("info", "json")
     for offset in range(1000):
         structlog.get_logger(service="journeys").warning("record set aside", offset=offset)
     assert len(capsys.readouterr().err.splitlines()) == 30

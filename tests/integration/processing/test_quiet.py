@@ -1,0 +1,39 @@
+"""A log that is away for long does not fill the disk with lines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from conftest_processing import PARTITIONS, House, until
+from tally import Tally, said
+
+from deploy.dev.broker import free_ports
+from shared.errors import Unavailable
+from shared.log.kafka import KafkaLog
+
+pytestmark = pytest.mark.parametrize("kafka", [None], ids=["nobody"])
+
+
+@pytest.mark.usefixtures("logging_configured")
+async def test_a_broker_that_is_away_is_told_in_a_few_lines_however_often_it_is_missed(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (port,) = free_ports(1)
+    home = replace(house, log=KafkaLog(f"127.0.0.1:{port}", PARTITIONS))
+    worker = await home.worker(Tally())
+    for n in range(20):
+        with pytest.raises(Unavailable):
+            await home.post(f"customer {n}", said("ann"))
+
+    async def missed_often() -> bool:
+        return worker._trouble._times > 20
+
+    await until(missed_often)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines if line.get("service") == "tally"] == ["tally waits"]
+    assert {line["library"] for line in lines if "library" in line} >= {"aiokafka"}
+    assert len(lines) <= 12
+    await worker.stop()
+    await home.log.close()
