@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -116,11 +116,11 @@ class _Libraries(logging.Handler):
         structlog.get_logger(library=record.name).log(record.levelno, record.getMessage().strip(), **more)
 
 
-def configure_logging(level: str = "info", form: str = "auto") -> None:
-    """Logs go to standard error: as JSON lines, or for people where that is a terminal (or `form` says `console`).
+def configure_logging(level: str = "info", form: str = "auto", file: TextIO = sys.stderr) -> None:
+    """Logs go to `file`: as JSON lines, or for people where that is a terminal (or `form` says `console`).
 
     What libraries warn of is among them. At the level `debug` nothing is left out."""
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    console = form == "console" or (form == "auto" and file.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
@@ -132,7 +132,7 @@ def configure_logging(level: str = "info", form: str = "auto") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=file),
         cache_logger_on_first_use=False,
     )
     logging.root.handlers[:] = [_Libraries(level == "debug")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
+from io import StringIO
 from pathlib import Path
 
 import asyncpg
@@ -56,11 +57,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def logging_configured(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Lines go to standard error as they do in earnest; libraries' too."""
+def logged() -> Iterator[StringIO]:
+    """The lines of the log, as they are in earnest; libraries' too."""
     handlers, level, before = logging.root.handlers[:], logging.root.level, structlog.get_config()
-    configure_logging("info", "json")
-    yield
+    lines = StringIO()
+    configure_logging("info", "json", lines)
+    yield lines
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
     structlog.configure(**before)

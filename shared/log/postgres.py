@@ -21,7 +21,6 @@ from time import monotonic
 from typing import NamedTuple
 
 import asyncpg
-import structlog
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from shared.contracts.streams import STREAMS
@@ -51,8 +50,6 @@ FETCH_BYTES = 8 << 20
 # Rows that one query looks at. A backlog of single-record rows takes a few queries, one of full rows wastes little.
 FETCH_ROWS = 500
 TRIM_ROWS = 500
-
-_log = structlog.get_logger()
 
 _APPEND = """
     WITH locked AS MATERIALIZED (
@@ -361,8 +358,6 @@ class PostgresLog:
             try:
                 await self._read_heads()
             except Exception as error:
-                if self._trouble is None:
-                    _log.warning("log.silent", error=f"{type(error).__name__}: {error}")
                 self._trouble = f"{type(error).__name__}: {error}"
                 for woken in self._woken.values():
                     woken.set()

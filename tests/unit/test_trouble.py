@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from io import StringIO
 
-import pytest
 import structlog
 from structlog.testing import CapturingLogger
 
@@ -59,20 +59,18 @@ def test_what_is_left_out_is_counted_and_told_with_the_next() -> None:
     assert [bound.left_out("a") for _ in range(3)] == [3, 0, None]
 
 
-@pytest.mark.usefixtures("logging_configured")
 def test_what_a_library_says_a_thousand_times_is_told_in_our_form_and_twice(
-    capsys: pytest.CaptureFixture[str],
+    logged: StringIO,
 ) -> None:
     for _ in range(1000):
         logging.getLogger("aiokafka.conn").error("Unable connect to %s", "127.0.0.1:9092")
-    lines = capsys.readouterr().err.splitlines()
+    lines = logged.getvalue().splitlines()
     assert len(lines) == 2
     assert '"library": "aiokafka.conn"' in lines[0]
     assert '"event": "Unable connect to 127.0.0.1:9092"' in lines[0]
 
 
-@pytest.mark.usefixtures("logging_configured")
-def test_a_thousand_records_set_aside_are_no_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_thousand_records_set_aside_are_no_thousand_lines(logged: StringIO) -> None:
     for offset in range(1000):
         structlog.get_logger(service="journeys").warning("record set aside", offset=offset)
-    assert len(capsys.readouterr().err.splitlines()) == 30
+    assert len(logged.getvalue().splitlines()) == 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 from conftest_processing import PARTITIONS, House, until
@@ -16,9 +17,8 @@ from shared.log.kafka import KafkaLog
 pytestmark = pytest.mark.parametrize("kafka", [None], ids=["nobody"])
 
 
-@pytest.mark.usefixtures("logging_configured")
 async def test_a_broker_that_is_away_is_told_in_a_few_lines_however_often_it_is_missed(
-    house: House, capsys: pytest.CaptureFixture[str]
+    house: House, logged: StringIO
 ) -> None:
     (port,) = free_ports(1)
     home = replace(house, log=KafkaLog(f"127.0.0.1:{port}", PARTITIONS))
@@ -31,7 +31,7 @@ async def test_a_broker_that_is_away_is_told_in_a_few_lines_however_often_it_is_
         return worker._trouble._times > 20
 
     await until(missed_often)
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
     assert [line["event"] for line in lines if line.get("service") == "tally"] == ["tally waits"]
     assert {line["library"] for line in lines if "library" in line} >= {"aiokafka"}
     assert len(lines) <= 12
