@@ -244,6 +244,45 @@ def playbook_schema(folder: Folder) -> None:
     _out.print(f"written to {folder / '.schema'}", highlight=False, soft_wrap=True)
 
 
+@playbook_app.command("show")
+def playbook_show(
+    journey: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="The playbook's folder.")] = Path(),
+    form: Annotated[str, typer.Option("--format", help="text, mermaid or svg.")] = "text",
+    counts: Annotated[bool, typer.Option("--counts", help="With how many customers are where now.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Draw a journey: rapport playbook show abandoned-cart my-playbook --format svg > cart.svg"""
+    from shared.language import load, read_folder
+    from shared.language.flowchart import as_mermaid, as_text, flow_of
+    from shared.language.flowchart_svg import as_svg
+    from shared.language.problems import did_you_mean
+
+    if form not in ("text", "mermaid", "svg"):
+        raise typer.BadParameter(f"there is no format {form!r}. There are text, mermaid and svg.")
+
+    async def run() -> None:
+        journeys = load(read_folder(folder)).journeys
+        if journey not in journeys:
+            remedy = did_you_mean(journey, journeys, f"There are {', '.join(journeys) or 'none'}.")
+            raise RapportError(f'there is no journey "{journey}" in {folder}. {remedy}')
+        inside: dict[str, int] = {}
+        if counts:
+            from services.journeys.store import inside_by_step
+
+            async with _database(data) as connection:
+                inside = await inside_by_step(connection, journey)
+        flow, title = flow_of(journeys[journey]), journeys[journey].title
+        drawn = {
+            "text": lambda: as_text(flow, inside),
+            "mermaid": lambda: as_mermaid(flow, inside),
+            "svg": lambda: as_svg(flow, title, inside),
+        }
+        typer.echo(drawn[form]())
+
+    _run(run())
+
+
 @letters_app.command("list")
 def letters_list(
     service: Annotated[str | None, typer.Option(help="Only those of one service.")] = None,

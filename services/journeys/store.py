@@ -195,3 +195,11 @@ async def playbooks_in_use(connection: Connection) -> set[str]:
         " ORDER BY journey, version, playbook"
     )
     return {row["playbook"] for row in rows}
+
+
+async def inside_by_step(connection: Connection, journey: str) -> dict[str, int]:
+    """How many are inside a journey at each of its steps, in whatever version."""
+    rows = await connection.fetch(
+        "SELECT step, count(*) FROM journeys.enrollments WHERE journey = $1 AND ended_at IS NULL GROUP BY step", journey
+    )
+    return {row["step"]: row["count"] for row in rows}
