@@ -47,6 +47,7 @@ _ATTEMPTS_BEFORE_CARE = 3
 _ATTEMPTS_BEFORE_BURIAL = 5
 _BREATH_SECONDS = 0.005
 _GRACE_SECONDS = 25.0
+_STEP_SECONDS = 10.0
 _FETCH_SECONDS = 0.25
 _FRESH_SECONDS = 1.0
 
@@ -153,6 +154,7 @@ class Lane:
         self.leaving = asyncio.Event()
         self.woken = asyncio.Event()
         self.lock = asyncio.Lock()
+        self._flowing: asyncio.Timeout | None = None
         self.halted: str | None = None
         self.position = position
         self.timers_low: datetime | None = None
@@ -200,11 +202,15 @@ class Lane:
         return at if time.monotonic() - seen < _FRESH_SECONDS and at > self.as_of else None
 
     async def run(self) -> None:
-        """Until `leaving` is set. Raises Fenced where the partition was lost, NewerContract where this release is too
+        """Until `leave` is called. Raises Fenced where the partition was lost, NewerContract where this release is too
         old for what stands next."""
         attending = asyncio.create_task(self._attend())
         try:
-            await self._flow()
+            try:
+                async with asyncio.timeout(None) as self._flowing:
+                    await self._flow()
+            finally:
+                self._flowing = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GRACE_SECONDS):
                     await asyncio.shield(attending)
@@ -218,6 +224,13 @@ class Lane:
             self._frame.trouble.over(("beside", self.partition))
             if self.halted:
                 HALTED.labels(self._service).dec()
+
+    def leave(self) -> None:
+        """Finish what is in hand, and end. A database that does not answer for so long is not waited for: what becomes
+        of the step in hand is for the next owner to see."""
+        if self._flowing is not None and not self.leaving.is_set():
+            self._flowing.reschedule(asyncio.get_running_loop().time() + _STEP_SECONDS)
+        self.leaving.set()
 
     async def _flow(self) -> None:
         failures = 0

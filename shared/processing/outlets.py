@@ -50,7 +50,7 @@ class Outlet(Protocol):
         ...
 
     async def drained(self, partition: int) -> None:
-        """Wait until all that this partition committed is published."""
+        """Wait until all that this partition committed is published, but not for a log or a database that is away."""
         ...
 
     def forget(self, partition: int) -> None:
@@ -97,6 +97,7 @@ class OutboxOutlet:
         self._service = service
         self._queues: dict[tuple[int, Destination], deque[Sequence[Entry]]] = {}
         self._publishers: dict[tuple[int, Destination], asyncio.Task[None]] = {}
+        self._failing: set[tuple[int, Destination]] = set()
         self._logger = structlog.get_logger(service=service)
         self._trouble = trouble or Trouble("publishing", "It goes on by itself.", logger=self._logger)
 
@@ -125,13 +126,16 @@ class OutboxOutlet:
         )
 
     async def drained(self, partition: int) -> None:
-        tasks = [task for key, task in self._publishers.items() if key[0] == partition]
-        if tasks:
-            await asyncio.wait(tasks)
+        # What the log or the database does not take now is published or deleted by the next owner as well as by us.
+        while tasks := [
+            task for key, task in self._publishers.items() if key[0] == partition and key not in self._failing
+        ]:
+            await asyncio.wait(tasks, timeout=0.1)
 
     def forget(self, partition: int) -> None:
         for key in [key for key in self._publishers if key[0] == partition]:
             self._publishers.pop(key).cancel()
+            self._failing.discard(key)
             self._trouble.over(("publishing", *key))
         for key in [key for key in self._queues if key[0] == partition]:
             self._queues.pop(key)
@@ -169,6 +173,7 @@ class OutboxOutlet:
                 except Exception as error:
                     # What is committed has to go out, whatever stands in the way: nothing can take its place.
                     failures += 1
+                    self._failing.add((partition, destination))
                     if failures == 1 and not isinstance(error, Unavailable):
                         self._logger.error("publishing failed, and is tried again", exc_info=error)
                     self._trouble.met(("publishing", partition, destination), error)
@@ -188,6 +193,7 @@ class OutboxOutlet:
             except Exception as error:
                 # What stays is deleted with the next, or published again by the next owner and dropped by its readers.
                 failures += 1
+                self._failing.add((partition, destination))
                 if not is_transient(error) and failures == 1:
                     self._logger.error("the outbox cannot be emptied", partition=partition, exc_info=error)
                 if not queue:
@@ -195,6 +201,7 @@ class OutboxOutlet:
             else:
                 reached(f"{self._service}.emptied")
                 deletable, failures = None, 0
+                self._failing.discard((partition, destination))
                 self._trouble.over(("publishing", partition, destination))
 
     def _measure(self) -> None:

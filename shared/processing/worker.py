@@ -35,7 +35,8 @@ from shared.trouble import Trouble
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _STUCK_SECONDS = 2.0
-_ROUND_SECONDS = 15.0
+_ROUND_SECONDS = 5.0
+_GOODBYE_SECONDS = 3.0
 _MEASURE_SECONDS = 10.0
 _AVOID_SECONDS = 30.0
 _TRIM_SECONDS = 3600.0
@@ -130,7 +131,7 @@ class Worker:
         """Let go of everything in order: finish the batch, publish what it committed, free the partition."""
         self._stopping.set()
         for lane in self._lanes.values():
-            lane.leaving.set()
+            lane.leave()
         if self._loops:
             _, late = await asyncio.wait(self._loops, timeout=_ROUND_SECONDS)
             for loop in late:
@@ -143,7 +144,7 @@ class Worker:
             await asyncio.gather(self._beating, return_exceptions=True)
         await self._frame.reader.close()
         try:
-            async with self._database.connect() as connection:
+            async with asyncio.timeout(_GOODBYE_SECONDS), self._database.connect() as connection:
                 await store.forget_worker(connection, self._service, self._id, self._settings.expiry_seconds)
         except Exception as error:
             # Whoever wants our partitions waits until our last heartbeat has expired.
@@ -266,7 +267,7 @@ class Worker:
         if self._lanes.get(partition) is not lane or task.cancelled():
             return
         error = task.exception()
-        if error is None:
+        if error is None or (isinstance(error, TimeoutError) and lane.leaving.is_set()):
             return
         self._lanes.pop(partition)
         self._tasks.pop(partition)
@@ -286,7 +287,7 @@ class Worker:
     async def _drop(self, partition: int) -> None:
         """Another worker owns it now; whatever is held here is void."""
         lane, task = self._lanes.pop(partition), self._tasks.pop(partition)
-        lane.leaving.set()
+        lane.leave()
         task.cancel()
         # To its very end: what it tidies up must not be what its successor here has begun with.
         await asyncio.gather(task, return_exceptions=True)
@@ -297,7 +298,7 @@ class Worker:
     async def _let_go(self, partitions: list[int]) -> None:
         lanes = {partition: self._lanes[partition] for partition in partitions}
         for lane in lanes.values():
-            lane.leaving.set()
+            lane.leave()
         await asyncio.gather(*(self._tasks[partition] for partition in lanes), return_exceptions=True)
         gone = {partition: lane for partition, lane in lanes.items() if self._lanes.get(partition) is lane}
         for partition in gone:
@@ -307,7 +308,7 @@ class Worker:
 
     async def _free(self, epochs: Mapping[int, int]) -> None:
         try:
-            async with self._database.connect() as connection:
+            async with asyncio.timeout(_GOODBYE_SECONDS), self._database.connect() as connection:
                 await store.release(connection, self._service, epochs)
         except Exception as error:
             # Ours still: claimed again in a later round, or by another once our heartbeat has expired.

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from conftest_processing import House, until
+from conftest_processing import PARTITIONS, House, until
+from fakes.memory_log import MemoryLog
 from tally import START, Said, Tally, counts, said
+from wire import Wire
 
 from shared.contracts.streams import partition_of
+from shared.database.embedded import EmbeddedPostgres
+from shared.database.engine import Database
 from shared.errors import Unavailable
 from shared.processing import dead_letters, partitions, process, store
 from shared.processing.port import Connection, Fenced, Lane, NewerContract, Outputs
@@ -278,6 +283,25 @@ async def test_the_leaders_road_is_never_ahead_of_its_clock(house: House) -> Non
     await until(lambda: _counted(house, {"ann": 1}))
     async with house.database.connect() as connection:
         assert await connection.fetchval("SELECT max(as_of) FROM processing.partitions") == START
+
+
+@pytest.mark.parametrize("kafka", [None], ids=["memory"])
+async def test_a_worker_that_stops_does_not_wait_long_for_a_database_that_is_silent(
+    house: House, postgres: EmbeddedPostgres
+) -> None:
+    async with Wire(lambda: postgres.port) as wire:
+        database = Database(house.url.replace(f":{postgres.port}/", f":{wire.port}/"))
+        home = replace(house, database=database, log=MemoryLog(PARTITIONS), workers=[])
+        worker = await home.worker(Tally())
+        await home.post("ann", said("ann"))
+        await until(lambda: _counted(house, {"ann": 1}))
+        wire.hush()
+        await home.post("ann", said("ann"))
+        await asyncio.sleep(0.1)  # it has begun with that, and waits for an answer
+        async with asyncio.timeout(30):
+            await worker.stop()
+        wire.speak()
+        await database.close()
 
 
 async def _owns(worker: Worker, count: int) -> bool:
