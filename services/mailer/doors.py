@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import idna
@@ -13,7 +14,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from services.mailer import pages, store
 from services.mailer.consent import Decision, normalise, refusal
 from services.mailer.links import Click, Links, Unsubscribe, occurrence
-from services.mailer.outcomes import report
+from services.mailer.outcomes import Ended, report
+from services.mailer.outcomes import event as outcome
 from services.mailer.store import Sent
 from shared.clock import Clock
 from shared.consent import EVERY_TOPIC, later
@@ -27,6 +29,8 @@ from shared.processing import playbooks
 from shared.processing.playbooks import PlaybookUnusable, Shelf
 from shared.processing.port import Connection
 
+_ARRIVED = "clicked"
+"""Why a message of which it was not known counts as sent."""
 _CLICK_TRIES = 60.0
 """Seconds for which a click that the log did not take is tried again."""
 
@@ -75,7 +79,12 @@ class Doors:
             now = self._clock.now()
             id = occurrence(click, "click", now)
             event = report(sent.request, id, events.EMAIL_LINK_CLICKED, now, {"link": target})
-            task = asyncio.create_task(self._report(Entry(sent.request.customer, event)))
+            entries = [Entry(sent.request.customer, event)]
+            if sent.status == "unknown":
+                # Its mail has arrived. The event has one id, whoever clicks and whenever.
+                ended = Ended("sent", _ARRIVED)
+                entries.insert(0, Entry(sent.request.customer, outcome(sent.request, ended, sent.due, now)))
+            task = asyncio.create_task(self._report(sent, entries))
             self._reporting.add(task)
             task.add_done_callback(self._reporting.discard)
             await asyncio.wait([task], timeout=self._click_seconds)
@@ -165,14 +174,18 @@ class Doors:
         # A person's own word is nobody's consequence, so it is never dropped as a loop.
         return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
 
-    async def _report(self, entry: Entry) -> None:
-        """Append a click, again and again while the log is away; its id makes that harmless."""
+    async def _report(self, sent: Sent, entries: Sequence[Entry]) -> None:
+        """Append a click, again and again while the log is away; its id makes that harmless. Then the message itself
+        may be told: where that fails, the next click does it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _CLICK_TRIES
         delay = 0.1
         while True:
             try:
-                await self._log.append(EVENTS, partition_of(entry.key, self._log.partitions), [entry])
+                await self._log.append(EVENTS, partition_of(sent.request.customer, self._log.partitions), entries)
+                if sent.status == "unknown":
+                    async with self._database.connect() as connection:
+                        await store.resolve(connection, sent.id, _ARRIVED)
                 return
             except Exception as error:
                 if not is_transient(error) or loop.time() + delay > until:

@@ -1,6 +1,7 @@
 """The SQL of the mailer: messages, what is known of customers and addresses, consent, and the mails of the inbox.
 
-Rows of `messages` and `customers` are written by their partition's owner alone, inside its fenced transactions. Rows of
+Rows of `messages` and `customers` are written by their partition's owner alone, inside its fenced transactions, but for
+one change of what is over (`resolve`). Rows of
 `addresses` and `consent` are written by whoever answers an unsubscribe, too: lock the address first (`lock_addresses`),
 then read or write its consent in a later statement, and the order of the two transactions is the order of the locks.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -117,6 +118,27 @@ async def update_messages(connection: Connection, messages: Sequence[Message]) -
         [message.cancelled for message in messages],
         [message.ended_at for message in messages],
     )
+
+
+KEPT = timedelta(days=90)
+"""How long a message that did not go out is kept after its end, and after its expiry: were it asked for again then, it
+would be skipped for having expired."""
+LINKS_KEPT = timedelta(days=730)
+"""How long one that went out, or may have, is kept: so long its links lead somewhere, and it counts under caps."""
+
+
+async def forget_messages(connection: Connection, partition: int, now: datetime, limit: int) -> None:
+    """Delete up to `limit` messages of a partition that were over long before `now`, the oldest first; of those that
+    went out, and of those that did not."""
+    for statuses, kept in (("'sent', 'unknown'", LINKS_KEPT), ("'skipped', 'failed'", KEPT)):
+        await connection.execute(
+            "DELETE FROM mailer.messages WHERE id = ANY(ARRAY("
+            f" SELECT id FROM mailer.messages WHERE partition = $1 AND status IN ({statuses}) AND ended_at < $2"
+            " AND expires < $2 ORDER BY ended_at LIMIT $3))",
+            partition,
+            now - kept,
+            limit,
+        )
 
 
 async def release(connection: Connection, partition: int, paused: Collection[str], due: datetime) -> None:
@@ -267,6 +289,8 @@ class Change(NamedTuple):
     ended_at: datetime | None = None
     address: str | None = None
     links: tuple[str, ...] | None = None
+    over: MessageRequested | None = None
+    """The request of a message that has ended: what it was rendered from is not kept."""
 
 
 class InHand(NamedTuple):
@@ -341,16 +365,18 @@ async def counted(connection: Connection, customers: Collection[str], since: dat
 
 
 async def change_messages(connection: Connection, changes: Sequence[Change]) -> None:
-    columns = [list(column) for column in zip(*changes, strict=True)]
-    columns[-1] = [None if links is None else "\n".join(links) for links in columns[-1]]
+    *columns, links, over = (list(column) for column in zip(*changes, strict=True))
+    columns.append([None if some is None else "\n".join(some) for some in links])
+    columns.append([None if one is None else _pack_request(msgspec.structs.replace(one, data={})) for one in over])
     await connection.execute(
         "UPDATE mailer.messages m SET status = u.status, due = u.due, reason = u.reason, detail = u.detail,"
         " held = CASE WHEN u.held IS NULL THEN m.held ELSE m.held || u.held END, attempts = u.attempts,"
         " taken = u.taken, counted_at = u.counted_at, ended_at = u.ended_at, address = coalesce(u.address, m.address),"
-        " links = CASE WHEN u.links IS NULL THEN m.links ELSE string_to_array(u.links, E'\\n') END"
+        " links = CASE WHEN u.links IS NULL THEN m.links ELSE string_to_array(u.links, E'\\n') END,"
+        " request = coalesce(u.request, m.request)"
         " FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::smallint[],"
-        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[])"
-        " AS u (id, status, due, reason, detail, held, attempts, taken, counted_at, ended_at, address, links)"
+        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])"
+        " AS u (id, status, due, reason, detail, held, attempts, taken, counted_at, ended_at, address, links, request)"
         " WHERE m.id = u.id",
         *columns,
     )
@@ -365,6 +391,7 @@ class Sent(NamedTuple):
     id: str
     address: str | None
     status: str
+    due: datetime
     links: tuple[str, ...]
     request: MessageRequested
 
@@ -407,10 +434,22 @@ _LISTED = ", ".join(Listed._fields)
 
 
 async def sent_message(connection: Connection, id: str) -> Sent | None:
-    row = await connection.fetchrow("SELECT id, address, status, links, request FROM mailer.messages WHERE id = $1", id)
+    row = await connection.fetchrow(
+        "SELECT id, address, status, due, links, request FROM mailer.messages WHERE id = $1", id
+    )
     if row is None:
         return None
-    return Sent(row["id"], row["address"], row["status"], tuple(row["links"]), _unpack_request(row["request"]))
+    return Sent(
+        row["id"], row["address"], row["status"], row["due"], tuple(row["links"]), _unpack_request(row["request"])
+    )
+
+
+async def resolve(connection: Connection, id: str, reason: str) -> None:
+    """A message of which it was not known is now known to have arrived. Its owner never touches it again, so anybody
+    who learns of it may say so."""
+    await connection.execute(
+        "UPDATE mailer.messages SET status = 'sent', reason = $2 WHERE id = $1 AND status = 'unknown'", id, reason
+    )
 
 
 async def listing(

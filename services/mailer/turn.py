@@ -34,7 +34,7 @@ class Turn:
     ended: list[tuple[str, str]] = field(default_factory=list)
 
     def end(self, request: MessageRequested, ended: Ended, change: Change) -> None:
-        self.changes.append(change)
+        self.changes.append(change._replace(over=request))
         self.ended.append((ended.status, ended.reason))
         self.out.emit(streams.EVENTS, request.customer, outcomes.event(request, ended, change.due, self.now))
 

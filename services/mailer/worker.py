@@ -89,6 +89,8 @@ class MailerBatch:
         self._people = people
         self._look = look
         self._new: dict[str, Message] = {}
+        self._as_of = datetime.min.replace(tzinfo=UTC)
+        """When the last of the new ones came."""
         self._changed: dict[str, Message] = {}
         self._met: dict[str, Person] = {}
         self._consent: dict[str, list[Decision]] = {}
@@ -117,6 +119,8 @@ class MailerBatch:
     async def save(self, connection: Connection) -> bytes:
         if self._new:
             await store.insert_messages(connection, self._partition, list(self._new.values()))
+            # In small steps, and faster than new ones come.
+            await store.forget_messages(connection, self._partition, self._as_of, 2 * len(self._new))
         changed = [message for message in self._changed.values() if message.id not in self._new]
         if changed:
             await store.update_messages(connection, changed)
@@ -137,6 +141,7 @@ class MailerBatch:
     def _requested(self, request: MessageRequested, out: Outputs) -> None:
         if request.id in self._messages:
             return  # asked for before: one cause, one message
+        self._as_of = out.as_of
         self._meet(request.customer, request.address, ())
         message = Message(request.id, request.customer, "requested", request.due, request=request)
         if request.due > out.as_of:

@@ -266,3 +266,27 @@ async def test_a_body_without_end_is_not_read_to_its_end(town: Town) -> None:
     answer = await town.http.post(town.links.unsubscribe(town.message), content=b"choice=" + b"x" * 1_000_000)
     assert answer.status_code == 200
     assert await town.consent() == {"cart-reminders": False}
+
+
+async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(town: Town) -> None:
+    async with town.database.connect() as connection:
+        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS)
+        await store.change_messages(connection, [unknown])
+    for _ in range(2):
+        await town.get(town.links.click(town.message, 0))
+        town.clock.advance(timedelta(minutes=1))
+    assert [event.name for event in town.events()] == ["Email Sent", "Email Link Clicked", "Email Link Clicked"]
+    properties = msgspec.json.decode(town.events()[0].properties)
+    assert (properties["message_id"], properties["reason"]) == (town.message, "clicked")
+    async with town.database.connect() as connection:
+        listed = await store.listed(connection, town.message)
+    assert listed is not None
+    assert (listed.status, listed.reason) == ("sent", "clicked")
+
+
+async def test_who_only_looks_at_a_link_tells_nothing_of_its_mail(town: Town) -> None:
+    async with town.database.connect() as connection:
+        await store.change_messages(connection, [Change(town.message, "unknown", NOW, address=ANNA, links=TARGETS)])
+    await town.http.head(town.links.click(town.message, 0))
+    await town.get(town.links.unsubscribe(town.message))
+    assert town.events() == []
