@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -255,8 +255,8 @@ async def _prepare(folder: Path, pick: Pick) -> None:
                 playbook = load(read_folder(SHIPPED))
                 await playbooks.activate(log, connection, playbook, BEGIN)
                 await log.close()
-                with workers(postgres.url, 1):
-                    await until(connection, lambda done: done >= DEFAULT_PARTITIONS)
+                with workers(postgres.url, 1) as processes:
+                    await until(connection, DEFAULT_PARTITIONS, processes)
                 await copy_customers(connection, compile_rules(playbook))
                 await copy_backlog(connection, pick)
                 await connection.execute("CREATE EXTENSION pg_prewarm")
@@ -362,9 +362,16 @@ async def taken(connection: Connection, service: str) -> int:
     return found
 
 
-async def until(connection: Connection, done: Callable[[int], bool]) -> None:
-    while not done(await taken(connection, "segmenter")):  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+async def until(connection: Connection, records: int, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait until the service has taken so many."""
+    while await taken(connection, "segmenter") < records:
+        await _a_moment(processes)
+
+
+async def _a_moment(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    await asyncio.sleep(0.02)
+    if any(process.poll() is not None for process in processes):
+        raise RuntimeError("a worker ended; what it said stands above.")
 
 
 # The whole service
@@ -378,11 +385,11 @@ async def _run(folder: Path) -> float:
     """Events a second from when both processes own their share until the slice is done."""
     async with server(folder) as postgres, open_database(postgres.url) as database, database.connect() as connection:
         slice_ = await next_slice(connection)
-        with workers(postgres.url, PROCESSES):
-            while await _shares(connection) != [DEFAULT_PARTITIONS // PROCESSES] * PROCESSES:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        with workers(postgres.url, PROCESSES) as processes:
+            while await _shares(connection) != [DEFAULT_PARTITIONS // PROCESSES] * PROCESSES:
+                await _a_moment(processes)
             began, first = time.perf_counter(), await taken(connection, "segmenter")
-            await until(connection, lambda done: done >= slice_.after)
+            await until(connection, slice_.after, processes)
             return (slice_.after - first) / (time.perf_counter() - began)
 
 
@@ -506,7 +513,7 @@ class BareLane:
                 prepared.rows.append(history.row_of(told))
                 prepared.values.append(record.value)
         await reader.close()
-        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], row["as_of"], {}, {}, 0)
+        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], row["as_of"], {}, {}, 0, 0)
         return cls(database, log, fence, prepared)
 
     async def run(self, turns: asyncio.Semaphore, batch_records: int) -> None:
