@@ -40,7 +40,7 @@ from shared.log.port import Entry, Log
 from shared.memory import collect_seldom
 from shared.runtime import Runtime
 
-SECONDS = 3.0
+SECONDS = 2.0
 CUSTOMERS = 1000
 BATCH = 50
 CONNECTIONS = {1: 256, BATCH: 32}
@@ -237,7 +237,7 @@ def prepare(kind: str, folder: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def ingest(log: Log) -> AsyncIterator[Any]:
+async def ingest(log: Log, address: str) -> AsyncIterator[Any]:
     """Ingest as it is deployed: with write keys, and with a rate that is never reached."""
     settings = IngestSettings.read(ingest_rate=1e6)
     service = build(Runtime(log, SystemClock()), settings, GivenSources({"shop": ["key"]}, settings.rate))
@@ -247,11 +247,12 @@ async def ingest(log: Log) -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
-async def bare(log: Log) -> AsyncIterator[Any]:
+async def bare(log: Log, address: str) -> AsyncIterator[Any]:
     yield Bare(log, SystemClock())
 
 
-App = Callable[[Log], contextlib.AbstractAsyncContextManager[Any]]
+App = Callable[[Log, str], contextlib.AbstractAsyncContextManager[Any]]
+"""From a started log, and its server's address, to an ASGI application."""
 
 
 def serve(app: App, kind: str, address: str, pipe: Connection) -> None:
@@ -259,7 +260,7 @@ def serve(app: App, kind: str, address: str, pipe: Connection) -> None:
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        async with log_at(kind, address) as log, app(log) as served, HttpServer("127.0.0.1", 0) as server:
+        async with log_at(kind, address) as log, app(log, address) as served, HttpServer("127.0.0.1", 0) as server:
             server.start(served)
             pipe.send(server.port)
             while await loop.run_in_executor(None, pipe.recv) == "time":
@@ -287,7 +288,7 @@ def measure(app: App, kind: str, folder: Path) -> dict[str, float]:
                 ("batches of 50", "/v1/batch", batches(), BATCH),
             ):
                 requests = [request(path, body) for body in bodies]
-                await post(port, requests, CONNECTIONS[events], 1.0)
+                await post(port, requests, CONNECTIONS[events], 0.7)  # to warm up
                 ours.send("time")
                 before = ours.recv()
                 posted = await post(port, requests, CONNECTIONS[events], SECONDS)
