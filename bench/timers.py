@@ -166,7 +166,7 @@ def take(folder: Path, *, count: int = FIRED, copy: bool = True) -> float:
         while more:
             async with in_flight:
                 async with database.connect() as connection:
-                    due = await mechanics.due_timers(connection, SERVICE, partition, low, until, limit)
+                    due, _ = await mechanics.due_timers(connection, SERVICE, partition, low, until, limit)
                 async with database.transaction() as connection:
                     assert await mechanics.fence(connection, SERVICE, [fence])
                     gone = dict.fromkeys((timer.kind, timer.subject) for timer in due)

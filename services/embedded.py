@@ -104,7 +104,7 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         values: dict[str, Any] = {"database_url": url}
         if options.clock_speed is not None:
             values["clock_speed"] = options.clock_speed
-        settings = Settings.read(**values, database_connections=max(16, common.database_connections))
+        settings = Settings.read(**values, database_connections=max(24, common.database_connections))
         migrating = Database(url)
         await migrate(migrating, serving.MIGRATIONS)
         if alone:

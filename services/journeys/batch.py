@@ -126,6 +126,10 @@ class JourneysBatch:
             memo=msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told)),
         )
 
+    def nothing_to_save(self) -> bool:
+        untold = self._told == self._memo.told and not self._switched
+        return untold and not self._moved and not any(p.changed or p.seen is not None for p in self._people.values())
+
     async def save(self, connection: Connection) -> bytes:
         changes = self.changes()
         await store.write(connection, self._partition, changes)

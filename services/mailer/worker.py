@@ -116,6 +116,9 @@ class MailerBatch:
             message.status, message.due = "requested", timer.due
             self._changed[message.id] = message
 
+    def nothing_to_save(self) -> bool:
+        return not (self._new or self._changed or self._activated or self._met or self._addresses)
+
     async def save(self, connection: Connection) -> bytes:
         if self._new:
             await store.insert_messages(connection, self._partition, list(self._new.values()))

@@ -132,6 +132,9 @@ class SegmenterBatch:
     def memo(self) -> bytes:
         return b"" if self._memo is NO_MEMO else _encode_memo(self._memo)
 
+    def nothing_to_save(self) -> bool:
+        return False  # every event is kept
+
     async def save(self, connection: Connection) -> bytes:
         await self.write(connection)
         for rules in self._activated:

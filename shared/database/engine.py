@@ -103,19 +103,9 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection inside one transaction: committed at the end, rolled back on an exception.
-
-        Raises RapportError where it cannot have been committed though nothing was raised inside: a statement's error
-        was swallowed there, or the transaction was ended."""
-        async with self.connect() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                yield connection
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await _commit(connection)
+        """A connection inside one transaction: see `inside`."""
+        async with self.connect() as connection, inside(connection):
+            yield connection
 
     async def ready(self) -> str | None:
         """None where the database answers, else what is wrong, in one line."""
@@ -128,6 +118,22 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def inside(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """One transaction on this connection: committed at the end, rolled back on an exception.
+
+    Raises RapportError where it cannot have been committed though nothing was raised inside: a statement's error was
+    swallowed there, or the transaction was ended."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await _commit(connection)
 
 
 async def _commit(connection: asyncpg.Connection) -> None:

@@ -4,8 +4,9 @@ A partition is a run of packed rows, each with the offsets of its first and last
 head row (stream, partition, next) that is locked last before COMMIT, and heads are always locked in sorted order: so
 rows become visible in the order of their offsets, and writers never wait for each other in a circle.
 
-Readers of this process are woken by its own appends. What other processes append is seen by one look at all heads
-each 100 ms, for the whole process: NOTIFY inside transactions would halve the commit rate.
+Readers of this process are handed its own appends once they are committed, as long as they keep up. What other
+processes append is seen by one look at all heads each 100 ms, for the whole process: NOTIFY inside transactions would
+halve the commit rate.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -37,6 +38,9 @@ Key = tuple[str, int]
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
+Appended = Mapping[Key, tuple[int, Sequence[Entry]]]
+"""What a transaction appended, with the offset of the first entry."""
+
 LOOK_EVERY = 0.1
 FRESH = 1.0
 """Seconds without an answer after which a log in trouble counts as unavailable."""
@@ -50,6 +54,8 @@ FETCH_BYTES = 8 << 20
 # Rows that one query looks at. A backlog of single-record rows takes a few queries, one of full rows wastes little.
 FETCH_ROWS = 500
 TRIM_ROWS = 500
+HANDED_BYTES = 1 << 20
+"""What may wait in memory, in each partition, of what was appended here; the rest is read when its turn has come."""
 
 _APPEND = """
     WITH locked AS MATERIALIZED (
@@ -69,7 +75,7 @@ _APPEND = """
       FROM unnest($4::text[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bytea[])
            AS added(stream, partition, skip, count, size, body)
       JOIN moved USING (stream, partition)
- RETURNING 1
+ RETURNING stream, partition, first
 """
 
 _FETCH = """
@@ -244,21 +250,27 @@ class PostgresLog:
             self._committing = asyncio.create_task(self._commit_calls(), name="log-commit")
         await done
 
-    async def append_in(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> None:
+    async def append_in(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> Appended:
         """Append inside the caller's transaction, as its last statement before COMMIT: heads are locked from here on.
 
         After the COMMIT, call `announce`. Raises RecordTooLarge before anything is written."""
         outputs = {key: entries for key, entries in outputs.items() if entries}
         if not outputs:
-            return
+            return {}
         for (stream, partition), entries in outputs.items():
             self._check(stream, partition, entries)
-        await self._insert(connection, outputs)
+        return await self._insert(connection, outputs)
 
-    def announce(self, keys: Iterable[Key]) -> None:
-        """Wake the readers of this process: something was committed to these partitions."""
-        for key in keys:
-            self._moves[key] += 1
+    def announce(self, appended: Appended) -> None:
+        """This was committed: hand it to the readers of this process, or wake them."""
+        for key, (start, entries) in appended.items():
+            moves = self._moves[key] = self._moves[key] + 1
+            head = self._heads.get(key)
+            if head is not None and head.next == start:
+                # Nobody could append between what is known and this. When the log was asked last is as it was.
+                self._heads[key] = head._replace(next=start + len(entries))
+                for reader in self._readers:
+                    reader.hand(key, moves, start, entries)
             self._woken[key].set()
 
     def _check(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
@@ -288,7 +300,7 @@ class PostgresLog:
                 return
             try:
                 async with asyncio.timeout(self._append_deadline), self._database.connect() as connection:
-                    await self._insert(connection, outputs)
+                    appended = await self._insert(connection, outputs)
             except Exception as error:
                 for call in calls:
                     if not call.done.done():
@@ -297,9 +309,9 @@ class PostgresLog:
                 for call in calls:
                     if not call.done.done():
                         call.done.set_result(None)
-                self.announce(outputs)
+                self.announce(appended)
 
-    async def _insert(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> None:
+    async def _insert(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> Appended:
         keys = sorted(outputs)
         streams, partitions, skips, counts, sizes, bodies = [], [], [], [], [], []
         for key in keys:
@@ -326,6 +338,10 @@ class PostgresLog:
         )
         if len(inserted) != len(bodies):
             raise RapportError(f"log: some of {keys} have no head row. Restore the log, or start it first.")
+        starts: dict[Key, int] = {}
+        for stream, partition, first in inserted:
+            starts[stream, partition] = min(first, starts.get((stream, partition), first))
+        return {key: (starts[key], outputs[key]) for key in keys}
 
     # Reading
 
@@ -455,6 +471,8 @@ class _Lane:
     def seek(self, offset: int) -> None:
         self.position = offset
         self.ahead: deque[Record] = deque()
+        self.handed = 0
+        """Bytes of what was put there by appends of this process, since it was empty."""
         self.moves = -1
         self.turn = object()  # a fetch that is under way compares it, to see whether its answer is still wanted
 
@@ -480,6 +498,18 @@ class PostgresReader:
     async def close(self) -> None:
         self._lanes = {}
         self._of._readers.discard(self)
+
+    def hand(self, key: Key, moves: int, start: int, entries: Sequence[Entry]) -> None:
+        """Take what was just committed here, if all before it has been read."""
+        lane = self._lanes.get(key[1])
+        if key[0] != self._stream or lane is None or lane.read_to != start or lane.moves != moves - 1:
+            return
+        size = sum(map(size_of, entries))
+        if lane.handed + size > HANDED_BYTES:
+            return
+        lane.handed += size
+        lane.moves = moves
+        lane.ahead.extend(Record(start + index, *entry) for index, entry in enumerate(entries))
 
     async def fetch(self, partition: int, limit: int, wait: float) -> Fetched:
         key = (self._stream, partition)
@@ -519,6 +549,8 @@ class PostgresReader:
         records = list(islice(lane.ahead, limit))
         for _ in records:
             lane.ahead.popleft()
+        if not lane.ahead:
+            lane.handed = 0
         lane.position += len(records)
         head = self._of._heads[key]
         drained = head.asked >= began and lane.position == head.next and lane.moves == self._of._moves[key]

@@ -18,7 +18,7 @@ import structlog
 
 from shared.clock import Clock
 from shared.contracts.streams import partition_of
-from shared.database.engine import Database, is_transient
+from shared.database.engine import Database, inside, is_transient
 from shared.errors import RapportError, Unavailable
 from shared.log.port import LARGEST_RECORD, Entry, Log, OffsetOutOfRange, Origin, Reader, Record
 from shared.processing import store
@@ -50,6 +50,7 @@ _GRACE_SECONDS = 25.0
 _STEP_SECONDS = 10.0
 _FETCH_SECONDS = 0.25
 _FRESH_SECONDS = 1.0
+_SHARED_COMMIT_SECONDS = 1.0
 
 
 class Halted(RapportError):
@@ -158,7 +159,7 @@ class Lane:
         self.halted: str | None = None
         self.position = position
         self.timers_low: datetime | None = None
-        """A mark below which no timer is due; None: unknown."""
+        """No timer is due before it, be it ahead of the road or behind; None: unknown."""
         self.timers_due = False
         """Set to have what is due by now fire, where time leads."""
         self._frame = frame
@@ -166,6 +167,9 @@ class Lane:
         self._pending: list[Item] = []
         """Read and not processed yet."""
         self._read_to = position.next_offset
+        self._committed = position.next_offset
+        """Where the database stands. What was taken since has left no trace but in `position`."""
+        self._committed_at = 0.0
         self._gap: Halted | None = None
         """Why nothing may be taken after what is pending."""
         self._drained: tuple[float, datetime] | None = None
@@ -215,6 +219,7 @@ class Lane:
                 async with asyncio.timeout(_GRACE_SECONDS):
                     await asyncio.shield(attending)
                     async with self.lock:
+                        await self._write_down()
                         await self._frame.outlet.drained(self.partition)
         finally:
             attending.cancel()
@@ -283,6 +288,9 @@ class Lane:
             async with self._frame.in_flight, self.lock:
                 await self.settle()
                 await self._fire_and_tick()
+        else:
+            async with self.lock:
+                await self._write_down()
 
     async def _note_attempt(self) -> None:
         """Before the first records after an owner that died: one that ends the process is found by its attempts."""
@@ -426,7 +434,8 @@ class Lane:
             await self.settle()
             if limit > 1:
                 return await self._fire_some(until, limit // 2)
-            timers = await self._due(until, 1)
+            async with self._frame.database.connect() as connection:
+                timers, _ = await self._due(connection, until, 1)
             if not timers:
                 raise  # not even nothing can be done here: no timer is at fault
             await self._bury_timer(timers[0], cause)
@@ -440,9 +449,14 @@ class Lane:
         """Where the road stands once `item` is reached: it never goes back."""
         return max(road or _BEFORE_TIME, item.at or _BEFORE_TIME)
 
-    async def _due(self, until: datetime, limit: int) -> list[Timer]:
-        async with self._frame.database.connect() as connection:
-            return await store.due_timers(connection, self._service, self.partition, self.timers_low, until, limit)
+    async def _due(self, connection: Connection, until: datetime, limit: int) -> tuple[list[Timer], datetime | None]:
+        """Timers due by `until`, and what `timers_low` becomes when they have fired."""
+        if self.timers_low is not None and until < self.timers_low:
+            return [], self.timers_low
+        timers, following = await store.due_timers(
+            connection, self._service, self.partition, self.timers_low, until, limit
+        )
+        return timers, timers[-1].due if len(timers) == limit else following
 
     async def _attempt(
         self, items: Sequence[Item], until: datetime | None = None, limit: int | None = None
@@ -455,7 +469,7 @@ class Lane:
         roads = list(accumulate(items, self._road, initial=self.as_of))[1:]
         road = roads[-1] if until is None else until
         async with frame.database.connect() as connection:
-            timers = await store.due_timers(connection, self._service, self.partition, self.timers_low, road, limit)
+            timers, timers_low = await self._due(connection, road, limit)
             more = len(timers) == limit
             if more:
                 # Items beyond the last timer that was taken wait for the timers that were not.
@@ -463,48 +477,66 @@ class Lane:
                 items = items[: bisect_left(roads, road)]
             messages = [item.message for item in items]
             batch = await processor.load(connection, self.partition, self.position.memo, messages, timers)
-        agenda = Agenda(timers, more=more)
-        run = Run(frame, self.partition, self.as_of, agenda, dict(self.position.out_seqs))
-        in_seqs = dict(self.position.in_seqs)
-        fired = 0
-        breath = time.perf_counter()
-        for index, item in enumerate(items):
-            if agenda.is_due(roads[index]):
-                fired += await self._fire(batch, run, agenda, roads[index], index)
-            run.as_of, run.trace = roads[index], item.record.trace
-            try:
-                batch.handle(item.message, run)
-            except Exception as error:
-                raise _BadRecord(index, error) from error
-            if item.record.origin is not None:
-                service, partition, generation, seq = item.record.origin
-                in_seqs[f"{service}/{partition}/{generation}"] = seq
-            if time.perf_counter() - breath > _BREATH_SECONDS:
-                await asyncio.sleep(0)
-                breath = time.perf_counter()
-        if more or until is not None:
-            fired += await self._fire(batch, run, agenda, road, len(items))
-            run.as_of = max(run.as_of, road)
-        after = replace(
-            self.position,
-            next_offset=self._offset_after(len(items)),
-            as_of=run.as_of,
-            in_seqs=in_seqs,
-            out_seqs=run.out_seqs,
-            failures=0 if items else self.position.failures,
-        )
+            agenda = Agenda(timers, more=more)
+            run = Run(frame, self.partition, self.as_of, agenda, dict(self.position.out_seqs))
+            in_seqs = dict(self.position.in_seqs)
+            fired = 0
+            breath = time.perf_counter()
+            for index, item in enumerate(items):
+                if agenda.is_due(roads[index]):
+                    fired += await self._fire(batch, run, agenda, roads[index], index)
+                run.as_of, run.trace = roads[index], item.record.trace
+                try:
+                    batch.handle(item.message, run)
+                except Exception as error:
+                    raise _BadRecord(index, error) from error
+                if item.record.origin is not None:
+                    service, partition, generation, seq = item.record.origin
+                    in_seqs[f"{service}/{partition}/{generation}"] = seq
+                if time.perf_counter() - breath > _BREATH_SECONDS:
+                    await asyncio.sleep(0)
+                    breath = time.perf_counter()
+            if more or until is not None:
+                fired += await self._fire(batch, run, agenda, road, len(items))
+                run.as_of = max(run.as_of, road)
+            after = replace(
+                self.position,
+                next_offset=self._offset_after(len(items)),
+                as_of=run.as_of,
+                in_seqs=in_seqs,
+                out_seqs=run.out_seqs,
+                failures=0 if items else self.position.failures,
+            )
 
-        async def save(connection: Connection) -> None:
-            after.memo = await batch.save(connection)
+            async def save(connection: Connection) -> None:
+                after.memo = await batch.save(connection)
 
-        await self._commit(run, after, save)
-        self.timers_low = road
+            if batch.nothing_to_save() and self._may_wait(run, after):
+                self.position = after
+            else:
+                await self._commit_on(connection, run, after, save)
+        self.timers_low = timers_low
         self._lower_mark(agenda)
         RECORDS.labels(self._service).inc(len(items))
         BATCH_RECORDS.labels(self._service).observe(len(items))
         BATCH_SECONDS.labels(self._service).observe(time.perf_counter() - started)
         TIMERS_FIRED.labels(self._service).inc(fired)
         return len(items), more
+
+    def _may_wait(self, run: Run, after: Position) -> bool:
+        """Whether a batch that has nothing to save may do without a commit: whoever read its records again would find
+        the same. Not for long, though, and not where the partition's row says that something was wrong here."""
+        return (
+            not (run.outputs or run.letters or run.agenda.changed)
+            and not (self.position.attempts or self.position.failures)
+            and after.next_offset - self._committed < self._frame.batch_records
+            and time.monotonic() - self._committed_at < _SHARED_COMMIT_SECONDS
+        )
+
+    async def _write_down(self) -> None:
+        """Commit where the partition stands, if the database does not know. The caller holds the lock."""
+        if self._committed != self.position.next_offset and not self._doubtful:
+            await self._commit(*self._run(), _nothing)
 
     async def _fire(self, batch: Batch, run: Run, agenda: Agenda, until: datetime, index: int) -> int:
         fired = 0
@@ -528,11 +560,14 @@ class Lane:
             if due is not None and self.timers_low is not None and due < self.timers_low:
                 self.timers_low = due
 
-    async def _commit(
-        self,
-        run: Run,
-        after: Position,
-        save: Callable[[Connection], Awaitable[None]],
+    async def _commit(self, run: Run, after: Position, save: Callable[[Connection], Awaitable[None]]) -> None:
+        """See `_commit_on`."""
+        # Nothing has been said where no connection is to be had.
+        async with self._frame.database.connect() as connection:
+            await self._commit_on(connection, run, after, save)
+
+    async def _commit_on(
+        self, connection: Connection, run: Run, after: Position, save: Callable[[Connection], Awaitable[None]]
     ) -> None:
         """The fenced transaction. After a failure nothing in memory has changed, and what stands in the database is
         looked up (`settle`) before anything else is done: the outcome of a COMMIT may be unknown."""
@@ -540,7 +575,7 @@ class Lane:
         if after.next_offset != self.position.next_offset:
             after.attempts = 0
         try:
-            async with self._frame.database.transaction() as connection:
+            async with inside(connection):
                 if not await store.fence(connection, self._service, [self.fence(after)]):
                     raise Fenced(f"{self._service}[{self.partition}] belongs to another worker now.")
                 reached(f"{self._service}.fenced")
@@ -561,8 +596,7 @@ class Lane:
             raise
         reached(f"{self._service}.after_commit")
         self._doubtful = False
-        after.version = self.position.version + 1
-        self.position = after
+        self._stands(after)
         self._frame.outlet.committed({self.partition: run.outputs})
         for dead in run.letters:
             DEAD_LETTERS.labels(self._service, dead.code).inc()
@@ -629,6 +663,11 @@ class Lane:
             FENCED.labels(self._service).inc()
             raise Fenced(f"{self._service}[{self.partition}] belongs to another worker now.")
         committed = position.version != self.position.version + 1
+        self._committed = position.next_offset
+        if not committed:
+            # What was taken without a commit of its own is none the worse for it.
+            position.next_offset, position.as_of = self.position.next_offset, self.position.as_of
+            position.in_seqs = self.position.in_seqs
         self.position = position
         self.timers_low = None
         await frame.outlet.recover(self.partition)
@@ -750,8 +789,14 @@ class Lane:
     def ticked(self, after: Position) -> None:
         """The shared commit of `tick` succeeded."""
         self._doubtful = False
+        self._stands(after)
+
+    def _stands(self, after: Position) -> None:
+        """This is in the database now."""
         after.version = self.position.version + 1
         self.position = after
+        self._committed = after.next_offset
+        self._committed_at = time.monotonic()
 
 
 _BEFORE_TIME = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

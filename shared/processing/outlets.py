@@ -18,7 +18,7 @@ import structlog
 from shared.database.engine import Database, is_transient
 from shared.errors import Unavailable
 from shared.log.port import Entry, Log
-from shared.log.postgres import PostgresLog
+from shared.log.postgres import Appended, PostgresLog
 from shared.processing import store
 from shared.processing.faults import reached
 from shared.processing.port import Connection
@@ -63,17 +63,21 @@ class StreamOutlet:
 
     def __init__(self, log: PostgresLog) -> None:
         self._log = log
+        self._appended: dict[int, Appended] = {}
+        """By source partition: what its transaction, or one that it shares, has appended and not committed yet."""
 
     async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
         merged: dict[Destination, list[Entry]] = {}
         for one in outputs.values():
             for destination, entries in one.items():
                 merged.setdefault(destination, []).extend(entries)
-        if merged:
-            await self._log.append_in(connection, merged)
+        appended = await self._log.append_in(connection, merged) if merged else {}
+        self._appended.update(dict.fromkeys(outputs, appended))
 
     def committed(self, outputs: Mapping[int, Outputs]) -> None:
-        self._log.announce({destination for one in outputs.values() for destination in one})
+        # Those that share a transaction share what it appended.
+        for appended in {id(one): one for one in (self._appended.pop(partition) for partition in outputs)}.values():
+            self._log.announce(appended)
 
     async def recover(self, partition: int) -> None:
         return
@@ -85,7 +89,7 @@ class StreamOutlet:
         return
 
     def forget(self, partition: int) -> None:
-        return
+        self._appended.pop(partition, None)
 
 
 class OutboxOutlet:

@@ -72,6 +72,11 @@ class Batch(Protocol):
 
     def fire(self, timer: Timer, out: Outputs) -> None: ...
 
+    def nothing_to_save(self) -> bool:
+        """Whether `save` would write nothing, and return the memo that was given: what came concerned nobody. Such a
+        batch may share the commit of a later one."""
+        ...
+
     async def save(self, connection: Connection) -> bytes:
         """Write every change, one `unnest` statement per table; returns the partition's memo (see `Processor.load`)."""
         ...

@@ -261,18 +261,24 @@ async def set_out_seqs(connection: Connection, service: str, partition: int, out
 
 async def due_timers(
     connection: Connection, service: str, partition: int, after: datetime | None, until: datetime, limit: int
-) -> list[Timer]:
-    """Timers due at or before `until`, in order. `after` is a low-water mark below which there are none."""
+) -> tuple[list[Timer], datetime]:
+    """Timers due at or before `until`, in order, and when the first is due after them (`NEVER` where there is none).
+
+    `after` is a low-water mark below which there are none. Where `limit` is reached, more may be due by `until`."""
     rows = await connection.fetch(
-        "SELECT due, kind, subject FROM processing.timers WHERE service = $1 AND partition = $2 AND due <= $3"
-        " AND due >= $4 ORDER BY due, kind, subject LIMIT $5",
+        "(SELECT due, kind, subject FROM processing.timers WHERE service = $1 AND partition = $2 AND due <= $3"
+        " AND due >= $4 ORDER BY due, kind, subject LIMIT $5)"
+        " UNION ALL (SELECT due, '', NULL FROM processing.timers WHERE service = $1 AND partition = $2 AND due > $3"
+        " ORDER BY due LIMIT 1)",
         service,
         partition,
         until,
         after or _BEGINNING,
         limit,
     )
-    return [Timer(*row) for row in rows]
+    timers = sorted(Timer(*row) for row in rows if row["subject"] is not None)
+    following = next((row["due"] for row in rows if row["subject"] is None), NEVER)
+    return timers, following
 
 
 async def partitions_with_due_timers(
@@ -411,3 +417,4 @@ async def keep_letter(connection: Connection, letter: int, code: str, message: s
 
 
 _BEGINNING = datetime.fromisoformat("0001-01-02T00:00:00+00:00")
+NEVER = datetime.fromisoformat("9999-12-30T00:00:00+00:00")

@@ -333,13 +333,12 @@ class Worker:
         idle = {partition: lane for partition, lane in self._lanes.items() if lane.idle_at is not None}
         if not idle:
             return
-        async with self._database.connect() as connection:
-            busy = await store.partitions_with_due_timers(
-                connection,
-                self._service,
-                {partition: lane.timers_low for partition, lane in idle.items()},
-                self._clock.now(),
-            )
+        now = self._clock.now()
+        doubtful = {partition: lane.timers_low for partition, lane in idle.items() if (lane.timers_low or now) <= now}
+        busy: set[int] = set()
+        if doubtful:
+            async with self._database.connect() as connection:
+                busy = await store.partitions_with_due_timers(connection, self._service, doubtful, now)
         for partition in busy:
             idle.pop(partition).timers_due = True
         async with AsyncExitStack() as turns:

@@ -16,7 +16,7 @@ from shared.database.migrations import migrate
 from shared.errors import RapportError
 from shared.log.packing import pack
 from shared.log.port import LARGEST_RECORD, Entry, Reader, Record, RecordTooLarge
-from shared.log.postgres import FETCH_ROWS, MIGRATIONS, PostgresLog
+from shared.log.postgres import FETCH_ROWS, HANDED_BYTES, MIGRATIONS, PostgresLog
 
 WEEK = timedelta(days=7)
 
@@ -52,11 +52,11 @@ async def test_what_a_transaction_appends_is_there_after_its_commit_and_wakes_re
     assert await read_all(reader, 1) == []
     waiting = asyncio.create_task(reader.fetch(1, 10, 20))
     async with database.transaction() as connection:
-        await log.append_in(
+        appended = await log.append_in(
             connection, {(CUSTOMERS, 1): entries("a", "b"), (MESSAGES, 0): entries("c"), (EVENTS, 3): []}
         )
         assert await log.ends(CUSTOMERS) == {0: 0, 1: 0, 2: 0, 3: 0}
-    log.announce([(CUSTOMERS, 1), (MESSAGES, 0)])
+    log.announce(appended)
     assert [record.value for record in (await waiting).records] == [b"a", b"b"]
     assert (await log.ends(MESSAGES))[0] == 1
     assert (await log.ends(EVENTS))[3] == 0
@@ -72,6 +72,33 @@ async def test_what_a_transaction_appends_goes_with_its_rollback(log: PostgresLo
     reader = log.reader(CUSTOMERS)
     reader.assign({1: 0})
     assert await read_all(reader, 1) == [Record(0, "customer", b"first")]
+
+
+async def test_who_keeps_up_is_handed_what_this_process_appends(log: PostgresLog, database: Database) -> None:
+    reader, late = log.reader(CUSTOMERS), log.reader(CUSTOMERS)
+    reader.assign({1: 0})
+    assert await read_all(reader, 1) == []
+    await log.append(CUSTOMERS, 1, entries("a"))
+    await log.append(CUSTOMERS, 1, entries("b"))
+    async with database.connect() as connection:
+        await connection.execute("ALTER TABLE log.rows RENAME TO rows_elsewhere")
+        fetched = await reader.fetch(1, 10, 20)
+        assert [(record.offset, record.value) for record in fetched.records] == [(0, b"a"), (1, b"b")]
+        assert not fetched.drained, "nobody has asked the log since"
+        await connection.execute("ALTER TABLE log.rows_elsewhere RENAME TO rows")
+    late.assign({1: 0})
+    assert [record.value for record in await read_all(late, 1)] == [b"a", b"b"]
+
+
+async def test_what_exceeds_the_memory_for_it_is_read_in_its_turn(log: PostgresLog) -> None:
+    reader = log.reader(CUSTOMERS)
+    reader.assign({1: 0})
+    assert await read_all(reader, 1) == []
+    sizes = [HANDED_BYTES // 3 + n for n in range(7)]
+    for size in sizes:
+        await log.append(CUSTOMERS, 1, [Entry("customer", bytes(size))])
+    assert len(reader._lane(1).ahead) < len(sizes)
+    assert [len(record.value) for record in await read_all(reader, 1)] == sizes
 
 
 async def test_a_record_that_is_too_large_is_refused_before_anything_is_written(
@@ -99,8 +126,8 @@ async def test_transactions_over_many_streams_neither_lock_each_other_out_nor_sh
         for _ in range(40):
             some = chosen.sample(keys, 5)
             async with database.transaction() as connection:
-                await log.append_in(connection, {key: entries("t") for key in some})
-            log.announce(some)
+                appended = await log.append_in(connection, {key: entries("t") for key in some})
+            log.announce(appended)
             for key in some:
                 written[key] += 1
 

@@ -22,10 +22,13 @@ NAMES = "abcdefgh"
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`at` is seconds after START; `sets` maps names of timers to seconds after the road's time (None: removes it)."""
+    """`at` is seconds after START; `sets` maps names of timers to seconds after the road's time (None: removes it).
+
+    One that is `idle` moves the road, and nothing else comes of it."""
 
     n: int
     at: int = 0
+    idle: bool = False
     sets: dict[str, int | None] = {}
     bad: str = ""
 
@@ -37,9 +40,12 @@ def encoded(word: Word) -> bytes:
 class TaleBatch:
     def __init__(self, service: str, customer: str, count: int, memo: bytes) -> None:
         self.service, self.customer, self.count, self.memo = service, customer, count, memo
-        self.spoilt = False
+        self.spoilt = self.touched = False
 
     def handle(self, word: Word, out: Outputs) -> None:
+        if word.idle:
+            return
+        self.touched = True
         self._say(f"told {word.n}", out)
         for name, seconds in word.sets.items():
             due = None if seconds is None else out.as_of + timedelta(seconds=seconds)
@@ -47,6 +53,7 @@ class TaleBatch:
         self._stumble(word.bad)
 
     def fire(self, timer: Timer, out: Outputs) -> None:
+        self.touched = True
         self._say(f"{timer.subject} at {(timer.due - START).total_seconds():.0f}", out)
         if timer.subject in CHAINS:
             name, seconds = CHAINS[timer.subject]
@@ -64,6 +71,9 @@ class TaleBatch:
         if bad == "defect":
             raise ZeroDivisionError("a defect")
         self.spoilt = self.spoilt or bad == "save"
+
+    def nothing_to_save(self) -> bool:
+        return not self.touched
 
     async def save(self, connection: Connection) -> bytes:
         await connection.execute(

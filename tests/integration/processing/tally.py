@@ -58,6 +58,9 @@ class TallyBatch:
     def _count(self, key: str) -> None:
         self.counts[key] = self.changed[key] = self.counts.get(key, 0) + 1
 
+    def nothing_to_save(self) -> bool:
+        return not self.changed and not self.spoilt
+
     async def save(self, connection: Connection) -> bytes:
         await connection.execute(
             "INSERT INTO tally.counts SELECT k, n FROM unnest($1::text[], $2::int[]) AS c (k, n)"

@@ -91,6 +91,40 @@ async def test_a_record_that_ends_the_process_is_found_wherever_it_stands_in_its
     assert await counts(house.database) == {"ann": 19}
 
 
+class Deaf(Tally):
+    """Nothing comes of a record."""
+
+    async def load(self, *known: Any) -> TallyBatch:
+        class Idle(TallyBatch):
+            def handle(self, message: Said, out: Outputs) -> None:
+                return
+
+        self.batches.append(0)
+        return Idle(0, {}, b"")
+
+
+async def test_records_that_concern_nobody_share_a_commit(house: House) -> None:
+    async def standing() -> tuple[int, int]:
+        async with house.database.connect() as connection:
+            row = await connection.fetchrow("SELECT next_offset, version FROM processing.partitions WHERE epoch > 0")
+        return row["next_offset"], row["version"]
+
+    async def written() -> bool:
+        return (await standing())[0] == 30
+
+    deaf = Deaf()
+    crew = Crew(house, deaf)
+    lane = await crew.claim(ANN)
+    for n in range(30):
+        await house.post("ann", said("ann", n))
+        await until(lambda after=n + 1: _reached(lane, after))
+    await until(written)
+    assert len(deaf.batches) == 30
+    assert (await standing())[1] < 20
+    assert lane.as_of == START + timedelta(seconds=29)
+    await crew.kill()
+
+
 async def test_an_output_that_its_key_makes_too_large_for_the_log_is_no_longer_committed(house: House) -> None:
     class Loud(TallyBatch):
         def handle(self, message: Said, out: Outputs) -> None:
@@ -326,3 +360,7 @@ async def _halted(lane: OwnedLane) -> bool:
 
 async def _all(house: House, count: int) -> bool:
     return await counts(house.database) == {"ann": count}
+
+
+async def _reached(lane: OwnedLane, offset: int) -> bool:
+    return lane.position.next_offset == offset

@@ -23,6 +23,7 @@ words = st.builds(
     Word,
     n=st.integers(0, 99),
     at=st.integers(0, 20),
+    idle=st.booleans(),
     sets=st.dictionaries(st.sampled_from(NAMES), delays, max_size=3),
     bad=st.sampled_from(["", "", "", "", "poison", "defect", "save", "unreadable"]),
 )
@@ -35,9 +36,10 @@ lives = st.lists(st.tuples(st.sampled_from([1, 2, 3, 5, 100]), st.integers(0, 40
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(told=st.lists(words, max_size=16), lives=lives, last=st.sampled_from([1, 2, 3, 100]))
-@example(told=[Word(0, 0, {"e": 0, "d": -1}), Word(0)], lives=[], last=100)
-@example(told=[Word(0, 0, {"e": 0, "d": -1, "a": 0, "c": 0}), Word(0)], lives=[], last=1)
-@example(told=[Word(0, 0, {"g": 2, "h": 2, "b": 2}), Word(0, 9, {}, "save"), Word(0, 1)], lives=[], last=1)
+@example(told=[Word(0, sets={"e": 0, "d": -1}), Word(0)], lives=[], last=100)
+@example(told=[Word(0, sets={"e": 0, "d": -1, "a": 0, "c": 0}), Word(0)], lives=[], last=1)
+@example(told=[Word(0, sets={"g": 2, "h": 2, "b": 2}), Word(0, 9, bad="save"), Word(0, 1)], lives=[], last=1)
+@example(told=[Word(0), Word(0, 5, idle=True), Word(0, bad="save"), Word(1)], lives=[], last=1)
 async def test_what_is_said_depends_on_the_records_alone(
     house: House, told: list[Word], lives: list[tuple[int, int]], last: int
 ) -> None:
