@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import asyncpg
 import psutil
 
 from bench.traffic import WRITE_KEY, MailSink, connect
@@ -47,11 +48,12 @@ class House:
         self.playbook = playbook
         self.partitions = partitions
         self.mails: dict[str, float] = {}
-        """When the last mail to each address arrived, by this process's monotonic clock."""
+        """When the last mail to each address arrived (seconds of the epoch)."""
         self.mailed = 0
         self._environment = dict(environment or {})
         self._stack = AsyncExitStack()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._connection: asyncpg.Connection | None = None
         self._ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
 
     @property
@@ -134,6 +136,29 @@ class House:
         for name in SERVICES:
             await self._answers(name, "")
 
+    async def behind(self) -> dict[str, int]:
+        """Records that each service has not committed yet; of streams in PostgreSQL."""
+        rows = await (await self.database()).fetch(
+            "SELECT h.stream, sum(h.next)::bigint AS end, sum(p.next_offset)::bigint AS taken FROM log.heads h"
+            " JOIN processing.partitions p ON p.partition = h.partition AND p.service ="
+            " CASE h.stream WHEN 'events' THEN 'segmenter' WHEN 'customers' THEN 'journeys' ELSE 'mailer' END"
+            " GROUP BY h.stream"
+        )
+        return {row["stream"]: row["end"] - row["taken"] for row in rows}
+
+    async def caught_up(self, seconds: float = 120.0) -> None:
+        """Wait until every service has taken what there is, but for the ticks that never end."""
+        async with asyncio.timeout(seconds):
+            while any(count > self.partitions for count in (await self.behind()).values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+
+    async def database(self) -> asyncpg.Connection:
+        """A connection of our own."""
+        if self._connection is None:
+            connection = self._connection = await asyncpg.connect(self.url)
+            self._stack.push_async_callback(connection.close)
+        return self._connection
+
     async def _run(self, name: str, environment: Mapping[str, str], *arguments: str) -> None:
         with open(self.folder / f"{name}.log", "ab") as log:  # noqa: ASYNC230
             process = await asyncio.create_subprocess_exec(
@@ -185,7 +210,7 @@ class House:
 
     def _arrived(self, recipient: str) -> None:
         self.mailed += 1
-        self.mails[recipient] = time.monotonic()
+        self.mails[recipient] = time.time()
 
 
 def free_ports(count: int) -> list[int]:

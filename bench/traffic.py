@@ -6,6 +6,7 @@ import asyncio
 import random
 from base64 import b64encode
 from collections.abc import Callable
+from itertools import accumulate
 from typing import cast
 
 WRITE_KEY = "bench-write-key"
@@ -15,16 +16,16 @@ _HEADERS = (
     f"Authorization: Basic {b64encode(f'{WRITE_KEY}:'.encode()).decode()}\r\n"
 )
 
-_CONTEXT = (
+CONTEXT = (
     '{"library":{"name":"analytics-python","version":"2.3.4"},"locale":"nb-NO","timezone":"Europe/Oslo",'
     '"userAgent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36",'
     '"page":{"url":"https://lamps.example/p/lamp-17","referrer":"https://lamps.example/","title":"Lamp 17"}}'
 )
-_PRODUCT = (
+PRODUCT = (
     '{"product_id":"p%d","name":"Desk lamp, brass","category":"lamps","price":49.9,"quantity":1,"currency":"EUR",'
     '"url":"https://lamps.example/p/17","image_url":"https://lamps.example/i/17.jpg"}'
 )
-_ORDER = (
+ORDER = (
     '{"order_id":"o-%%s","total":%d.9,"currency":"EUR","products":[{"product_id":"p1","name":"Desk lamp, brass",'
     '"price":49.9,"quantity":1}]}'
 )
@@ -66,29 +67,34 @@ class Traffic:
         self._chance = random.Random(seed)
         self._run = run
         self._names = list(MIX)
-        self._shares = list(MIX.values())
+        self._shares = list(accumulate(MIX.values()))
         self.made = 0
 
     def event(self, name: str, number: int, properties: str) -> str:
         self.made += 1
         id = f"{self._run}-{self.made:08}"
-        head = f'{{"userId":"{customer(number)}","messageId":"{id}","context":{_CONTEXT},'
+        head = f'{{"userId":"{customer(number)}","messageId":"{id}","context":{CONTEXT},'
         if name == "identify":
             return f'{head}"type":"identify","traits":{traits(number)}}}'
         return f'{head}"type":"track","event":"{name}","properties":{properties}}}'
 
+    def order(self, number: int) -> str:
+        """This customer orders something."""
+        properties = ORDER % self._chance.randrange(20, 300) % f"{self._run}-{self.made}"
+        return self.event("Order Completed", number, properties)
+
+    def usual(self) -> tuple[str, str]:
+        """The next event by the mix, and its name."""
+        name = self._chance.choices(self._names, cum_weights=self._shares)[0]
+        number = self._chance.randrange(self._customers)
+        if name == "Order Completed":
+            return name, self.order(number)
+        properties = "{}" if name == "Page Viewed" else PRODUCT % self._chance.randrange(300)
+        return name, self.event(name, number, properties)
+
     def batch(self, events: int) -> bytes:
         """A body for /v1/batch."""
-        chance = self._chance
-        made = []
-        for name in chance.choices(self._names, self._shares, k=events):
-            if name == "Order Completed":
-                properties = _ORDER % chance.randrange(20, 300) % f"{self._run}-{self.made}"
-            elif name in ("identify", "Page Viewed"):
-                properties = "{}"
-            else:
-                properties = _PRODUCT % chance.randrange(300)
-            made.append(self.event(name, chance.randrange(self._customers), properties))
+        made = [self.usual()[1] for _ in range(events)]
         return f'{{"batch":[{",".join(made)}]}}'.encode()
 
 
