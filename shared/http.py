@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from asyncpg import DataError
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from shared.database.engine import TRANSIENT, is_transient
+from shared.reference import POLICY, reference_page
 from shared.security import hash_key, same
 
 
@@ -43,7 +44,11 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
     `ready` names what keeps the service from working, a line each. `/healthz` says only that the process answers: a
     database that is away is no reason to restart it.
     """
-    app = FastAPI(title=title, description=description, version="1", redoc_url=None, responses=_REFUSALS)
+    app = FastAPI(title=title, description=description, version="1", docs_url=None, redoc_url=None, responses=_REFUSALS)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(reference_page(app.openapi()), headers=POLICY)
 
     @app.get("/healthz", tags=["operating"])
     async def healthz() -> dict[str, str]:
