@@ -130,7 +130,7 @@ def migrate() -> None:
         from services import serving
         from shared.database.engine import Database
         from shared.database.migrations import migrate as bring_up
-        from shared.log.kafka import KafkaLog
+        from shared.log.kafka import kafka_log
 
         settings = serving.read_settings()
         if settings.database_url is None:
@@ -142,8 +142,7 @@ def migrate() -> None:
         finally:
             await database.close()
         if settings.kafka_bootstrap_servers:
-            log = KafkaLog(settings.kafka_bootstrap_servers, settings.partitions, prefix=settings.kafka_topic_prefix)
-            for topic in await log.ensure_streams(settings.kafka_replication_factor):
+            for topic in await kafka_log(settings).ensure_streams(settings.kafka_replication_factor):
                 _out.print(f"kafka: topic {topic}", highlight=False, soft_wrap=True)
         _out.print("up to date")
 

@@ -110,9 +110,9 @@ def visited(data: Path) -> Settings:
 def open_log(settings: Settings, database: Database | None) -> Log:
     if settings.kafka_bootstrap_servers:
         # Not at the top: a process without Kafka starts sooner and smaller.
-        from shared.log.kafka import KafkaLog
+        from shared.log.kafka import kafka_log
 
-        return KafkaLog(settings.kafka_bootstrap_servers, settings.partitions, prefix=settings.kafka_topic_prefix)
+        return kafka_log(settings)
     if database is None:
         raise RapportError("neither KAFKA_BOOTSTRAP_SERVERS nor DATABASE_URL is set: there is nowhere to keep events.")
     return postgres.PostgresLog(database, settings.partitions)

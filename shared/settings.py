@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.contracts.streams import DEFAULT_PARTITIONS
@@ -27,6 +27,16 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("kafka_bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS")
     )
     """`host:port,…`; without it the streams are kept in PostgreSQL."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to speak to the brokers, as Kafka's own clients name it."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: str | None = Field(None, repr=False)
+    kafka_ssl_cafile: str | None = None
+    """The file of the authorities that the brokers' certificates are checked against; without it, the system's."""
+    kafka_ssl_certfile: str | None = None
+    kafka_ssl_keyfile: str | None = None
+    """Our own certificate and its key (PEM), where the brokers ask for one."""
     kafka_topic_prefix: str = Field("rapport.", pattern=r"[A-Za-z0-9._-]{0,100}")
     """What the names of the topics begin with, so that one cluster may hold several installations."""
     kafka_replication_factor: int = Field(1, ge=1, le=9)
@@ -53,6 +63,21 @@ class Settings(BaseSettings):
     """A named point at which the process kills itself; for tests (see `shared.processing.faults`)."""
     fault_proof: str = ""
 
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        needed = (self.kafka_sasl_username, self.kafka_sasl_password)
+        if self.kafka_security_protocol.startswith("SASL_") and not all(needed):
+            raise ValueError(
+                f"RAPPORT_KAFKA_SECURITY_PROTOCOL is {self.kafka_security_protocol}: set RAPPORT_KAFKA_SASL_USERNAME "
+                f"and RAPPORT_KAFKA_SASL_PASSWORD too."
+            )
+        if self.kafka_security_protocol in ("PLAINTEXT", "SSL") and any(needed):
+            raise ValueError(
+                f"RAPPORT_KAFKA_SASL_USERNAME and _PASSWORD are not used with RAPPORT_KAFKA_SECURITY_PROTOCOL="
+                f"{self.kafka_security_protocol}. Set it to SASL_SSL, or remove them."
+            )
+        return self
+
     @classmethod
     def read(cls, **values: object) -> Self:
         """From the environment, with `values` before it. Raises RapportError that names the variable."""
@@ -60,7 +85,7 @@ class Settings(BaseSettings):
             return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
             lines = [
-                f"{_variable(str(e['loc'][0]) if e['loc'] else '')}: {e['msg'].removeprefix('Value error, ')}"
+                (f"{_variable(str(e['loc'][0]))}: " if e["loc"] else "") + e["msg"].removeprefix("Value error, ")
                 for e in error.errors()
             ]
             raise RapportError("settings: " + "; ".join(lines)) from None

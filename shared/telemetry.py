@@ -33,6 +33,7 @@ OWNED = Gauge("rapport_processing_partitions_owned", "Partitions that this proce
 HALTED = Gauge("rapport_processing_partitions_halted", "Partitions that stand still and need a person", ["service"])
 DEAD_LETTERS = Counter("rapport_processing_dead_letters_total", "Records set aside", ["service", "code"])
 OUTBOX = Gauge("rapport_processing_outbox_batches", "Committed batches that are not published yet", ["service"])
+WAITING = Gauge("rapport_waiting", "1 while this waits for something that does not answer", ["what"])
 FENCED = Counter("rapport_processing_fenced_total", "Partitions lost to another worker", ["service"])
 
 # Ingest.

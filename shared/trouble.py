@@ -11,6 +11,8 @@ from typing import Any
 
 import structlog
 
+from shared.telemetry import WAITING
+
 SAY_AGAIN_SECONDS = 60.0
 
 
@@ -41,6 +43,7 @@ class Trouble:
         self._met_by.add(who)
         if begins:
             self._began = self._said = now
+            WAITING.labels(self._what).set(1)
             self._logger.warning(f"{self._what} waits", error=self._error, remedy=self._remedy)
         elif now - self._said >= SAY_AGAIN_SECONDS:
             self._said = now
@@ -60,6 +63,7 @@ class Trouble:
         if not self._met_by:
             self._logger.warning(f"{self._what} goes on", seconds=round(self._now() - self._began), times=self._times)
             self._times = 0
+            WAITING.labels(self._what).set(0)
 
     def problems(self, after: float) -> list[str]:
         """For `/readyz`: what has waited for so many seconds, and why; nothing where all goes on."""

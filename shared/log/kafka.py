@@ -20,10 +20,12 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError, for_code
+from aiokafka.helpers import create_ssl_context
 
 from shared.contracts.streams import STREAMS
 from shared.errors import RapportError, Unavailable
 from shared.log.port import LARGEST_RECORD, Entry, Fetched, OffsetOutOfRange, Origin, Record, RecordTooLarge
+from shared.settings import Settings
 
 APPEND_DEADLINE = 10.0
 CONNECT_DEADLINE = 5.0
@@ -83,17 +85,25 @@ class KafkaLog:
     """The stream port over a Kafka cluster.
 
     `prefix` begins the name of every topic, so that a cluster may hold several installations. `append_deadline` is how
-    long an append may take, in seconds, before its outcome counts as unknown.
+    long an append may take, in seconds, before its outcome counts as unknown. `security` are aiokafka's options for it
+    (`security_of`).
     """
 
     def __init__(
-        self, bootstrap: str, partitions: int, *, prefix: str = "rapport.", append_deadline: float = APPEND_DEADLINE
+        self,
+        bootstrap: str,
+        partitions: int,
+        *,
+        prefix: str = "rapport.",
+        append_deadline: float = APPEND_DEADLINE,
+        security: Mapping[str, Any] | None = None,
     ) -> None:
         self._append_deadline = append_deadline
         self._options: dict[str, Any] = {
             "bootstrap_servers": bootstrap,
             "client_id": "rapport",
             "request_timeout_ms": int(REQUEST_DEADLINE * 1000),
+            **(security or {}),
         }
         self._bootstrap = bootstrap
         self._partitions = partitions
@@ -388,6 +398,40 @@ class KafkaLog:
             fetch_max_bytes=FETCH_BYTES,
             retry_backoff_ms=100,
         )
+
+
+def kafka_log(settings: Settings) -> KafkaLog:
+    """The log that the settings name. Raises RapportError where a file for TLS cannot be used."""
+    assert settings.kafka_bootstrap_servers is not None
+    return KafkaLog(
+        settings.kafka_bootstrap_servers,
+        settings.partitions,
+        prefix=settings.kafka_topic_prefix,
+        security=security_of(settings),
+    )
+
+
+def security_of(settings: Settings) -> dict[str, Any]:
+    """aiokafka's options for TLS and for logging in."""
+    protocol = settings.kafka_security_protocol
+    options: dict[str, Any] = {"security_protocol": protocol}
+    if protocol.endswith("SSL"):
+        try:
+            options["ssl_context"] = create_ssl_context(
+                cafile=settings.kafka_ssl_cafile,
+                certfile=settings.kafka_ssl_certfile,
+                keyfile=settings.kafka_ssl_keyfile,
+            )
+        except OSError as error:  # ssl.SSLError is one
+            raise RapportError(
+                f"log: the files for TLS with Kafka cannot be used: {error}. Look at RAPPORT_KAFKA_SSL_CAFILE, "
+                f"_CERTFILE and _KEYFILE."
+            ) from None
+    if protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = settings.kafka_sasl_password
+    return options
 
 
 class _Lane:

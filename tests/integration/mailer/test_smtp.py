@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from smtp_servers import Keeping, certificate, keeping_server, knows, replying, say, scripted_server
+from certificates import certificate
+from smtp_servers import Keeping, keeping_server, knows, replying, say, scripted_server
 
 from services.mailer.relay import Relay
 from services.mailer.rendering import Rendered
