@@ -13,12 +13,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 import asyncpg
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from deploy.dev.broker import KafkaBroker
 from deploy.dev.cluster import SERVICES
+from shared.contracts.streams import EVENTS
+from shared.database.engine import Database
 from shared.errors import RapportError
+from shared.log.kafka import KafkaLog
+from shared.log.postgres import PostgresLog
+from tests.chaos.ledger import CLOCKS_APART
 from tests.chaos.mails import RUDENESS
-from tests.chaos.world import EXPIRY_SECONDS, WORKERS, World
+from tests.chaos.world import EXPIRY_SECONDS, PARTITIONS, WORKERS, World
 
 Inject = Callable[[World, random.Random], Coroutine[Any, Any, int]]
 """Returns how many faults it has been; 0 where there was nothing to hurt."""
@@ -34,6 +42,7 @@ class Fault(NamedTuple):
 
 
 FAULTS: list[Fault] = []
+EVERY_SERVER = "every server"
 
 
 def fault(name: str, weight: int, *, on_kafka_only: bool = False, server: str = "") -> Callable[[Inject], Inject]:
@@ -45,11 +54,7 @@ def fault(name: str, weight: int, *, on_kafka_only: bool = False, server: str = 
 
 
 def possible(world: World) -> list[Fault]:
-    return [
-        one
-        for one in FAULTS
-        if (world.kafka or not one.on_kafka_only) and (one.server != "disk" or world.disk is not None)
-    ]
+    return [one for one in FAULTS if world.kafka or not one.on_kafka_only]
 
 
 # The workers
@@ -137,6 +142,16 @@ async def join(world: World, dice: random.Random) -> int:
         world.tell(worker, "asked to end", signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(worker.ended(), 60)
+    return 1
+
+
+@fault("the clock of one host steps", 4, server="clock")
+async def step_clock(world: World, dice: random.Random) -> int:
+    if world.clock is None:
+        return 0
+    world.set_clock(dice.uniform(-CLOCKS_APART, CLOCKS_APART))
+    await asyncio.sleep(dice.uniform(3, 8))
+    world.set_clock(0.0)
     return 1
 
 
@@ -326,3 +341,100 @@ async def rude_mails(world: World, dice: random.Random) -> int:
     await asyncio.sleep(dice.uniform(1, 5))
     world.mails.rude = ()
     return world.mails.was_rude.total() - begun
+
+
+# The log
+
+
+@fault("records out of retention", 1, server=EVERY_SERVER)
+async def out_of_retention(world: World, dice: random.Random) -> int:
+    """What a shop posted is deleted before the segmenter has read it: the partition halts, says so, and goes on when an
+    operator says from where. What was not deleted is all there."""
+    workers = world.free_workers("segmenter")
+    if len(workers) < WORKERS:
+        return 0
+    partition = dice.randrange(PARTITIONS)
+    with contextlib.ExitStack() as hands:
+        # Nobody reports outcomes meanwhile: what is deleted is a shop's alone.
+        mailers = world.free_workers("mailer")
+        for worker in (*mailers, *workers):
+            hands.enter_context(world.in_hands(worker))
+        for worker in mailers:
+            world.tell(worker, "asked to end", signal.SIGTERM)
+        for worker in mailers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.ended(), 60)
+        await asyncio.sleep(1)
+        for worker in workers:
+            world.tell(worker, "killed", signal.SIGKILL)
+        await asyncio.sleep(2)
+        connection = await world.connect()
+        try:
+            offset = await connection.fetchval(
+                "SELECT next_offset FROM processing.partitions WHERE service = 'segmenter' AND partition = $1",
+                partition,
+            )
+            deleted = await _delete(world, connection, partition, offset)
+        finally:
+            await connection.close()
+    if not deleted:
+        return 0
+    world.ledger.deleted |= deleted
+    if not await world.comes_true(lambda: world.stands_still("segmenter", partition)):
+        world.wrong.append(
+            f"segmenter[{partition}] lost {deleted} from before it, and nobody says that it stands still"
+        )
+        return 1
+    await world.cluster.command("partitions", "seek", "segmenter", str(partition), "earliest")
+    if not await world.comes_true(lambda: world.goes_on("segmenter")):
+        world.wrong.append(f"segmenter[{partition}] was told to go on, and does not")
+    return 1
+
+
+async def _delete(world: World, connection: asyncpg.Connection, partition: int, offset: int) -> set[str]:
+    """Delete from there on what shops posted, up to the first record of another kind; returns the events' ids."""
+    log: KafkaLog | PostgresLog
+    database = Database(world.postgres.url)
+    log = KafkaLog(world.broker.bootstrap, PARTITIONS) if world.broker else PostgresLog(database, PARTITIONS)
+    reader = log.reader(EVENTS)
+    try:
+        reader.assign({partition: offset})
+        found = (await reader.fetch(partition, 50, 5.0)).records
+        ids: list[str] = []
+        for record in found:
+            event = msgspec.json.decode(record.value)
+            if record.origin is not None or event["kind"] != "event" or event["id"] in world.ledger.reused:
+                break
+            ids.append(event["id"])
+        if not ids:
+            return set()
+        if isinstance(log, KafkaLog):
+            admin = AIOKafkaAdminClient(bootstrap_servers=log._bootstrap)
+            await admin.start()
+            try:
+                place = TopicPartition(log.topic(EVENTS), partition)
+                await admin.delete_records({place: RecordsToDelete(offset + len(ids))})
+            finally:
+                await admin.close()
+            return set(ids)
+        async with connection.transaction():
+            before = await connection.fetchval(
+                "SELECT max(last) + 1 FROM log.rows WHERE stream = $1 AND partition = $2 AND last < $3",
+                EVENTS,
+                partition,
+                offset + len(ids),
+            )
+            await connection.execute(
+                "DELETE FROM log.rows WHERE stream = $1 AND partition = $2 AND last < $3", EVENTS, partition, before
+            )
+            await connection.execute(
+                "UPDATE log.heads SET earliest = greatest(earliest, $3) WHERE stream = $1 AND partition = $2",
+                EVENTS,
+                partition,
+                before,
+            )
+        return set(ids[: max(0, before - offset)])
+    finally:
+        await reader.close()
+        await log.close()
+        await database.close()

@@ -22,6 +22,8 @@ Cause = tuple[str, str]
 REMINDED_AFTER = 4.0
 WARM_FOR = 12.0
 """Seconds here; minutes in the playbook."""
+CLOCKS_APART = 1.2
+"""Seconds by which the clock of a host may be wrong, either way."""
 HANDED_OVER_WITHIN = 7.0
 """Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; and a little."""
 
@@ -103,9 +105,6 @@ class Ledger:
     """Processes that may have left a mail unknown, and why."""
     deleted: set[str] = field(default_factory=set)
     """Ids of events that were deleted from the log on purpose."""
-
-    def may_be_lost(self) -> set[str]:
-        return {one.id for one in self.posted.values() if one.answered is None} | self.deleted
 
     def customers(self) -> dict[str, list[Posted]]:
         found: defaultdict[str, list[Posted]] = defaultdict(list)
@@ -300,7 +299,8 @@ class _Life:
     def __init__(self, ledger: Ledger, customer: str, events: Sequence[Posted], facts: Facts, buried: set[str]) -> None:
         self.ledger, self.customer, self.facts = ledger, customer, facts
         self.lived = [event for event in events if event.id in facts.history]
-        self.certain = all(event.answered is not None for event in events) and not buried
+        lost = self.ledger.deleted | buried
+        self.certain = all(event.answered is not None and event.id not in lost for event in events)
         """Whether the state before each event is known: everything was answered, and came in turn."""
         self.events = events
 
@@ -361,7 +361,7 @@ class _Life:
             1,
             1
             + sum(
-                two.answered - one.begun >= WARM_FOR  # type: ignore[operator]
+                two.answered - one.begun >= WARM_FOR - 2 * CLOCKS_APART  # type: ignore[operator]
                 for one, two in pairwise(orders)
             ),
         )
@@ -405,14 +405,14 @@ class _Life:
             for event in self.events
             if event.name == "Order Completed" and event.properties.get("cart_id") == basket
         ]
-        if left.answered is None or any(event.answered is None for event in orders):
+        if left.answered is None or any(event.answered is None or event.id in self.ledger.deleted for event in orders):
             return
         if (self.customer, "carts") in self.ledger.asked_to_stop:
             return
-        if any(event.answered < left.begun + REMINDED_AFTER for event in orders if event.answered):
+        if any(event.answered < left.begun + REMINDED_AFTER - 2 * CLOCKS_APART for event in orders if event.answered):
             if reminder is not None:
                 yield f"{basket} was ordered in time, and there is a reminder"
-        elif all(event.begun > left.answered + REMINDED_AFTER for event in orders):
+        elif all(event.begun > left.answered + REMINDED_AFTER + 2 * CLOCKS_APART for event in orders):
             if reminder is None:
                 yield f"{basket} was not ordered in time, and there is no reminder"
             elif not orders and last is None:

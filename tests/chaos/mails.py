@@ -59,7 +59,7 @@ class MailServer:
         assert task is not None
         self._sessions.add(task)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._talk(reader, writer)
         finally:
             self._sessions.discard(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +49,7 @@ class Run:
             world.shop.check()
             self._count(world, under_way)
             kind = dice.choices(kinds, weights)[0]
-            busy = [other.server for other in under_way.values() if other.server]
-            if len(under_way) < _AT_ONCE and kind.server not in busy:
+            if len(under_way) < _AT_ONCE and not _in_the_way(kind, under_way.values()):
                 task = asyncio.create_task(kind.inject(world, random.Random(dice.random())))
                 under_way[task] = kind
             if time.monotonic() - said > _EVERY:
@@ -70,6 +69,12 @@ class Run:
             kind = under_way.pop(task)
             if (count := task.result()) and kind.name != "the mail server":
                 world.faults[kind.name] += count
+
+
+def _in_the_way(kind: faults.Fault, others: Iterable[faults.Fault]) -> bool:
+    """Whether a fault needs to itself what another one has."""
+    busy = {other.server for other in others if other.server}
+    return bool(kind.server and busy) if faults.EVERY_SERVER in (kind.server, *busy) else kind.server in busy
 
 
 async def judged(world: World, say: Callable[[str], None] = lambda line: None) -> Verdict:
@@ -98,4 +103,6 @@ def report(world: World, verdict: Verdict, seconds: float) -> str:
     lines += ["", f"{seconds:.0f} seconds. Violations: {len(verdict.violations) or 'none'}."]
     if world.disk is None:
         lines.append("No full disk was tried: this machine lets nobody mount a small one.")
+    if world.clock is None:
+        lines.append("No clock was set: libfaketime is not installed here.")
     return "\n".join(lines)

@@ -111,7 +111,7 @@ class Shop:
                 await self._post(customer, dice, self._event(customer, "Basket Left", cart_id=cart))
                 ordered = dice.random()
                 if ordered < 0.6:
-                    await asyncio.sleep(dice.uniform(0.2, 3.0) if ordered < 0.4 else dice.uniform(4.5, 7.0))
+                    await asyncio.sleep(dice.uniform(0.2, 3.0) if ordered < 0.4 else dice.uniform(4.5, 9.0))
                     orders += 1
                     await self._post(customer, dice, self._order(customer, orders, dice, cart_id=cart))
             await asyncio.sleep(dice.uniform(0.05, 1.0))

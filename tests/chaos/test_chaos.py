@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from kafka_for_tests import also_on_kafka
 
 from deploy.dev.cluster import SERVICES
+from tests.chaos.faults import out_of_retention
 from tests.chaos.run import Run, judged, report
 from tests.chaos.world import World, a_world
 
@@ -42,9 +44,24 @@ async def test_killed_at_every_point_of_the_transaction_and_of_the_hand_over(fol
         world.shop.open()
         await asyncio.gather(*(killed_at_each_of(world, service) for service in SERVICES))
         verdict = await judged(world)
-    assert verdict.violations == []
+    assert verdict.violations == [], "\n".join(verdict.violations)
     points = {f"killed at {point}" for service in SERVICES for point in world.points(service)}
     assert world.faults.keys() == points
+
+
+@pytest.mark.parametrize("log", LOGS)
+async def test_what_was_deleted_halts_and_alarms_and_nothing_else_is_lost(folder: Path, log: str) -> None:
+    async with a_world(folder, log, seed=7) as world:
+        world.shop.open()
+        dice = random.Random(7)
+
+        async def deleted() -> bool:
+            return await out_of_retention(world, dice) == 1
+
+        assert await world.comes_true(deleted)
+        verdict = await judged(world)
+    assert verdict.violations == [], "\n".join(verdict.violations)
+    assert verdict.counts["events deleted from the log"] > 0
 
 
 async def killed_at_each_of(world: World, service: str) -> None:

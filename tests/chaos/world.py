@@ -11,16 +11,17 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import httpx
 
 from deploy.dev.broker import KafkaBroker
 from deploy.dev.cluster import SERVICES, WRITE_KEY, Cluster, Worker
-from deploy.dev.preloaded import Preloaded
+from deploy.dev.preloaded import Launcher, Preloaded, Running
 from shared.database.embedded import EmbeddedPostgres
 from tests.chaos.between import BeforeKafka, BeforePostgres
 from tests.chaos.ledger import Ledger
@@ -84,6 +85,8 @@ class World:
         self.servers_hurt = 0
         """How many faults are at work on the servers."""
         self.disk: Path | None = None
+        self.clock: Path | None = None
+        """Says how far the clock of the second host is off; None where clocks cannot be set apart here."""
         self.broker: KafkaBroker | None = None
         self.before_kafka: BeforeKafka | None = None
 
@@ -112,7 +115,12 @@ class World:
         stack.push_async_callback(self.postgres.stop, immediate=True)
         await asyncio.gather(*servers)
         self.mails = await stack.enter_async_context(MailServer(self.ledger, self.dice.randint(0, 1 << 30)))
-        launcher = stack.enter_context(Preloaded())
+        launcher: Launcher = stack.enter_context(Preloaded())
+        if (library := faketime()) is not None:
+            self.clock = self.folder / "clock"
+            self.set_clock(0.0)
+            there = {**os.environ, "LD_PRELOAD": str(library), **self._elsewhere()}
+            launcher = TwoHosts(launcher, stack.enter_context(Preloaded(there)))
         parts = urlsplit(self.postgres.url)
         through = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{self.before_postgres.port}"))
         environment = {
@@ -155,9 +163,27 @@ class World:
     def launch(self, worker: Worker, *, armed: str = "") -> None:
         log_from = worker.log.stat().st_size if worker.log.exists() else 0
         self._back.pop(worker.name, None)
-        self.cluster.launch(worker, **({"RAPPORT_FAULT": armed} if armed else {}))
+        where = self._elsewhere() if worker.number == WORKERS else {}
+        self.cluster.launch(worker, **where, **({"RAPPORT_FAULT": armed} if armed else {}))
         assert worker.process is not None
         self.lives[worker.name] = Life(worker, worker.process.pid, time.time(), log_from, armed)
+
+    def _elsewhere(self) -> dict[str, str]:
+        """The environment of a process on the second host."""
+        if self.clock is None:
+            return {}
+        return {
+            "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set_clock(self, seconds: float) -> None:
+        """How far the second host's clock is ahead from now on; the processes there know within a second."""
+        assert self.clock is not None
+        fresh = self.clock.with_suffix(".new")
+        fresh.write_text(f"{seconds:+.3f}")
+        fresh.replace(self.clock)
 
     def tell(self, worker: Worker, what: str, number: signal.Signals) -> None:
         """Send a signal to a worker, and write down that it was sent."""
@@ -276,7 +302,7 @@ class World:
                 told = json.loads(line)
                 if told.get("event") in ("partition lost", "heartbeat waits"):
                     self.ledger.hurt.setdefault(life.pid, told["event"])
-                if told.get("level") == "error":
+                if told.get("level") == "error" and "outside the log's range" not in told.get("reason", ""):
                     what = str(told.get("reason") or told.get("exception") or told.get("error") or "")[-300:]
                     self.noise[f"{told.get('service')}: {told['event']}: {what}"] += 1
 
@@ -288,6 +314,32 @@ class World:
             self.launch(worker, armed=point)
             await asyncio.wait_for(worker.ended(), 60)
             await self._seen(worker)
+
+    async def comes_true(self, question: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> bool:
+        deadline = time.monotonic() + seconds
+        while not await question():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.2)
+        return True
+
+    async def stands_still(self, service: str, partition: int) -> bool:
+        """Whether a worker says so where an operator looks."""
+        return any(f"{service}[{partition}] stands still" in told for told in await self._readiness(service))
+
+    async def goes_on(self, service: str) -> bool:
+        told = await self._readiness(service)
+        return bool(told) and not any("stands still" in one for one in told)
+
+    async def _readiness(self, service: str) -> list[str]:
+        """What the workers of a service answer to /readyz."""
+        found = []
+        async with httpx.AsyncClient(timeout=2) as client:
+            for worker in self.cluster.of(service):
+                if worker.alive and worker.name not in self.held:
+                    with contextlib.suppress(httpx.TransportError):
+                        found.append((await client.get(f"{worker.address}/readyz")).text)
+        return found
 
     async def _seen(self, worker: Worker) -> None:
         """Until its end has been looked at."""
@@ -357,6 +409,22 @@ def a_small_disk(folder: Path, size: int) -> Path | None:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(folder)]
     return folder if subprocess.run(command, capture_output=True).returncode == 0 else None
+
+
+class TwoHosts:
+    """Starts a process where its environment says that it belongs."""
+
+    def __init__(self, one: Launcher, other: Launcher) -> None:
+        self._one, self._other = one, other
+
+    def launch(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Running:
+        host = self._other if "FAKETIME_TIMESTAMP_FILE" in environment else self._one
+        return host.launch(arguments, environment, log)
+
+
+def faketime() -> Path | None:
+    """Debian's libfaketime, where it is installed."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 
 
 def _name(armed: str) -> str:
