@@ -354,17 +354,13 @@ class _Life:
         orders = self._of("Order Completed")
         if not orders:
             return 0, 0
-        # Whoever is still in the journey for the last time does not enter it again.
+        # Nobody is warmed by an order that took longer to get through than one stays warm; and whoever is still in the
+        # journey for the last time does not enter it again.
+        least = any(_seconds(event) < WARM_FOR - 2 * CLOCKS_APART for event in orders if event.answered is not None)
         if any(event.answered is None for event in orders):
-            return 1, len(orders)
-        return (
-            1,
-            1
-            + sum(
-                two.answered - one.begun >= WARM_FOR - 2 * CLOCKS_APART  # type: ignore[operator]
-                for one, two in pairwise(orders)
-            ),
-        )
+            return int(least), len(orders)
+        gaps = ((one.begun, two.begun + _seconds(two)) for one, two in pairwise(orders))
+        return int(least), 1 + sum(end - begun >= WARM_FOR - 2 * CLOCKS_APART for begun, end in gaps)
 
     def _wrong_messages(self, messages: Sequence[asyncpg.Record]) -> Iterable[str]:
         by_cause = {(row["message"], _data(row)["key"] or self.customer): row for row in messages}
@@ -419,6 +415,12 @@ class _Life:
                 yield f"{basket} was never ordered, and there is no last word"
         if last is not None and reminder is None:
             yield f"{basket} has a last word, and no reminder"
+
+
+def _seconds(event: Posted) -> float:
+    """How long it took until it was answered."""
+    assert event.answered is not None
+    return event.answered - event.begun
 
 
 def _total(orders: Iterable[Posted]) -> float:
