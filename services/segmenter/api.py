@@ -12,7 +12,7 @@ import msgspec
 from fastapi import Depends, FastAPI, Query, Response
 from pydantic import BaseModel
 
-from services.segmenter import consent, history, store
+from services.segmenter import carts, consent, history, store
 from services.segmenter.history import Kind, Row
 from services.segmenter.profile import Profile
 from shared.contracts.streams import partition_of
@@ -126,7 +126,7 @@ def create(database: Database, partitions: int, read_keys: str, ready: Callable[
 
 
 def _page(key: str, profile: Profile, rows: list[Row], limit: int) -> dict[str, Any]:
-    cart = profile.cart
+    cart = carts.unpacked(profile.cart)
     shown = rows[:limit]
     return {
         "key": key,

@@ -54,6 +54,23 @@ class Cart(msgspec.Struct, array_like=True):
     currency: str | None = None
 
 
+NONE = msgspec.Raw(b"\xc0")
+"""As `packed` writes the cart of a customer who never had one."""
+
+_encode_cart = msgspec.msgpack.Encoder().encode
+_decode_cart = msgspec.msgpack.Decoder(Cart | None).decode
+
+
+def packed(cart: Cart | None) -> msgspec.Raw:
+    """As it is kept in a profile: only the few events that are about carts read it."""
+    return NONE if cart is None else msgspec.Raw(_encode_cart(cart))
+
+
+def unpacked(cart: msgspec.Raw) -> Cart | None:
+    found: Cart | None = _decode_cart(cart)
+    return found
+
+
 class Followed(NamedTuple):
     """The cart after an event, the event (with the cart's id on an order), and the events that follow from it."""
 

@@ -89,7 +89,8 @@ class Profile(msgspec.Struct, array_like=True):
     flips: dict[str, datetime] = {}
     timer: datetime | None = None
     dates: dict[str, Pending] = {}
-    cart: carts.Cart | None = None
+    cart: msgspec.Raw = carts.NONE
+    """See `carts.unpacked`."""
 
     locale: str | None = None
     """As the trait says, else as the customer's device said last."""
@@ -116,10 +117,12 @@ def apply(profile: Profile | None, event: Event, rules: Rules, now: datetime) ->
     The profile must be up to `rules` (see `adopt`). Raises Unreadable.
     """
     derived: tuple[Event, ...] = ()
+    cart = profile.cart if profile is not None else carts.NONE
     if rules.derives_carts and event.name in carts.CAUSES and event.type == "track":
-        cart, event, derived = carts.follow(profile.cart if profile else None, event, _object(event, event.properties))
-    else:
-        cart = profile.cart if profile else None
+        held = carts.unpacked(cart)
+        followed, event, derived = carts.follow(held, event, _object(event, event.properties))
+        if followed is not held:
+            cart = carts.packed(followed)
     after, record = _take(profile, event, rules, now, derived=False)
     after.cart = cart
     records = [record]
