@@ -178,6 +178,67 @@ def test_asking_only_what_an_event_can_change_equals_asking_everything(story: li
                 )
 
 
+LEAVES = [
+    'count("Order Completed") {compared} {n}',
+    'count("Order Completed", within={days}d) {compared} {n}',
+    'count("Product Added", where=event.category == "lamps", within={days}d) {compared} {n}',
+    'sum("Order Completed", "total", within={days}d) {compared} {n}0',
+    'avg("Order Completed", "total") {compared} {n}0',
+    'max("Order Completed", "total", within={days}d) {compared} {n}0',
+    'exists("Moved", within={days}d)',
+    'last("Product Added", "category", within={days}d) == "rugs"',
+    'days_since(last("Order Completed")) {compared} {days}',
+    'days_since(first("Page Viewed", within={days}d)) {compared} {n}',
+    "days_since(customer.last_seen) {compared} {n}",
+    "days_since(customer.first_seen) {compared} {days}",
+    'traits.country == "NO"',
+    "traits.birthday != null",
+    'starts_with(customer.locale, "nb")',
+    'customer.timezone == "Asia/Tokyo"',
+    'consented("newsletter")',
+]
+
+
+@st.composite
+def conditions(draw: st.DrawFn, before: list[str]) -> str:
+    """Leaves joined at random; some ask for a segment that was defined before, or for the stage."""
+    asking = [*LEAVES, *(f'in_segment("{name}")' for name in before)]
+    if before:
+        asking.append('customer.stage == "second"')
+    drawn = []
+    for leaf in draw(st.lists(st.sampled_from(asking), min_size=1, max_size=3)):
+        compared = draw(st.sampled_from(["<", "<=", ">", ">="]))
+        text = leaf.format(compared=compared, n=draw(st.integers(0, 4)), days=draw(st.integers(1, 12)))
+        drawn.append(f"not ({text})" if draw(st.booleans()) else text)
+    return draw(st.sampled_from([" and ", " or "])).join(drawn)
+
+
+@st.composite
+def playbooks(draw: st.DrawFn) -> Playbook:
+    segments: dict[str, str] = {}
+    for number in range(draw(st.integers(1, 5))):
+        segments[f"s{number}"] = draw(conditions(list(segments)))
+    stages = {name: draw(conditions([])) for name in ("first", "second")}
+    return playbook(stages | {"third": "true"}, segments, carts=draw(st.sampled_from(["derived", "sent"])), name="any")
+
+
+@settings(max_examples=150, deadline=None)
+@given(playbooks(), stories(), st.lists(st.integers(0, 12 * 24), min_size=1, max_size=5))
+def test_whatever_a_playbook_asks_it_is_answered_as_if_asked_at_every_moment(
+    drawn: Playbook, story: list[Happening], later: list[int]
+) -> None:
+    road = Road(drawn)
+    happenings = [one for one in story if isinstance(one, Event | Pass)]
+    end = max((one.to if isinstance(one, Pass) else one.received_at for one in happenings), default=START)
+    for happening in [*happenings, *(Pass(end + timedelta(hours=sum(later[: n + 1]))) for n in range(len(later)))]:
+        if isinstance(happening, Event):
+            road.take(happening)
+        road.pass_to(happening.to if isinstance(happening, Pass) else road.as_of)
+        for key in road.packed:
+            answered = road.profile(key).stage, set(road.profile(key).segments)
+            assert answered == _asked_everything(road, key, road.rules["any"])
+
+
 @settings(max_examples=50, deadline=None)
 @given(stories())
 def test_profile_that_was_given_is_left_as_it_was(story: list[Happening]) -> None:
