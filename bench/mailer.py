@@ -151,7 +151,7 @@ def _workers(database_url: str, port: int) -> Iterator[None]:
 
 async def _shared_out(database: Database) -> None:
     """Until each worker owns its share, and the playbook is in force everywhere."""
-    async with asyncio.timeout(60), database.connect() as connection:
+    async with asyncio.timeout(120), database.connect() as connection:
         while True:
             rows = await connection.fetch(
                 "SELECT owner, count(*) AS lanes FROM processing.partitions"

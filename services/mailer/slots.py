@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 _GATHERING_SECONDS = 0.02
-_TURN_SECONDS = 0.2
+_TURN_SECONDS = 0.5
 _SOON_SECONDS = 0.25
 _DEEPEST = 8
 

@@ -64,7 +64,10 @@ class SmtpTransport:
     async def deliver(self, mail: Mail, data_by: float) -> Receipt:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(data_by):
+            if self._slots.locked():
+                async with asyncio.timeout_at(data_by):
+                    await self._slots.acquire()
+            else:
                 await self._slots.acquire()
         except TimeoutError:
             return Deferred("", "abandoned")

@@ -20,6 +20,8 @@ from shared.processing.faults import reached
 
 _MAX_LINE = 2_048
 _MAX_LINES = 100
+_REPLY = re.compile(r"([2-5]\d\d)(?:([ -])(.*))?")
+_UNWRITABLE = re.compile(r"[\s<>\x00-\x1f\x7f]")
 
 
 class Broken(Exception):
@@ -108,8 +110,7 @@ class _Wire(asyncio.Protocol):
         """Until nothing written is left with us, or the connection is lost. Raises TimeoutError."""
         while self._paused and not self.lost:
             self._drained = asyncio.get_running_loop().create_future()
-            async with asyncio.timeout_at(by):
-                await self._drained
+            await _until(self._drained, by)
 
     async def reply(self, by: float) -> _Reply:
         """The next reply. Raises TimeoutError, or Broken where the connection was lost or the reply is none."""
@@ -122,17 +123,30 @@ class _Wire(asyncio.Protocol):
                 if self.lost:
                     raise Broken("connection", "the server closed the connection")
                 self._arrived = asyncio.get_running_loop().create_future()
-                async with asyncio.timeout_at(by):
-                    await self._arrived
+                await _until(self._arrived, by)
                 continue
             line = bytes(self._received[: end + 1]).decode("utf-8", "replace").rstrip("\r\n")
             del self._received[: end + 1]
-            found = re.fullmatch(r"([2-5]\d\d)(?:([ -])(.*))?", line)
+            found = _REPLY.fullmatch(line)
             if found is None or len(line) > _MAX_LINE or len(lines) >= _MAX_LINES:
                 raise Broken("protocol", f"the server's answer is not SMTP: {_printable(line)[:80]!r}")
             lines.append(_printable(found[3] or ""))
             if found[2] != "-":
                 return _Reply(int(found[1]), tuple(lines))
+
+
+async def _until(waiter: asyncio.Future[None], by: float) -> None:
+    """Wait for what a wire hears of. Raises TimeoutError. Lighter than `asyncio.timeout_at`, of each mail's waits."""
+    late = asyncio.get_running_loop().call_at(by, _too_late, waiter)
+    try:
+        await waiter
+    finally:
+        late.cancel()
+
+
+def _too_late(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())
 
 
 class Session:
@@ -306,7 +320,7 @@ class Session:
             if "SMTPUTF8" not in self._extensions:
                 return Rejected("the mail server does not take addresses outside ASCII (SMTPUTF8)", False)
             parameters += " BODY=8BITMIME SMTPUTF8"
-        if re.search(r"[\s<>\x00-\x1f\x7f]", mail.sender + mail.recipient):
+        if _UNWRITABLE.search(mail.sender + mail.recipient):
             return Rejected("the address cannot be written in a command", False)
         commands = [f"MAIL FROM:<{mail.sender}>{parameters}\r\n".encode(), f"RCPT TO:<{mail.recipient}>\r\n".encode()]
         if self._reset:
@@ -413,4 +427,4 @@ def _no_such_address(reply: _Reply) -> bool:
 
 
 def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return text if text.isprintable() else "".join(character if character.isprintable() else "?" for character in text)
