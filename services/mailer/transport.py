@@ -75,7 +75,7 @@ class Transport(Protocol):
 
     @property
     def connections(self) -> int:
-        """How many mails it takes at one time; the worker never has more of them in hand."""
+        """How many mails it takes at one time; the worker never gives it more."""
         ...
 
     async def deliver(self, mail: Mail, data_by: float) -> Receipt:

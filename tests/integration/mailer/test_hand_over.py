@@ -150,6 +150,26 @@ async def test_an_orderly_stop_finishes_what_is_in_hand(post_office: PostOffice)
     assert [name for name, *_ in await post_office.told("m1")] == ["Email Sent"]
 
 
+async def test_an_orderly_stop_puts_back_what_has_not_begun(post_office: PostOffice) -> None:
+    await post_office.activate()
+    worker = await post_office.open(postbox=Postbox(connections=2))
+    quick = [f"quick-{number}" for number in range(40)]
+    await post_office.ask(*quick, topic="receipts")
+    await post_office.settled(**dict.fromkeys(quick, "sent"))
+    post_office.postbox.open.clear()
+    slow = [f"slow-{number}" for number in range(10)]
+    await post_office.record(*(post_office.request(id, topic="receipts") for id in slow))
+    await post_office.settled(**dict.fromkeys(slow, "sending"))  # more than connections, since mails went out soon
+    stopping = asyncio.create_task(worker.stop())
+    await post_office.settled(**dict.fromkeys(slow[2:], "requested"))
+    post_office.postbox.open.set()
+    await stopping
+    post_office.workers.clear()
+    after = await post_office.messages()
+    assert [after[id].status for id in slow] == ["sent"] * 2 + ["requested"] * 8
+    assert {after[id].attempts for id in slow[2:]} == {0}
+
+
 async def test_a_database_that_restarts_while_mails_are_in_hand_makes_none_unknown(
     post_office: PostOffice, database_url: str
 ) -> None:
