@@ -68,6 +68,13 @@ requirements: setup ## pin the newest versions again
 	@$(BIN)/uv pip compile --quiet --upgrade --no-emit-index-url --no-header --universal --python-version 3.11 --extra demo --extra dev pyproject.toml -o requirements/dev.txt
 	@sed -i '/^--/d' requirements/*.txt
 
+AUDIT := .cache/audit/bin
+
+.PHONY: audit
+audit: ## look up the dependencies among the published advisories; fails where one cannot be looked up
+	@test -x $(AUDIT)/pip-audit || { $(PYTHON) -m venv .cache/audit && $(AUDIT)/pip install --quiet --disable-pip-version-check pip-audit; }
+	@$(AUDIT)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/run.txt
+
 .PHONY: clean
 clean: ## remove what was built, but not what was recorded in .rapport
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

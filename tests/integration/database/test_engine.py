@@ -72,6 +72,12 @@ async def test_a_savepoint_inside_a_transaction_keeps_what_was_done_around_it(da
         assert await connection.fetchval("SELECT to_regclass('kept')") is not None
 
 
+async def test_a_database_that_is_to_be_encrypted_is_not_spoken_to_in_the_clear(database_url: str) -> None:
+    database = Database(database_url + "?ssl=require")
+    assert "SSL" in (await database.ready() or "")
+    await database.close()
+
+
 async def test_connections_that_the_server_ended_are_not_handed_out(database_url: str) -> None:
     database = Database(database_url, size=4)
     both_in_use = asyncio.Barrier(4)
