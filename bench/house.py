@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class House:
         kafka: bool = False,
         playbook: Path = SHIPPED,
         partitions: int = 12,
+        services: Sequence[str] = SERVICES,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -54,7 +55,7 @@ class House:
         self._stack = AsyncExitStack()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._connection: asyncpg.Connection | None = None
-        self._ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+        self._ports = dict(zip(services, free_ports(len(services)), strict=True))
 
     @property
     def port(self) -> int:
@@ -133,7 +134,7 @@ class House:
         await self._said(environment, "playbook", "apply", str(self.playbook))
         for name, port in self._ports.items():
             await self._run(name, environment, "serve", name, "--host", "127.0.0.1", "--port", str(port))
-        for name in SERVICES:
+        for name in self._ports:
             await self._answers(name, "")
 
     async def behind(self) -> dict[str, int]:

@@ -328,6 +328,9 @@ class _Noted:
         self._out = out
         self._batch.fire(timer, out)
 
+    def nothing_to_save(self) -> bool:
+        return False
+
     async def save(self, connection: Connection) -> bytes:
         run = self._out
         changes = self._batch.changes()

@@ -110,6 +110,9 @@ class Nothing:
     def fire(self, timer: Timer, out: Outputs) -> None:
         return
 
+    def nothing_to_save(self) -> bool:
+        return False
+
     async def save(self, connection: Connection) -> bytes:
         return self._memo
 
