@@ -126,7 +126,7 @@ class Preloaded:
             self._process.stdin.write(json.dumps(wish) + "\n")
             self._process.stdin.flush()
             with self._answered:
-                if not self._answered.wait_for(lambda: self._answers, 60):
+                if not self._answered.wait_for(lambda: self._answers, 300):
                     raise RuntimeError("the process that forks does not answer.")
                 return self._forked[self._answers.pop()]
 
