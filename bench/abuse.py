@@ -1,10 +1,11 @@
 """A million bodies that nobody should post, at ingest: none may be answered with a fault of ours, or hold it up.
 
-    python bench/abuse.py [--bodies 1000000] [--seed 1]
+    make bench-long ONLY=abuse
+    python -m bench.abuse [--bodies 1000000] [--seed 1]
 
 They are made from good calls by cutting, doubling, swapping and flipping bytes, by values known to hurt, and by
 packing; the same seed makes the same bodies. Ingest is asked as an ASGI application, behind which a log keeps nothing.
-Exit 1 where an answer is none that the protocol has; the body is printed then.
+Where an answer is none that the protocol has, the body is printed, and there is no figure but a failure.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import uvloop
 
+from bench.measure import Series
 from services.ingest.api import ROUTES
 from services.ingest.calls import CALLS
 from services.ingest.main import Ingest, build
@@ -142,7 +145,9 @@ def wrong(status: int, answer: bytes) -> bool:
     return status >= 500 or REASONS[said["code"]].status != status or not said["message"]
 
 
-async def run(bodies: int, seed: int) -> int:
+async def run(bodies: int, seed: int) -> dict[str, float]:
+    """Bodies per second (with their making), milliseconds of the slowest answer, and megabytes that memory grew by
+    after the first tenth. Raises RuntimeError where an answer was wrong."""
     runtime = Runtime(Sink(), SystemClock(), None)  # type: ignore[arg-type]
     ingest = build(runtime, IngestSettings.read(ingest_flush_seconds=0), GivenSources({"shop": ["key"]}))
     await ingest.start()
@@ -165,9 +170,16 @@ async def run(bodies: int, seed: int) -> int:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first) / 1024
     for answer_code, count in answers.most_common():
         print(f"{count:>9,}  {answer_code}")  # noqa: T201
-    print(f"{bodies:,} bodies, seed {seed}: {faults} faults; {bodies / took:,.0f} a second with their making;")  # noqa: T201
-    print(f"the slowest answer took {slowest * 1000:.1f} ms; memory grew by {grown:.0f} MB after the first tenth")  # noqa: T201
-    return 1 if faults else 0
+    if faults:
+        raise RuntimeError(f"{faults} of {bodies:,} bodies, seed {seed}, were answered wrongly.")
+    return {"bodies a second": bodies / took, "slowest answer, ms": slowest * 1000, "memory grown, MB": grown}
+
+
+def measure(folder: Path) -> dict[str, float]:
+    return uvloop.run(run(1_000_000, 1))
+
+
+SERIES = (Series("abuse of ingest, a million bodies", "", run=measure, rounds=1, long=True, seconds=3600),)
 
 
 def main() -> None:
@@ -175,7 +187,7 @@ def main() -> None:
     parser.add_argument("--bodies", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    sys.exit(uvloop.run(run(options.bodies, options.seed)))
+    print(uvloop.run(run(options.bodies, options.seed)))  # noqa: T201
 
 
 if __name__ == "__main__":

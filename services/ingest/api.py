@@ -70,7 +70,11 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
-    headers: list[tuple[bytes, bytes]] = _HEADERS
+    headers: list[tuple[bytes, bytes]]
+
+    @classmethod
+    def of(cls, status: int, body: bytes, headers: list[tuple[bytes, bytes]] = _HEADERS) -> Answer:
+        return cls(status, body, [*headers, (b"content-length", b"%d" % len(body))])
 
 
 class _Headers(NamedTuple):
@@ -127,7 +131,7 @@ class Intake:
         else:
             answer = _refuse(Rejection("method_not_allowed", f"{path} takes POST only. Post to it."))
         if answer is not None:
-            await send({"type": "http.response.start", "status": answer.status, "headers": _headers_of(answer)})
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             await send({"type": "http.response.body", "body": answer.body})
 
     async def _take(
@@ -145,7 +149,8 @@ class Intake:
             if writer is None:
                 return _refuse(_UNKNOWN_KEY)
             # Nothing is read of what could not be taken: the larger its body, the more that spares.
-            if writer.bucket is not None and writer.bucket.spent and (limited := self._limited(writer, 0)):
+            spent = writer.bucket is not None and writer.bucket.spent
+            if spent and (limited := self._limited(writer, 0, self._clock.now())):
                 return _refuse(limited)
         if headers.length > MAX_BATCH_BYTES:
             return _refuse(_BODY_TOO_LARGE)
@@ -192,11 +197,11 @@ class Intake:
         finally:
             self._batches.release(held)
 
-    def _limited(self, writer: Writer, events: int) -> Rejection | None:
+    def _limited(self, writer: Writer, events: int, now: datetime) -> Rejection | None:
         """Why these events of a write key may not come now; None where they may, and are counted."""
         if writer.bucket is None:
             return None
-        wait = writer.bucket.take(events, self._clock.now())
+        wait = writer.bucket.take(events, now)
         if not wait:
             return None
         rate = f"{writer.bucket.rate.events:g} events a second"
@@ -229,7 +234,7 @@ class Intake:
             writer = self._sources.find(key) if type(key) is str else None
             if writer is None:
                 return _UNKNOWN_KEY
-        if limited := self._limited(writer, len(items)):
+        if limited := self._limited(writer, len(items), now):
             return limited
         return self._admit(items, call, Envelope(writer.source, now, *said), trace)
 
@@ -257,7 +262,7 @@ class Intake:
         Not what is merely too large, nor where the body was to say whose it is: that cannot be known now."""
         if writer is None or why.status != 400:
             return why
-        if limited := self._limited(writer, 1):
+        if limited := self._limited(writer, 1, now):
             return limited
         entry = _refused(body, why, writer.source, now, trace)
         return _Post({partition_of(writer.source, self._partitions()): [entry]}, writer.source, 0, [(0, why)], why)
@@ -276,7 +281,7 @@ _MISSING_KEY = Rejection("missing_key", "There is no write key. Send it as Basic
 _BODY_TOO_LARGE = Rejection("batch_too_large", f"The body is larger than {MAX_BATCH_BYTES} bytes. Send less at once.")
 _OVERLOADED = Rejection("overloaded", "Too much waits for the log already. Send the same again in a moment.")
 _NOT_READY = Rejection("not_ready", "This process is starting or stopping. Send the same again in a moment.")
-_ALL_TAKEN = b'{"success":true,"accepted":%d,"rejected":[]}'
+_ONE_TAKEN = Answer.of(200, b'{"success":true,"accepted":1,"rejected":[]}')
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
@@ -320,10 +325,10 @@ def _taken(post: _Post) -> Answer:
     if post.refused is not None:
         return _refuse(post.refused)
     _OK.inc()
-    if not post.rejected:
-        return Answer(200, _ALL_TAKEN % post.accepted)
+    if post.accepted == 1 and not post.rejected:
+        return _ONE_TAKEN
     rejected = [{"index": place, "code": why.code, "message": why.message} for place, why in post.rejected]
-    return Answer(200, _encode({"success": True, "accepted": post.accepted, "rejected": rejected}))
+    return Answer.of(200, _encode({"success": True, "accepted": post.accepted, "rejected": rejected}))
 
 
 def _refuse(why: Rejection) -> Answer:
@@ -334,8 +339,4 @@ def _refuse(why: Rejection) -> Answer:
         headers = [*headers, (b"retry-after", b"%d" % after), (b"access-control-expose-headers", b"retry-after")]
     elif why.status == 405:
         headers = [*headers, (b"allow", b"POST, OPTIONS")]
-    return Answer(why.status, _encode({"code": why.code, "message": why.message}), headers)
-
-
-def _headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
-    return [*answer.headers, (b"content-length", b"%d" % len(answer.body))] if answer.body else answer.headers
+    return Answer.of(why.status, _encode({"code": why.code, "message": why.message}), headers)

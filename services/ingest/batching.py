@@ -53,6 +53,7 @@ class OpenBatches:
             "Bring back the log. Shops are answered 503 meanwhile, and send again.",
             logger=_logger.bind(service="ingest"),
         )
+        INGEST_BYTES_IN_FLIGHT.set_function(lambda: self._in_flight)
 
     def reserve(self, size: int) -> bool:
         """Count `size` bytes as in flight; False where that would be too many."""
@@ -127,7 +128,6 @@ class OpenBatches:
             writer = asyncio.get_running_loop().create_task(self._write(partition, lane))
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
-        INGEST_BYTES_IN_FLIGHT.set(self._in_flight)
 
     async def _write(self, partition: int, lane: _Lane) -> None:
         """Write the lane's batches one after the other, and those that come meanwhile."""
@@ -141,7 +141,6 @@ class OpenBatches:
                     self.release(batch.size)
         finally:
             lane.busy = False
-            INGEST_BYTES_IN_FLIGHT.set(self._in_flight)
 
     async def _write_batch(self, partition: int, batch: _Batch) -> None:
         try:

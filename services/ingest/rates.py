@@ -48,9 +48,10 @@ class Bucket:
         elapsed = 0.0 if self._at is None else (now - self._at).total_seconds()
         # A clock that was set back gives nothing, and takes nothing away.
         self._at = now
-        if elapsed > 0:
-            self._tokens = min(self.rate.burst, self._tokens + elapsed * self.rate.events)
+        rate, burst = self.rate
+        if elapsed > 0 and self._tokens < burst:
+            self._tokens = min(burst, self._tokens + elapsed * rate)
         if self._tokens < 1:
-            return (1 - self._tokens) / self.rate.events
+            return (1 - self._tokens) / rate
         self._tokens -= events
         return 0.0
