@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from kafka_for_tests import Kafka, start_kafka
 
 from shared.database.embedded import EmbeddedPostgres
@@ -20,7 +20,7 @@ from shared.database.engine import Database
 from shared.telemetry import configure_logging
 
 # How long an example takes says more of what else the machine does than of the code.
-settings.register_profile("rapport", settings(), deadline=None)
+settings.register_profile("rapport", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("rapport")
 
 _numbers = itertools.count(1)
