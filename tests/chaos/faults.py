@@ -385,8 +385,16 @@ async def out_of_retention(world: World, dice: random.Random) -> int:
             f"segmenter[{partition}] lost {deleted} from before it, and nobody says that it stands still"
         )
         return 1
-    await world.cluster.command("partitions", "seek", "segmenter", str(partition), "earliest")
-    if not await world.comes_true(lambda: world.goes_on("segmenter")):
+
+    async def told() -> bool:
+        # An operator whom a server does not answer tries again.
+        try:
+            await world.cluster.command("partitions", "seek", "segmenter", str(partition), "earliest")
+        except RapportError:
+            return False
+        return True
+
+    if not await world.comes_true(told) or not await world.comes_true(lambda: world.goes_on("segmenter")):
         world.wrong.append(f"segmenter[{partition}] was told to go on, and does not")
     return 1
 

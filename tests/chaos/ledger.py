@@ -7,6 +7,7 @@ at the end, to be held against it.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ CLOCKS_APART = 1.2
 HANDED_OVER_WITHIN = 7.0
 """Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; and a little."""
 
+_SAID = re.compile(r"\b(\w+)=([0-9.]*)")
 _EVENT = 3  # segmenter.history.kind of what was posted
 _SOURCE = "shop"  # as the cluster's file of keys calls it
 _LISTENING = ("watching", "ended")
@@ -49,14 +51,16 @@ class Posted:
 
 @dataclass
 class Arrival:
-    """A mail whose final dot the mail server has read. `answer` is what it then said; empty: nothing, or nonsense."""
+    """A mail whose final dot the mail server has read. `answer` is what it then said; empty: nothing, or nonsense.
+    `text` is the mail's own."""
 
     cause: Cause
     message: str
     """Its Message-ID."""
     address: str
     data_at: float
-    answer: str
+    text: str
+    answer: str = ""
 
     @property
     def may_be_accepted(self) -> bool:
@@ -75,6 +79,8 @@ class Facts:
     enrollments: dict[str, list[tuple[str, str, str]]]
     """By customer: journey, key, status."""
     messages: list[asyncpg.Record]
+    causes: dict[str, Cause]
+    """By message id."""
     dead: list[tuple[str, str, bytes]]
     """Code, message and body of each dead letter."""
     left_over: list[str]
@@ -99,6 +105,8 @@ class Ledger:
     arrivals: list[Arrival] = field(default_factory=list)
     unsubscribed: dict[tuple[str, str], float] = field(default_factory=dict)
     """By customer and topic: when it was acknowledged."""
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    """What the mails of a message say, by its id; for the verdict."""
     asked_to_stop: set[tuple[str, str]] = field(default_factory=set)
     """The same, whether or not it was answered."""
     hurt: dict[int, str] = field(default_factory=dict)
@@ -163,10 +171,16 @@ class Ledger:
             row["key"]: (row["stage"], frozenset(_segments(row["state"])))
             for row in await connection.fetch("SELECT key, stage, state FROM segmenter.profiles")
         }
+        keys: dict[str, str] = {}
         enrollments: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
-        for row in await connection.fetch("SELECT customer, journey, key, status FROM journeys.enrollments"):
+        for row in await connection.fetch("SELECT id, customer, journey, key, status FROM journeys.enrollments"):
+            keys[str(row["id"])] = row["key"]
             enrollments[row["customer"]].append((row["journey"], row["key"], row["status"]))
         messages = await connection.fetch("SELECT * FROM mailer.messages")
+        causes = {
+            row["id"]: (row["message"], keys.get(msgspec.json.decode(row["request"])["enrollment"]) or row["customer"])
+            for row in messages
+        }
         dead = await connection.fetch("SELECT code, message, body FROM processing.dead_letters")
         return Facts(
             history,
@@ -174,6 +188,7 @@ class Ledger:
             profiles,
             enrollments,
             messages,
+            causes,
             [(row["code"], row["message"], row["body"]) for row in dead],
             left_over,
         )
@@ -181,6 +196,9 @@ class Ledger:
     # The verdict
 
     def judge(self, facts: Facts) -> Verdict:
+        self.texts = defaultdict(list)
+        for arrival in self.arrivals:
+            self.texts[arrival.message].append(arrival.text)
         verdict = Verdict([f"not over: {line}" for line in facts.left_over], Counter())
         self._judge_events(facts, verdict)
         buried = self._judge_dead_letters(facts, verdict)
@@ -251,7 +269,7 @@ class Ledger:
         causes: Counter[Cause] = Counter()
         rows = {row["id"]: row for row in facts.messages}
         for id, row in rows.items():
-            cause = (row["message"], row["customer"] if row["message"] == "cooled" else _data(row)["key"])
+            cause = facts.causes[id]
             name, about = f"message {id} {cause}", arrived.pop(id, [])
             if row["message"] != "cooled":
                 causes[cause] += 1
@@ -363,7 +381,7 @@ class _Life:
         return int(least), 1 + sum(end - begun >= WARM_FOR - 2 * CLOCKS_APART for begun, end in gaps)
 
     def _wrong_messages(self, messages: Sequence[asyncpg.Record]) -> Iterable[str]:
-        by_cause = {(row["message"], _data(row)["key"] or self.customer): row for row in messages}
+        by_cause = {self.facts.causes[row["id"]]: row for row in messages}
         for event in self.lived:
             if event.name == "Order Completed":
                 yield from self._wrong_account(by_cause, "receipt", event.properties["order_id"], event)
@@ -375,7 +393,7 @@ class _Life:
     def _wrong_account(
         self, messages: Mapping[Cause, asyncpg.Record], name: str, about: str, event: Posted
     ) -> Iterable[str]:
-        """There is a message, and what it says of the past is what had happened at this very event."""
+        """There is a message, and what it says of the past, if it arrived, is what had happened at this very event."""
         row = messages.get((name, about))
         if row is None:
             yield f"there is no {name} for {about}"
@@ -388,9 +406,10 @@ class _Life:
         if name == "statement":
             truth["views"] = sum(one.name == "Product Viewed" for one in past)
             truth["added"] = sum(one.name == "Product Added" for one in past)
-        said = {key: float(value or 0) for key, value in _data(row)["with"].items()}
-        if said != truth:
-            yield f"the {name} for {about} must say {truth}, and says {said}"
+        for text in self.ledger.texts.get(row["id"], ()):
+            said = {key: float(value or 0) for key, value in _SAID.findall(text)}
+            if said != truth:
+                yield f"the {name} for {about} must say {truth}, and says {said}"
 
     def _wrong_reminders(self, messages: Mapping[Cause, asyncpg.Record], left: Posted) -> Iterable[str]:
         """Whoever ordered before the reminder was due has none; whoever did not, has one."""
@@ -430,8 +449,3 @@ def _total(orders: Iterable[Posted]) -> float:
 def _segments(state: bytes) -> Sequence[str]:
     segments: Sequence[str] = msgspec.msgpack.decode(state)[6]
     return segments
-
-
-def _data(row: asyncpg.Record) -> dict[str, Any]:
-    data: dict[str, Any] = msgspec.json.decode(row["request"])["data"]
-    return data

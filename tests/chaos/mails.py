@@ -125,7 +125,8 @@ class MailServer:
         mail = message_from_bytes(content, policy=default)
         message, about = str(mail["Subject"]).split(" ", 1)
         id = str(mail["Message-ID"]).strip("<>").partition("@")[0]
-        arrival = Arrival((message, about), id, address, data_at, "")
+        body = mail.get_body(("plain",))
+        arrival = Arrival((message, about), id, address, data_at, body.get_content() if body else "")
         self._ledger.arrivals.append(arrival)
         way = self._rudeness("to the mail", "after the dot")
         if "nothing" in way:
