@@ -76,7 +76,7 @@ HEART_EVENTS = 100_000
 DERIVED = 0.19
 MOVED = 0.10
 
-SERVER = {"shared_buffers": "2GB", "max_wal_size": "16GB", "checkpoint_timeout": "30min", "wal_compression": "off"}
+SERVER = {"shared_buffers": "2GB", "max_wal_size": "16GB", "checkpoint_timeout": "30min"}
 """As one sets up a server for a million customers. Each round begins with a fresh checkpoint, so nearly every page that
 it touches is written whole into the WAL once; compressing those would cost a quarter of all throughput."""
 _COPY_SECONDS = 300

@@ -65,7 +65,6 @@ class EmbeddedPostgres:
             "shared_buffers": "128MB",
             "max_wal_size": "2GB",
             "checkpoint_timeout": "15min",
-            "wal_compression": "on",
             "autovacuum_naptime": "10s",
             "timezone": "UTC",
             "log_timezone": "UTC",
