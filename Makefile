@@ -61,6 +61,10 @@ bench-long: setup ## measure what takes long: ten minutes of everything, ten mil
 chaos: setup ## hurt everything at random for MINUTES=2 (or FAULTS=100) from SEED, and hold a ledger against what is left
 	@$(BIN)/python -m tests.chaos $(if $(LOG),--log $(LOG)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 
+.PHONY: simulate
+simulate: setup ## play HISTORIES=2000 of the whole on a machine of its own time, or one of them again: SEED=n
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--histories $(or $(HISTORIES),2000) --jobs $(or $(JOBS),2)) $(if $(REPLAY),--replay)
+
 .PHONY: requirements
 requirements: setup ## pin the newest versions again
 	@$(BIN)/python -m pip install --quiet uv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from shared.contracts.streams import STREAMS
 from shared.errors import RapportError, Unavailable
@@ -19,7 +20,7 @@ class MemoryLog:
         self._streams: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
         self._open = asyncio.Event()
         self._open.set()
-        self._arrived = asyncio.Condition()
+        self._waiting: defaultdict[tuple[str, int], list[asyncio.Future[None]]] = defaultdict(list)
         self.appends: list[tuple[str, int, Sequence[Entry]]] = []
         self._installation: str | None = None
         self.waiting = 0
@@ -56,14 +57,19 @@ class MemoryLog:
         for entry in entries:
             if (size := len(entry.key.encode()) + len(entry.value)) > self.largest_record:
                 raise RecordTooLarge(f"{stream}[{partition}]: a record of {size:,} bytes.")
-        self.appends.append((stream, partition, list(entries)))
-        lane = self._streams[stream, partition]
-        lane.extend(Record(offset, *entry) for offset, entry in enumerate(entries, len(lane)))
-        async with self._arrived:
-            self._arrived.notify_all()
+        self.take(stream, partition, entries)
         if self.answers_to_lose:
             self.answers_to_lose -= 1
             raise Unavailable(f"{stream}[{partition}]: the answer was lost.")
+
+    def take(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
+        """What an append comes to in the end."""
+        self.appends.append((stream, partition, list(entries)))
+        lane = self._streams[stream, partition]
+        lane.extend(Record(offset, *entry) for offset, entry in enumerate(entries, len(lane)))
+        for waiting in self._waiting.pop((stream, partition), ()):
+            if not waiting.done():
+                waiting.set_result(None)
 
     def reader(self, stream: str) -> Reader:
         return _MemoryReader(self, stream)
@@ -113,10 +119,12 @@ class _MemoryReader:
         if not 0 <= offset <= len(lane):
             raise OffsetOutOfRange(self._stream, partition, offset, 0, len(lane))
         if offset == len(lane):
-            try:
-                async with asyncio.timeout(wait), self._log._arrived:
-                    await self._log._arrived.wait_for(lambda: len(lane) > offset)
-            except TimeoutError:
+            arrived = asyncio.get_running_loop().create_future()
+            self._log._waiting[self._stream, partition].append(arrived)
+            await asyncio.wait([arrived], timeout=wait)
+            if offset == len(lane):
+                with suppress(ValueError):
+                    self._log._waiting[self._stream, partition].remove(arrived)
                 return Fetched((), offset, True)
         records = lane[offset : offset + limit]
         self._offsets[partition] = offset + len(records)

@@ -1,0 +1,218 @@
+"""What must hold after every history, whatever happened: judged by what went in, what came out, and what is recorded.
+
+Nothing here knows how the services work. The numbers are those of the invariants in the design.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
+from typing import Any
+
+import msgspec
+
+from shared.contracts import customers, messages
+from shared.contracts.events import MAILER_SOURCE, Activation, Event, EventRecord, Refused
+from shared.log.port import Record
+from tests.simulation.history import SOURCE
+from tests.simulation.replay import taken
+from tests.simulation.world import PARTITIONS, World
+
+_event = msgspec.json.Decoder(EventRecord).decode
+_customer = msgspec.json.Decoder(customers.CustomerRecord).decode
+_message = msgspec.json.Decoder(messages.MessageRecord).decode
+_WINDOW = timedelta(hours=24)
+_ENDED = {"Email Sent": "sent", "Email Skipped": "skipped", "Email Failed": "failed", "Email Unknown": "unknown"}
+
+
+def breaches(world: World) -> list[str]:
+    """What was broken, a line each."""
+    found: list[str] = []
+    for law in (_nothing_unexpected, _each_event_once, _in_order, _one_hand_over, _silence, _all_ends, _each_order):
+        found += [f"{law.__name__.strip('_').replace('_', ' ')}: {line}" for line in law(world)]
+    return found
+
+
+def read(world: World, stream: str) -> list[list[Record]]:
+    """What a reader takes of each partition: the next of each source, and nothing twice."""
+    return [taken(world.broker.records(stream, partition)) for partition in range(PARTITIONS)]
+
+
+def counted(lane: list[Record], told: list[Record]) -> list[tuple[str, str]]:
+    """Source and id of the events that count, in order: shops retry, so the same again within a day does not. The day
+    is one of the road, on which ticks move on, too."""
+    said = [_customer(record.value) for record in told]
+    ticks = [one for one in reversed(said) if isinstance(one, customers.Tick)]
+    road = datetime.min.replace(tzinfo=UTC)
+    last: dict[tuple[str, str], datetime] = {}
+    found = []
+    for record in lane:
+        message = _decoded(record)
+        while ticks and ticks[-1].after <= record.offset:
+            road = max(road, ticks.pop().as_of)
+        road = max(road, message.received_at)
+        if isinstance(message, Event):
+            name = message.source, message.id
+            if name not in last or last[name] <= road - _WINDOW:
+                last[name] = road
+                found.append(name)
+    return found
+
+
+def _nothing_unexpected(world: World) -> Iterator[str]:
+    yield from world.lost
+    for name, living in world.living.items():
+        if living.worker is not None:
+            for partition in living.worker.owned:
+                lane = living.worker.lane(partition)
+                if lane is not None and lane.halted:
+                    yield f"{name}[{partition}] stands still: {lane.halted}"
+
+
+def _each_event_once(world: World) -> Iterator[str]:
+    """1. Every event accepted with 200 is in the state exactly once, or de-duplicated, or in dead letters."""
+    held: Counter[tuple[str, str]] = Counter()
+    for source, id in world.query("SELECT source, id FROM segmenter.history WHERE kind = 3"):
+        held[source, id] += 1
+    letters = world.query("SELECT service, stream, code, message, body FROM processing.dead_letters")
+    aside: Counter[str] = Counter()
+    for service, stream, code, text, body in letters:
+        if service != "segmenter" or code not in ("missing_id", "missing_user"):
+            yield f"a dead letter of {service} ({stream}): {code}, {text}"
+        aside[msgspec.json.decode(body)["messageId"]] += 1
+    lanes = zip(read(world, "events"), read(world, "customers"), strict=True)
+    once = Counter(name for lane, told in lanes for name in counted(lane, told))
+    for name in held.keys() | once.keys():
+        if held[name] != once[name]:
+            yield f"{name} is to count {once[name]} times, and is {held[name]} times in the state"
+    for id, call in world.acknowledged.items():
+        if not (once[SOURCE, id] if "userId" in call else aside[id]):
+            yield f"{id} was accepted, and is nowhere"
+    for source, id in held:
+        if source == SOURCE and id not in world.posted:
+            yield f"{id} was never posted"
+    [[processed, dropped]] = world.query("SELECT sum(processed), sum(deduplicated) FROM segmenter.counters")
+    came = sum(isinstance(_decoded(record), Event) for lane in read(world, "events") for record in lane)
+    if (processed, dropped) != (sum(held.values()), came - sum(held.values())):
+        yield f"{came} events are counted as {processed} and {dropped} again, and {sum(held.values())} are in the state"
+
+
+def _in_order(world: World) -> Iterator[str]:
+    """3. Per customer, effects happen in the order of the log; and the road never goes back."""
+    for partition, (went_in, came_out) in enumerate(zip(read(world, "events"), read(world, "customers"), strict=True)):
+        told = []
+        road = datetime.min.replace(tzinfo=UTC)
+        for record in came_out:
+            said = _customer(record.value)
+            if said.as_of < road:
+                yield f"customers[{partition}] goes back from {road} to {said.as_of}"
+            road = said.as_of
+            if isinstance(said, customers.CustomerUpdated) and said.event is not None and not said.derived:
+                told.append((said.event.source, said.event.id))
+        for place, (one, other) in enumerate(zip_longest(counted(went_in, came_out), told)):
+            if one != other:
+                yield f"events[{partition}]: number {place} to count is {one}, and {other} came out"
+                break
+    for partition, asked in enumerate(read(world, "messages")):
+        times = [_message(record.value).as_of for record in asked]
+        if times != sorted(times):
+            yield f"messages[{partition}] goes back"
+
+
+def _one_hand_over(world: World) -> Iterator[str]:
+    """2. For one cause there is at most one hand-over that a mail server could have accepted. Each request ends."""
+    reported: defaultdict[str, set[str]] = defaultdict(set)
+    for record in (r for lane in read(world, "events") for r in lane):
+        event = _decoded(record)
+        if isinstance(event, Event) and event.source == MAILER_SOURCE and event.name in _ENDED:
+            reported[msgspec.json.decode(event.properties)["message_id"]].add(_ENDED[event.name])
+    asked = set()
+    for record in (r for lane in read(world, "messages") for r in lane):
+        message = _message(record.value)
+        if isinstance(message, messages.MessageRequested):
+            asked.add(message.id)
+    rows = dict(world.query("SELECT id, status FROM mailer.messages"))
+    if rows.keys() != asked:
+        yield f"asked for and not there: {asked - rows.keys()}; there and not asked for: {rows.keys() - asked}"
+    for id, status in rows.items():
+        accepted = world.office.accepted[id]
+        may = {"sent": (1,), "unknown": (0, 1)}.get(status, (0,))
+        if accepted not in may:
+            yield f"{id} is {status}, and the mail server accepted it {accepted} times"
+        if reported[id] != {status}:
+            yield f"{id} is {status}, and reported as {sorted(reported[id]) or 'nothing'}"
+    for id in world.office.accepted.keys() - rows.keys():
+        yield f"{id} was handed over, and nobody knows of it"
+
+
+def _silence(world: World) -> Iterator[str]:
+    """5. After an unsubscribe was acknowledged, no hand-over of that topic to that address begins."""
+    yield from world.office.breaches
+
+
+def _all_ends(world: World) -> Iterator[str]:
+    """Nobody is left waiting for what has long been over."""
+    paused = world.applied[-1] == 2
+    for journey, status, step, customer in world.query(
+        "SELECT journey, status, step, customer FROM journeys.enrollments WHERE status <> 'ended'"
+    ):
+        if not (status == "parked" and paused and journey == "cart"):
+            yield f"{customer} is {status} in {journey} at {step}"
+
+
+def _each_order(world: World) -> Iterator[str]:
+    """Each order that was taken is answered by one receipt and one word of thanks, and by no reminder after it."""
+    orders: dict[str, tuple[str, datetime]] = {}
+    fresh = set()
+    declined = set()
+    asked: Counter[tuple[str, str]] = Counter()
+    requests: list[messages.MessageRequested] = []
+    touched: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
+    for said in _under_a_playbook(world):
+        assert said.event is not None
+        properties = msgspec.json.decode(said.event.properties)
+        if said.event.name == "Order Completed":
+            orders[properties["order_id"]] = said.customer.key, said.as_of
+            if said.as_of - said.event.occurred_at <= timedelta(days=1):
+                fresh.add(properties["order_id"])
+        elif said.event.name == "Topic Unsubscribed":
+            declined.add((said.customer.key, properties["topic"]))
+        elif said.event.name == "Cart Updated":
+            touched[said.customer.key, properties["cart_id"]].append(said.as_of)
+    for record in (r for lane in read(world, "messages") for r in lane):
+        message = _message(record.value)
+        if isinstance(message, messages.MessageRequested):
+            requests.append(message)
+            asked[message.journey, str(message.data["key"])] += 1
+    for order, (customer, at) in orders.items():
+        expected = 1 if order in fresh else 0
+        for journey in ("receipt", "thanks"):
+            may_stop = (customer, journey) in declined  # who declines what a journey is about leaves it
+            if asked[journey, order] != expected and not (may_stop and not asked[journey, order]):
+                yield f"{order} of {at}: {asked[journey, order]} messages of {journey}, not {expected}"
+    for message in requests:
+        if message.message != "reminder":
+            continue
+        before = [at for at in touched[message.customer, str(message.data["key"])] if at < message.due]
+        bought = [at for customer, at in orders.values() if customer == message.customer]
+        if any(max(before) < at < message.due for at in bought):
+            yield f"{message.customer} was reminded of a cart at {message.due}, and had bought since {max(before)}"
+
+
+def _under_a_playbook(world: World) -> Iterator[customers.CustomerUpdated]:
+    """What customers did once there was a playbook."""
+    for lane in read(world, "customers"):
+        begun = False
+        for record in lane:
+            said = _customer(record.value)
+            begun = begun or isinstance(said, customers.Activation)
+            if begun and isinstance(said, customers.CustomerUpdated) and said.event is not None:
+                yield said
+
+
+def _decoded(record: Record) -> Any:
+    found = _event(record.value)
+    assert isinstance(found, Event | Refused | Activation)
+    return found

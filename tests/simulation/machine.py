@@ -1,0 +1,176 @@
+"""The machine that a simulated installation stands on: its time, its dice, its processes.
+
+Nothing here waits: when nobody has anything to do, time goes on to when somebody has. The same seed gives the same run,
+since time, random numbers and the order of everything come from here alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Stuck(AssertionError):
+    """Nobody will ever do anything again, and somebody waits."""
+
+
+class _Timeless:
+    """Stands where a loop has its selector: there is no input or output to wait for, so waiting is passing time."""
+
+    def __init__(self, machine: VirtualLoop) -> None:
+        self._loop = machine
+
+    def select(self, timeout: float | None) -> list[Any]:
+        if timeout is None:
+            raise Stuck("nothing is under way, and somebody waits.")
+        self._loop.passed += max(timeout, 0.0)
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An event loop whose time passes only where everybody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed = 0.0
+        self._selector = _Timeless(self)
+        self._clock_resolution = 1e-6
+
+    def time(self) -> float:
+        return self.passed
+
+    def _process_events(self, events: list[Any]) -> None:
+        assert not events
+
+    def _write_to_self(self) -> None:
+        """There is no other thread that would have to wake this one."""
+
+
+@contextmanager
+def virtual(seed: int) -> Iterator[VirtualLoop]:
+    """A loop for one history. Meanwhile the process's monotonic time and its random numbers are the machine's."""
+    loop = VirtualLoop()
+    dice = random.Random(f"machine {seed}")
+    state, monotonic, counter, urandom = random.getstate(), time.monotonic, time.perf_counter, os.urandom
+    random.seed(seed)
+    time.monotonic, time.perf_counter, os.urandom = loop.time, loop.time, dice.randbytes  # type: ignore[assignment]
+    try:
+        yield loop
+    finally:
+        time.monotonic, time.perf_counter, os.urandom = monotonic, counter, urandom  # type: ignore[assignment]
+        random.setstate(state)
+        loop.close()
+
+
+class SimulatedClock:
+    """The clock that the services are given: it goes with the machine, and leaps when the history says so."""
+
+    speed = 1.0
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._leapt = timedelta(0)
+
+    def now(self) -> datetime:
+        return START + self._leapt + timedelta(microseconds=round(self._loop.time() * 1e6))
+
+    def leap(self, by: timedelta) -> None:
+        self._leapt += by
+
+
+_current: ContextVar[Process | None] = ContextVar("process", default=None)
+
+
+class Process:
+    """One simulated process: all tasks that it ever began. It can be stopped and go on, and it can die.
+
+    Whatever reaches beyond its memory goes through `step`, which is where it stops and dies: between two steps a
+    process does nothing that anybody else could see.
+    """
+
+    def __init__(self, name: str, loop: VirtualLoop, on_step: Callable[[Process, str], None]) -> None:
+        self.name = name
+        self.alive = True
+        self._loop = loop
+        self._on_step = on_step
+        self._going = asyncio.Event()
+        self._going.set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.at_death: list[Callable[[], None]] = []
+
+    @property
+    def stopped(self) -> bool:
+        return not self._going.is_set()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task of this process; those that it begins in turn are this process's, too."""
+        return self.run(lambda: self._loop.create_task(work))
+
+    def run(self, work: Callable[[], T]) -> T:
+        token = _current.set(self)
+        try:
+            return work()
+        finally:
+            _current.reset(token)
+
+    async def step(self, what: str, seconds: float) -> None:
+        """Pass some time on the way to or from the world."""
+        if not self.alive:
+            raise asyncio.CancelledError
+        self._on_step(self, what)
+        await asyncio.sleep(seconds)
+        await self._going.wait()
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    def stop(self) -> None:
+        """As SIGSTOP."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        """As SIGCONT."""
+        self._going.set()
+
+    async def die(self) -> None:
+        """As SIGKILL: what it held in memory is gone, and what it had begun does not go on."""
+        if not self.alive:
+            return
+        self.alive = False
+        for farewell in self.at_death:
+            farewell()
+        for _ in range(100):
+            left = [task for task in self.tasks if not task.done() and task is not asyncio.current_task()]
+            if not left:
+                return
+            for task in left:
+                task.cancel()
+            await asyncio.sleep(0)
+        raise Stuck(f"{self.name} cannot be killed: {left}")
+
+
+def register_tasks(loop: VirtualLoop) -> None:
+    """From now on each task is known to the process that began it."""
+
+    def make(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
+        process = _current.get()
+        if process is not None:
+            process.tasks[task] = None
+            task.add_done_callback(lambda done: process.tasks.pop(done, None))
+        return task
+
+    loop.set_task_factory(make)

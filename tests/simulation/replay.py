@@ -1,0 +1,325 @@
+"""What a run has recorded, replayed in one piece, and the two compared.
+
+The journal of a run is what its streams hold, as their readers take it: events with outcomes and consent as they came
+in, activations, and the ticks in their places. Replayed by one worker of each service, in large batches and without a
+fault, it has to give the same states, timers, enrollments and commands (invariant 6 of the design).
+
+Works on a simulated run as on a real one: `read_journal` and `states` ask the log and the database of either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from services.journeys.worker import JourneysProcessor
+from services.mailer.worker import MailerProcessor
+from services.segmenter.history import Kind
+from services.segmenter.profile import Profile
+from services.segmenter.rules import compile_rules
+from services.segmenter.worker import SegmenterProcessor
+from shared.clock import ManualClock
+from shared.contracts import customers
+from shared.contracts.customers import CustomerUpdated, Tick
+from shared.contracts.messages import MessageCancelled, MessageRecord, MessageRequested
+from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
+from shared.database.engine import Database
+from shared.log.port import Entry, Log, Record
+from shared.processing.installation import Installation
+from shared.processing.playbooks import Shelf
+from shared.processing.port import Connection, Lane, Outputs, Processor, Timer
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+from shared.settings import Settings
+from tests.fakes.memory_log import MemoryLog
+
+Journal = Mapping[tuple[str, int], Sequence[Record]]
+"""By stream and partition, what its reader takes."""
+States = Mapping[str, Sequence[Mapping[str, Any]]]
+"""By table, its rows in any order."""
+
+_ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = "\0tick"
+_decode_tick = msgspec.json.Decoder(Tick).decode
+_decode_customer = msgspec.json.Decoder(customers.CustomerRecord).decode
+_decode_message = msgspec.json.Decoder(MessageRecord).decode
+_decode_profile = msgspec.msgpack.Decoder(Profile).decode
+_encode = msgspec.json.Encoder().encode
+
+_TABLES: dict[str, str] = {
+    "profiles": "segmenter.profiles",
+    # When a new playbook's turn comes for a profile depends on when its sweep passes by.
+    "history": "segmenter.history WHERE kind > 0",
+    "counters": "segmenter.counters",
+    "timers": "processing.timers WHERE service <> 'mailer'",
+    "dead letters": "processing.dead_letters",
+    "stories": "journeys.customers",
+    "enrollments": "journeys.enrollments",
+    "tallies": "journeys.tallies WHERE count <> 0",
+    "messages": "mailer.messages",
+    "people": "mailer.customers",
+}
+_NOT_COMPARED = {
+    "counters": {"as_of"},
+    "dead letters": {"id", "record_offset", "filed_at", "retry_asked", "trace"},
+}
+_COMPARED = {
+    # What became of a message once it was asked for is recorded as an event, and not done again.
+    "messages": {"id", "partition", "customer", "journey", "message", "topic", "priority", "expires"},
+}
+
+
+async def read_journal(log: Log) -> Journal:
+    """Everything that the log still has. Raises AssertionError where its beginning, or something within, is missing."""
+    found: dict[tuple[str, int], list[Record]] = {}
+    for stream in STREAMS:
+        reader = log.reader(stream)
+        reader.assign(dict.fromkeys(range(log.partitions), 0))
+        for partition in range(log.partitions):
+            records: list[Record] = []
+            drained = False
+            while not drained:
+                fetched = await reader.fetch(partition, 2000, 1.0)
+                records += fetched.records
+                drained = fetched.drained
+            found[stream, partition] = taken(records)
+        await reader.close()
+    return found
+
+
+def taken(records: Sequence[Record]) -> list[Record]:
+    """What a reader takes: the next of each source, and nothing twice."""
+    seen: dict[tuple[str, int, int], int] = {}
+    found = []
+    for record in records:
+        if record.origin is not None:
+            service, partition, generation, seq = record.origin
+            last = seen.get((service, partition, generation), 0)
+            assert seq <= last + 1, f"records are missing before {record.origin}"
+            if seq <= last:
+                continue
+            seen[service, partition, generation] = seq
+        found.append(record)
+    return found
+
+
+async def states(database: Database) -> States:
+    async with database.connect() as connection:
+        return {
+            name: [
+                {
+                    column: value
+                    for column, value in row.items()
+                    if column not in _NOT_COMPARED.get(name, ()) and column in _COMPARED.get(name, {column})
+                }
+                for row in await connection.fetch(f"SELECT * FROM {table}")
+            ]
+            for name, table in _TABLES.items()
+        }
+
+
+async def replay(
+    journal: Journal, database: Database, installation: Installation, shelf: Shelf, partitions: int
+) -> Journal:
+    """Into a database that is empty but for its tables. Returns what the services put out."""
+    beyond = ManualClock(datetime(2200, 1, 1, tzinfo=UTC))
+    settings = Settings(batch_records=2000, partitions_in_flight=4)
+    logs: dict[str, MemoryLog] = {}
+    workers = []
+    told: list[tuple[Processor, str, Callable[[int], list[Entry]]]] = [
+        (_Segmenter(shelf), EVENTS, lambda partition: _with_ticks(journal, partition)),
+        (JourneysProcessor(shelf), CUSTOMERS, lambda partition: [_entry(r) for r in journal[CUSTOMERS, partition]]),
+        (MailerProcessor(_NoSending(), shelf), MESSAGES, lambda p: [_entry(r) for r in journal[MESSAGES, p]]),  # type: ignore[arg-type]
+    ]
+    for processor, stream, entries in told:
+        log = logs[processor.service] = MemoryLog(partitions)
+        for partition in range(partitions):
+            log.take(stream, partition, entries(partition))
+        worker = Worker(Runtime(log, beyond, database, installation), processor, settings)
+        await worker.start()
+        workers.append(worker)
+    while await _under_way(database, logs):
+        await asyncio.sleep(0.1)
+    for worker in workers:
+        await worker.stop()
+    return {
+        (stream, partition): taken(logs[service].records(stream, partition))
+        for service, stream in (("segmenter", CUSTOMERS), ("journeys", MESSAGES))
+        for partition in range(partitions)
+    }
+
+
+class Beside(NamedTuple):
+    """What happened beside the records, and so has no place among them: whom a pause holds is looked for when it ends,
+    and a playbook that defines stages or segments anew comes to each profile when a sweep passes by."""
+
+    paused: frozenset[str]
+    """The journeys that some playbook of the journal pauses."""
+    redefined: bool
+
+
+async def beside(journal: Journal, database: Database, shelf: Shelf) -> Beside:
+    paused: set[str] = set()
+    definitions = set()
+    async with database.connect() as connection:
+        for (stream, _), records in journal.items():
+            for said in map(_decode_customer, [record.value for record in records] if stream == CUSTOMERS else []):
+                if isinstance(said, customers.Activation):
+                    playbook = await shelf.get(connection, said.playbook)
+                    paused |= playbook.paused
+                    definitions.add(compile_rules(playbook).definition.hash)
+    return Beside(frozenset(paused), len(definitions) > 1)
+
+
+def differences(
+    journal: Journal,
+    recorded: States,
+    again: Journal,
+    replayed: States,
+    beside: Beside,
+    *,
+    most: int = 3,
+) -> list[str]:
+    """Where the replay differs, a line each; at most so many of a kind."""
+    found: list[str] = []
+    for table, rows in recorded.items():
+        before = Counter(_comparable(table, row, beside) for row in rows)
+        after = Counter(_comparable(table, row, beside) for row in replayed[table])
+        before.pop(None, None)
+        after.pop(None, None)
+        found += [f"{table}: recorded only: {row}" for row in list(before - after)[:most]]
+        found += [f"{table}: replayed only: {row}" for row in list(after - before)[:most]]
+    for stream, partition in again:
+        ours = _said(stream, journal[stream, partition], beside)
+        theirs = _said(stream, again[stream, partition], beside)
+        for place in range(max(len(ours), len(theirs))):
+            one = ours[place] if place < len(ours) else None
+            other = theirs[place] if place < len(theirs) else None
+            if one != other:
+                found.append(f"{stream}[{partition}]: number {place} was {one!r}, and is {other!r} when replayed")
+                break
+    return found
+
+
+def _said(stream: str, records: Sequence[Record], beside: Beside) -> list[Any]:
+    """What a stream says in its order, but for what came about beside it."""
+    values = [record.value for record in records]
+    if stream == CUSTOMERS:
+        causes = ("event",) if beside.redefined else ("event", "time")
+        said = [(value, _decode_customer(value)) for value in values]
+        kept = [(v, one) for v, one in said if not (isinstance(one, CustomerUpdated) and one.cause not in causes)]
+        if not beside.redefined:
+            return [value for value, _ in kept]
+        return [(one.as_of, one.event, one.derived) for _, one in kept if isinstance(one, CustomerUpdated)]
+    if not beside.paused:
+        return values
+    # At the end, by their ids, what a pause has held; without the ticks that are not needed where something is said.
+    in_order, held, ids = [], [], set()
+    for value in values:
+        one = _decode_message(value)
+        if isinstance(one, MessageRequested) and one.journey in beside.paused:
+            ids.add(one.id)
+            held.append(_encode(msgspec.structs.replace(one, as_of=one.due)))
+        elif isinstance(one, MessageCancelled) and one.id in ids:
+            held.append(_encode(msgspec.structs.replace(one, as_of=_ANY_TIME)))
+        elif not isinstance(one, Tick):
+            in_order.append(value)
+    return in_order + sorted(held)
+
+
+def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | None:
+    """None for what has no place among the records."""
+    shown = dict(row)
+    if table == "profiles":
+        profile = _decode_profile(row["state"])
+        if beside.redefined:
+            profile.flips, profile.timer = {}, None
+        # Packed again, so that what it keeps packed is compared as what it is.
+        shown["state"] = msgspec.msgpack.decode(msgspec.msgpack.encode(profile))
+    elif table == "stories":
+        shown["story"] = msgspec.msgpack.decode(row["story"])
+    elif table == "history" and beside.redefined:
+        if row["kind"] == Kind.TIME:
+            return None
+        del shown["changes"]
+    elif table == "timers" and beside.redefined and row["service"] == "segmenter":
+        return None
+    return repr(shown)
+
+
+def _with_ticks(journal: Journal, partition: int) -> list[Entry]:
+    """The events of a partition, with the ticks in the places at which the segmenter gave them out."""
+    ticks = [
+        (said.after, record)
+        for record in journal[CUSTOMERS, partition]
+        if isinstance(said := _decode_customer(record.value), Tick)
+    ]
+    ticks.reverse()
+    entries = []
+    for record in journal[EVENTS, partition]:
+        while ticks and ticks[-1][0] <= record.offset:
+            entries.append(Entry(_TICK, ticks.pop()[1].value))
+        entries.append(_entry(record))
+    return [*entries, *(Entry(_TICK, record.value) for _, record in reversed(ticks))]
+
+
+def _entry(record: Record) -> Entry:
+    return Entry(record.key, record.value, record.origin, record.trace)
+
+
+async def _under_way(database: Database, logs: Mapping[str, MemoryLog]) -> bool:
+    streams = {"segmenter": EVENTS, "journeys": CUSTOMERS, "mailer": MESSAGES}
+    async with database.connect() as connection:
+        rows = await connection.fetch("SELECT service, partition, next_offset FROM processing.partitions")
+        left = await connection.fetchval(
+            "SELECT (SELECT count(*) FROM processing.outbox)"
+            " + (SELECT count(*) FROM segmenter.sweeps WHERE NOT finished)"
+        )
+    ends = {service: await log.ends(streams[service]) for service, log in logs.items()}
+    return bool(left) or any(offset < ends[service][partition] for service, partition, offset in rows)
+
+
+class _Segmenter(SegmenterProcessor):
+    """Takes the ticks of the journal as they come, and reads no clock."""
+
+    def decode(self, key: str, value: bytes) -> Any:
+        return _decode_tick(value) if key == _TICK else super().decode(key, value)
+
+    def as_of(self, message: Any) -> datetime:
+        return message.as_of if isinstance(message, Tick) else super().as_of(message)
+
+    async def load(
+        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
+    ) -> Any:
+        events = [message for message in messages if not isinstance(message, Tick)]
+        return _Batch(await super().load(connection, partition, memo, events, timers))
+
+    def tick(self, as_of: datetime, after: int) -> Any:
+        return None
+
+
+class _Batch:
+    def __init__(self, batch: Any) -> None:
+        self.fire, self.save, self.nothing_to_save = batch.fire, batch.save, batch.nothing_to_save
+        self._batch = batch
+
+    def handle(self, message: Any, out: Outputs) -> None:
+        if isinstance(message, Tick):
+            out.emit_here(CUSTOMERS, "", _encode(message))
+        else:
+            self._batch.handle(message, out)
+
+
+class _NoSending:
+    """What was handed over is recorded, and not done again."""
+
+    def look(self, partition: int) -> None:
+        return
+
+    async def attend(self, lane: Lane) -> None:
+        return

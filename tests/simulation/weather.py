@@ -1,0 +1,75 @@
+"""What goes wrong, and when: drawn from the history's seed, and counted by kind."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from tests.simulation.machine import Process, VirtualLoop
+
+KINDS: dict[str, float] = {
+    "database: no connection": 0.02,
+    "database: connection cut": 0.002,
+    "database: answer lost": 0.002,
+    "database: cut before COMMIT": 0.01,
+    "database: COMMIT comes late": 0.01,
+    "database: cut after COMMIT": 0.01,
+    "log: append refused": 0.02,
+    "log: answer lost": 0.03,
+    "log: a beginning taken": 0.01,
+    "log: append comes late": 0.02,
+    "log: fetch fails": 0.005,
+    "log: silent": 0.005,
+    "log: short fetch": 0.05,
+    "smtp: no connection": 0.05,
+    "smtp: late for DATA": 0.02,
+    "smtp: dropped before the dot": 0.03,
+    "smtp: 4xx": 0.08,
+    "smtp: 5xx": 0.02,
+    "smtp: no such address": 0.01,
+    "smtp: dropped after the dot, taken": 0.03,
+    "smtp: dropped after the dot, lost": 0.03,
+    "slow": 0.004,
+}
+"""How likely each is, at every moment at which it could happen."""
+
+OUTAGES = ("database", "log", "smtp")
+
+
+class Weather:
+    """`roughness` scales how likely faults are; 0 is fine weather."""
+
+    def __init__(self, dice: random.Random, loop: VirtualLoop, roughness: float, tell: Callable[[str, str], None]):
+        self.dice = dice
+        self.roughness = roughness
+        self.injected: Counter[str] = Counter()
+        self._loop = loop
+        self._tell = tell
+        self._away: dict[str, float] = {}
+
+    def strikes(self, process: Process, kind: str) -> bool:
+        """Whether this fault happens to this process now."""
+        if self.dice.random() >= KINDS[kind] * self.roughness:
+            return False
+        self.injected[kind] += 1
+        self._tell(process.name, f"! {kind}")
+        return True
+
+    def delay(self, process: Process, what: str) -> float:
+        """How long something is on its way, in seconds."""
+        if self.roughness and self.strikes(process, "slow"):
+            return self.dice.uniform(0.2, 7.0)
+        return self.dice.uniform(0.0001, 0.003)
+
+    def begin_outage(self, what: str, seconds: float) -> None:
+        self.injected[f"{what} away"] += 1
+        self._away[what] = self._loop.time() + seconds
+
+    def away(self, what: str) -> bool:
+        return self._away.get(what, 0.0) > self._loop.time()
+
+    def clear_up(self) -> None:
+        """Fine weather from now on."""
+        self.roughness = 0.0
+        self._away.clear()

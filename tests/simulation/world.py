@@ -1,0 +1,430 @@
+"""One history, played: the real services on a simulated machine, with everything that the history brings upon them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import traceback
+from collections import Counter
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from services.ingest.api import Intake
+from services.ingest.batching import OpenBatches
+from services.ingest.sources import GivenSources
+from services.journeys.store import playbooks_in_use
+from services.journeys.worker import JourneysProcessor
+from services.mailer.consent import normalise
+from services.mailer.doors import Doors
+from services.mailer.links import Links
+from services.mailer.main import Composer
+from services.mailer.sending import Sending
+from services.mailer.worker import MailerProcessor
+from services.segmenter.worker import SegmenterProcessor
+from shared.contracts.streams import EVENTS
+from shared.language.playbook import Playbook
+from shared.processing import playbooks
+from shared.processing.installation import Installation
+from shared.processing.port import Connection, Processor
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+from shared.settings import Settings
+from tests.fakes.memory_log import MemoryLog
+from tests.simulation.database import Server, Sessions, SimulatedDatabase
+from tests.simulation.history import (
+    PROCESSES,
+    SOURCE,
+    Act,
+    Apply,
+    Click,
+    Halt,
+    History,
+    Kill,
+    Leap,
+    Outage,
+    Post,
+    Terminate,
+    Unsubscribe,
+)
+from tests.simulation.machine import Process, SimulatedClock, Stuck, VirtualLoop, register_tasks
+from tests.simulation.playbooks import variants
+from tests.simulation.post_office import PostOffice, SimulatedTransport
+from tests.simulation.stream import SimulatedLog
+from tests.simulation.weather import Weather
+
+PARTITIONS = 2
+SECRET = b"secret" * 6
+_LINKS = Links(SECRET, "https://lamps.example/mailer")
+_COMPOSER = Composer(_LINKS)
+_KEY = "key"
+_AUTHORISATION = b"Basic " + base64.b64encode(f"{_KEY}:".encode())
+_PATIENCE = 120.0
+
+
+class _Shelf:
+    """All playbooks, loaded once for all processes and histories (`shared.processing.playbooks.Shelf`)."""
+
+    async def get(self, connection: Connection, content_hash: str) -> Playbook:
+        return next(playbook for playbook in variants() if playbook.hash == content_hash)
+
+
+SHELF = _Shelf()
+
+
+@dataclass(frozen=True)
+class Living:
+    """A process that runs, and what of it the world speaks to."""
+
+    process: Process
+    worker: Worker | None = None
+    intake: Intake | None = None
+    doors: Doors | None = None
+
+
+class World:
+    def __init__(self, history: History, server: Server, loop: VirtualLoop) -> None:
+        self.history, self.server, self.loop = history, server, loop
+        self.dice = random.Random(f"world {history.seed}")
+        self.clock = SimulatedClock(loop)
+        self.weather = Weather(random.Random(f"weather {history.seed}"), loop, history.roughness, self.tell)
+        self.broker = MemoryLog(PARTITIONS)
+        self.sessions = Sessions(server, loop, self.weather)
+        self.office = PostOffice()
+        self.story: list[str] = []
+        self.living: dict[str, Living] = {}
+        self.acknowledged: dict[str, dict[str, Any]] = {}
+        """Calls that were answered with 200, by message id."""
+        self.refused: Counter[str] = Counter()
+        """Answers by status, of calls that were not taken."""
+        self.posted: dict[str, dict[str, Any]] = {}
+        self.applied: list[int] = []
+        self.lost: list[str] = []
+        """Errors that nobody expects: defects."""
+        self._first_tried: dict[str, datetime] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self.installation = Installation(_UUID, 1, SECRET, self.clock)
+        self._settings = Settings(
+            heartbeat_seconds=1.0, expiry_seconds=4.0, batch_records=history.batch_records, partitions_in_flight=2
+        )
+
+    def tell(self, who: str, what: str) -> None:
+        self.story.append(f"{self.loop.time():9.3f} {self.clock.now():%d %H:%M:%S} {who:12} {what}")
+
+    # Playing.
+
+    async def play(self) -> None:
+        """The whole history, and then fine weather until nothing is left to be done."""
+        register_tasks(self.loop)
+        for name in PROCESSES:
+            self._spawn(name)
+        self._later(self._apply(0))
+        for act in self.history.acts:
+            await asyncio.sleep(act.at - self.loop.time())
+            self.tell("world", str(act))
+            self._bring_about(act)
+        self.weather.clear_up()
+        for name in PROCESSES:
+            if name not in self.living:
+                self._spawn(name)
+            self.living[name].process.go_on()
+        self.tell("world", "fine weather")
+        async with asyncio.timeout(_PATIENCE):
+            while self._under_way:
+                await asyncio.wait(self._under_way)
+        await self._settled()
+        for days in (1, 3, 8):
+            self.clock.leap(timedelta(days=days))
+            await self._settled()
+        self.tell("world", "the end")
+
+    async def end(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        for living in list(self.living.values()):
+            await living.process.die()
+
+    def _bring_about(self, act: Act) -> None:
+        match act:
+            case Leap(by=by):
+                self.clock.leap(by)
+            case Post():
+                self._later(self._post(act))
+            case Kill(process=name, back_after=seconds):
+                self.weather.injected["process killed"] += 1
+                self._later(self._kill(name, seconds))
+            case Terminate(process=name, back_after=seconds):
+                self.weather.injected["process terminated"] += 1
+                self._later(self._terminate(name, seconds))
+            case Halt(process=name, seconds=seconds):
+                self.weather.injected["process stopped"] += 1
+                self._later(self._halt(name, seconds))
+            case Outage(what=what, seconds=seconds):
+                self.weather.begin_outage(what, seconds)
+            case Apply(variant=variant):
+                self._later(self._apply(variant))
+            case Click(which=which):
+                self._later(self._click(which))
+            case Unsubscribe(which=which, everything=everything):
+                self._later(self._unsubscribe(which, everything))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.lost.append(f"the world: {type(error).__name__}: {error}")
+
+    async def _settled(self) -> None:
+        """Until everybody has done all that there is to do at this hour."""
+        since, until = self.clock.now(), self.loop.time() + _PATIENCE
+        while left := await self._left_to_do(since):
+            if self.loop.time() > until:
+                raise Stuck("; ".join(left))
+            await asyncio.sleep(0.5)
+
+    async def _left_to_do(self, since: datetime) -> list[str]:
+        reads = {"segmenter": "events", "journeys": "customers", "mailer": "messages"}
+        ends = {service: await self.broker.ends(stream) for service, stream in reads.items()}
+        rows = self.query("SELECT service, partition, next_offset, as_of, owner FROM processing.partitions")
+        left = [
+            f"{service}[{partition}] is at {offset} of {ends[service][partition]}, {as_of}, owned by {owner}"
+            for service, partition, offset, as_of, owner in rows
+            if offset != ends[service][partition] or owner is None or as_of is None or as_of < since
+        ]
+        left += [
+            f"{count} rows in {table}"
+            for table, where in (
+                ("processing.outbox", "true"),
+                ("segmenter.sweeps", "NOT finished"),
+                ("mailer.messages", "status IN ('requested', 'sending')"),
+            )
+            for [count] in self.query(f"SELECT count(*) FROM {table} WHERE {where}")
+            if count
+        ]
+        return left if len(rows) == 3 * PARTITIONS else [*left, f"{len(rows)} partitions were made"]
+
+    def query(self, sql: str, *args: object) -> list[Any]:
+        """Look at what is committed, outside of all time."""
+        connection = self.server.take()
+        try:
+            return [tuple(row) for row in self.server.ask(connection.fetch(sql, *args))]
+        finally:
+            self.server.give_back(connection)
+
+    # Processes.
+
+    def _spawn(self, name: str) -> None:
+        process = Process(name, self.loop, lambda process, what: None)
+        log = SimulatedLog(self.broker, process, self.loop, self.weather)
+        service = name.partition("-")[0]
+        if service == "ingest":
+            batches = OpenBatches(log, EVENTS, flush_seconds=0.003, answer_seconds=10, bytes_in_flight=64 << 20)
+            intake = Intake(None, GivenSources({SOURCE: [_KEY]}), batches, self.clock, lambda: PARTITIONS)  # type: ignore[arg-type]
+            intake.open = True
+            self.living[name] = Living(process, intake=intake)
+            return
+        database = SimulatedDatabase(self.sessions, process)
+        runtime = Runtime(log, self.clock, database, self.installation)
+        doors = None
+        processor: Processor
+        if service == "segmenter":
+            processor = SegmenterProcessor(SHELF)
+        elif service == "journeys":
+            processor = JourneysProcessor(SHELF)
+        else:
+            transport = SimulatedTransport(self.office, process, self.weather)
+            sending = Sending(transport, _COMPOSER, SHELF, self.clock, timedelta(seconds=60))
+            processor = MailerProcessor(sending, SHELF)
+            doors = Doors(log, database, self.clock, _LINKS, SHELF)
+
+        async def start() -> None:
+            while True:
+                try:
+                    await worker.start()
+                    return
+                except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.5)  # whoever starts it starts it again
+
+        worker = process.run(lambda: Worker(runtime, processor, self._settings))
+        self.living[name] = Living(process, worker, doors=doors)
+        process.begin(start())
+
+    async def _kill(self, name: str, seconds: float) -> None:
+        living = self.living.pop(name, None)
+        if living is None:
+            return
+        await living.process.die()
+        await self._back(name, seconds)
+
+    async def _terminate(self, name: str, seconds: float) -> None:
+        living = self.living.get(name)
+        if living is None or living.worker is None or living.process.stopped:
+            return
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([living.process.begin(living.worker.stop())], timeout=40)
+        if self.living.get(name) is living:
+            del self.living[name]
+            await living.process.die()
+            await self._back(name, seconds)
+
+    async def _back(self, name: str, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if name not in self.living:
+            self.tell(name, "starts")
+            self._spawn(name)
+
+    async def _halt(self, name: str, seconds: float) -> None:
+        living = self.living.get(name)
+        if living is None:
+            return
+        living.process.stop()
+        await asyncio.sleep(seconds)
+        living.process.go_on()
+        self.tell(name, "goes on")
+
+    async def _apply(self, variant: int) -> None:
+        """`rapport playbook apply`, by somebody who does not give up."""
+        playbook = variants()[variant]
+        process = Process("operator", self.loop, lambda process, what: None)
+        log = SimulatedLog(self.broker, process, self.loop, self.weather)
+        database = SimulatedDatabase(self.sessions, process)
+
+        async def apply() -> None:
+            async with database.connect() as connection:
+                in_use = await playbooks_in_use(connection)
+                await playbooks.activate(log, connection, playbook, self.clock.now(), in_use)
+
+        for _ in range(200):
+            try:
+                await process.begin(apply())
+                break
+            except Exception as error:
+                self.tell("operator", f"{type(error).__name__}: {error}")
+                await asyncio.sleep(0.3)
+        else:
+            raise Stuck("a playbook cannot be applied")
+        self.applied.append(variant)
+        self.tell("operator", f"applied {variant}")
+        await process.die()
+
+    # The world outside.
+
+    async def _post(self, post: Post) -> None:
+        batch = []
+        for call in post.calls:
+            id = call["messageId"]
+            self.posted[id] = call
+            now = self._first_tried.setdefault(id, self.clock.now())
+            at = now - post.ago.get(id, timedelta(0))
+            batch.append({**call, "timestamp": at.isoformat()})
+        for attempt in range(post.tries):
+            for call in post.calls:
+                if call.get("event") == "Topic Subscribed":
+                    topic = call["properties"]["topic"]
+                    self.office.silenced = {k: v for k, v in self.office.silenced.items() if k[1] != topic}
+            status = await self._ask_ingest({"batch": batch})
+            if status == 200:
+                self.acknowledged |= {call["messageId"]: call for call in post.calls}
+                return
+            self.refused[str(status)] += 1
+            await asyncio.sleep(min(0.2 * 2**attempt, 3.0) * self.dice.uniform(0.5, 1.0))
+
+    async def _ask_ingest(self, body: dict[str, Any]) -> int | None:
+        """The status of the answer; None where there was none."""
+        living = self.living.get(self.dice.choice(["ingest-1", "ingest-2"]))
+        if living is None:
+            return None
+        answers: list[int] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": msgspec.json.encode(body)}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                answers.append(message["status"])
+
+        async def call() -> None:
+            assert living is not None
+            assert living.intake is not None
+            await living.process.step("request", self.weather.delay(living.process, "log"))
+            scope = {"type": "http", "method": "POST", "path": "/v1/batch", "headers": headers}
+            await living.intake(scope, receive, send)
+
+        headers = [(b"authorization", _AUTHORISATION)]
+        await asyncio.wait([living.process.begin(call())], timeout=12)
+        return answers[0] if answers else None
+
+    def _mail(self, which: float) -> Any:
+        handed = self.office.handed
+        return handed[int(which * len(handed))] if handed else None
+
+    def _door(self) -> Living | None:
+        return self.living.get(self.dice.choice(["mailer-1", "mailer-2"]))
+
+    async def _click(self, which: float) -> None:
+        mail, living = self._mail(which), self._door()
+        if mail is None or living is None:
+            return
+        assert living.doors is not None
+        token = _LINKS.click(mail.message, 0).rpartition("/")[2]
+        await asyncio.wait([living.process.begin(living.doors.click(token, True))], timeout=10)
+
+    async def _unsubscribe(self, which: float, everything: bool) -> None:
+        mail = self._mail(which)
+        if mail is None:
+            return
+        token = _LINKS.unsubscribe(mail.message).rpartition("/")[2]
+        for _ in range(3):
+            living = self._door()
+            if living is not None:
+                assert living.doors is not None
+                asked = living.process.begin(living.doors.decide(token, "everything" if everything else ""))
+                await asyncio.wait([asked], timeout=10)
+                if asked.done() and not asked.cancelled() and asked.result().status_code == 200:
+                    self._note_unsubscribed(mail.message, everything)
+                    return
+            await asyncio.sleep(0.5)
+
+    def _note_unsubscribed(self, message: str, everything: bool) -> None:
+        [[address, topic]] = self.query("SELECT address, topic FROM mailer.messages WHERE id = $1", message)
+        in_hand = {row[0] for row in self.query("SELECT id FROM mailer.messages WHERE status = 'sending'")}
+        for silenced in ("reminders", "greetings") if everything else (topic,):
+            if silenced != "receipts":
+                self.office.silenced[normalise(address) or "", silenced] = set(in_hand)
+        self.tell("door", f"unsubscribed {address} from {'everything' if everything else topic}")
+
+
+_UUID = UUID(int=7)
+
+
+def hear(world: World) -> None:
+    """What the services log goes into the story."""
+
+    def keep(logger: object, method: str, event: dict[str, Any]) -> Any:
+        said = ", ".join(
+            f"{key}={value}" for key, value in event.items() if key not in ("event", "exc_info", "service")
+        )
+        world.tell(str(event.get("service", "")), f"{method}: {event['event']} {said}")
+        if method == "error" and event["event"] not in _EXPECTED_ERRORS:
+            error = event.get("exc_info")
+            told = "".join(traceback.format_exception(error)[-2:]) if isinstance(error, BaseException) else ""
+            world.lost.append(f"{event.get('service')}: {event['event']} {said} {told}")
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[keep], cache_logger_on_first_use=False)
+
+
+_EXPECTED_ERRORS = {"click lost"}
