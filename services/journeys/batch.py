@@ -127,7 +127,7 @@ class JourneysBatch:
         )
 
     def nothing_to_save(self) -> bool:
-        untold = self._told == self._memo.told and not self._switched
+        untold = self._told == self._memo.told and not self._switched and not self._declined
         return untold and not self._moved and not any(p.changed or p.seen is not None for p in self._people.values())
 
     async def save(self, connection: Connection) -> bytes:

@@ -172,21 +172,7 @@ class Road:
 
     def drive(self, records: Sequence[CustomerRecord]) -> None:
         """One batch."""
-        moments = []
-        road = self.as_of
-        for record in records:
-            road = max(road, record.as_of)
-            moments.append(road)
-        timers = sorted(Timer(due, *name) for name, due in self.timers.items() if due <= road)
-        batch = self._load(records, timers)
-        agenda = Agenda(timers)
-        out = _Outputs(self.as_of, agenda)
-        for record, moment in zip(records, moments, strict=True):
-            while (timer := agenda.pop(moment)) is not None:
-                out.as_of = max(out.as_of, timer.due)
-                batch.fire(timer, out)
-            out.as_of = max(out.as_of, moment)
-            batch.handle(record, out)
+        batch, agenda, out = self._handled(records)
         changes = batch.changes()
         for row in changes.customers:
             self.rows[row.customer] = row
@@ -210,6 +196,29 @@ class Road:
         self.as_of = out.as_of
         self.values += out.values
         self.reported += out.reported
+
+    def saves_nothing(self, records: Sequence[CustomerRecord]) -> bool:
+        """Whether nothing would come of a batch of these."""
+        batch, _, _ = self._handled(records)
+        return batch.nothing_to_save()
+
+    def _handled(self, records: Sequence[CustomerRecord]) -> tuple[JourneysBatch, Agenda, _Outputs]:
+        moments = []
+        road = self.as_of
+        for record in records:
+            road = max(road, record.as_of)
+            moments.append(road)
+        timers = sorted(Timer(due, *name) for name, due in self.timers.items() if due <= road)
+        batch = self._load(records, timers)
+        agenda = Agenda(timers)
+        out = _Outputs(self.as_of, agenda)
+        for record, moment in zip(records, moments, strict=True):
+            while (timer := agenda.pop(moment)) is not None:
+                out.as_of = max(out.as_of, timer.due)
+                batch.fire(timer, out)
+            out.as_of = max(out.as_of, moment)
+            batch.handle(record, out)
+        return batch, agenda, out
 
     def _load(self, records: Sequence[CustomerRecord], timers: Sequence[Timer]) -> JourneysBatch:
         memo = msgspec.msgpack.decode(self.memo, type=Memo) if self.memo else Memo()
@@ -277,6 +286,25 @@ class Shop:
         consent: tuple[ConsentDecision, ...] = (),
         **changes: Any,
     ) -> CustomerUpdated:
+        record = self.event(
+            name, properties, when=when, customer=customer, occurred=occurred, source=source, consent=consent, **changes
+        )
+        self._take(record)
+        return record
+
+    def event(
+        self,
+        name: str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        when: str | timedelta | datetime,
+        customer: str = "anna",
+        occurred: datetime | None = None,
+        source: str = "shop",
+        consent: tuple[ConsentDecision, ...] = (),
+        **changes: Any,
+    ) -> CustomerUpdated:
+        """The record of an event, which nobody has seen yet."""
         event_changes = {name: changes.pop(name) for name in ("historical", "hops", "type") if name in changes}
         event = Event(
             id=f"e{next(self._ids)}",
@@ -288,11 +316,9 @@ class Shop:
             properties=msgspec.Raw(msgspec.json.encode(properties or {})),
             **event_changes,
         )
-        record = CustomerUpdated(
+        return CustomerUpdated(
             as_of=at(when), customer=self.customer(customer), event=event, consent=consent, **changes
         )
-        self._take(record)
-        return record
 
     def changes(self, *, when: str | timedelta, customer: str = "anna", **changes: Any) -> None:
         """Time alone, or a new definition, has changed the customer."""

@@ -356,3 +356,13 @@ def test_of_all_that_was_left_the_latest_is_remembered() -> None:
     assert len(person.left) == MOST_REMEMBERED
     assert person.last_of("cart", "c4") is None
     assert person.last_of("cart", f"c{MOST_REMEMBERED + 4}") is not None
+
+
+def test_a_batch_that_let_nobody_in_is_saved_where_that_is_counted() -> None:
+    """Batches of which nothing comes are left out; who was declined shows in the metrics, so something came."""
+    story = Shop(playbook(journey(WAIT, **on("Signed Up"))))
+    story.ticks(when="2h")
+    looked = story.event("Looked Around", when="2h")
+    late = story.event("Signed Up", when="2h", occurred=at("2h") - 2 * DAY)
+    assert story.road.saves_nothing([looked])
+    assert not story.road.saves_nothing([looked, late])
