@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_MOST_ROUNDS = 100_000
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -30,10 +31,17 @@ class _Timeless:
 
     def __init__(self, machine: VirtualLoop) -> None:
         self._loop = machine
+        self._rounds = 0
 
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
             raise Stuck("nothing is under way, and somebody waits.")
+        if timeout > 0:
+            self._rounds = 0
+        self._rounds += 1
+        if self._rounds > _MOST_ROUNDS:
+            ready = list(self._loop._ready)[:3]  # type: ignore[attr-defined]
+            raise Stuck(f"time does not pass, since somebody never waits: {ready}")
         self._loop.passed += max(timeout, 0.0)
         return []
 
@@ -166,11 +174,21 @@ def register_tasks(loop: VirtualLoop) -> None:
     """From now on each task is known to the process that began it."""
 
     def make(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
         process = _current.get()
+        if process is not None and not process.alive:
+            # Begun by what tidies up after the cancelled: the dead do not.
+            work.close()
+            never: asyncio.Task[Any] = asyncio.Task(_never(loop), loop=loop)
+            never._log_destroy_pending = False  # type: ignore[attr-defined]
+            return never
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
         if process is not None:
             process.tasks[task] = None
             task.add_done_callback(lambda done: process.tasks.pop(done, None))
         return task
 
     loop.set_task_factory(make)
+
+
+async def _never(loop: asyncio.AbstractEventLoop) -> None:
+    await loop.create_future()
