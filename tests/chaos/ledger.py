@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -154,6 +155,22 @@ class Ledger:
         if untold:
             left.append(f"{untold} outcomes are not in the history")
         return left
+
+    async def reached(self, connection: asyncpg.Connection) -> dict[int, datetime]:
+        """By partition, the time that the road has come to where it begins."""
+        rows = await connection.fetch("SELECT partition, as_of FROM processing.partitions WHERE service = 'segmenter'")
+        return {row["partition"]: row["as_of"] for row in rows if row["as_of"] is not None}
+
+    async def behind(self, connection: asyncpg.Connection, reached: Mapping[int, datetime]) -> list[str]:
+        """Which partitions further down the road have not heard of a later time than that: until then, what was said
+        before it may be on the way to them, where no table shows it."""
+        return [
+            f"{row['service']}[{row['partition']}] is behind"
+            for row in await connection.fetch(
+                "SELECT service, partition, as_of FROM processing.partitions WHERE service IN ('journeys', 'mailer')"
+            )
+            if row["partition"] in reached and (row["as_of"] is None or row["as_of"] <= reached[row["partition"]])
+        ]
 
     async def read(self, connection: asyncpg.Connection, left_over: list[str]) -> Facts:
         """`left_over` is what was not over when nobody waited any longer; ticks go on, and are never over."""

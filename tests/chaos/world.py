@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -360,11 +361,21 @@ class World:
         deadline = time.monotonic() + SETTLED_WITHIN
         said = time.monotonic()
         left = ["nothing was looked at"]
+        reached: Mapping[int, datetime] | None = None
         connection = await self.connect()
         try:
             while left and time.monotonic() < deadline:
                 await asyncio.sleep(1)
-                left = await self.ledger.unfinished(connection)
+                # What is between two services shows in no table. So when all seems over, what was said until then has
+                # to arrive, and all must be over still.
+                if reached is not None:
+                    left = await self.ledger.behind(connection, reached)
+                if reached is None or not left:
+                    left = await self.ledger.unfinished(connection)
+                    over, reached = reached is not None, None
+                    if not left and not over:
+                        reached = await self.ledger.reached(connection)
+                        left = ["what may be on the way"]
                 if time.monotonic() - said > 15:
                     said = time.monotonic()
                     say(f"still under way: {'; '.join(left)}")
