@@ -105,6 +105,9 @@ def draw(seed: int) -> History:
     for act in _acts(dice):
         at += dice.expovariate(4.0) if dice.random() < 0.8 else dice.uniform(0.5, 1.5)
         acts.append(act(at))
+    for hours in (1.5, 26):  # what they began goes on while troubles last
+        at += 2.5
+        acts.append(Leap(at, timedelta(hours=hours)))
     return History(
         seed,
         dice.choice([0.0, 0.5, 1.0, 1.0, 2.0]),

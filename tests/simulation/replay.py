@@ -249,7 +249,14 @@ def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | Non
         del shown["changes"]
     elif table == "timers" and beside.redefined and row["service"] == "segmenter":
         return None
-    return repr(shown)
+    return repr(_sorted(shown))
+
+
+def _sorted(value: Any) -> Any:
+    """The order of names in an object says nothing."""
+    if isinstance(value, dict):
+        return [(name, _sorted(value[name])) for name in sorted(value, key=repr)]
+    return [_sorted(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _with_ticks(journal: Journal, partition: int) -> list[Entry]:

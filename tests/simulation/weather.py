@@ -24,13 +24,20 @@ KINDS: dict[str, float] = {
     "log: short fetch": 0.05,
     "smtp: no connection": 0.05,
     "smtp: late for DATA": 0.02,
-    "smtp: dropped before the dot": 0.03,
+    "smtp: dropped before the dot": 0.06,
     "smtp: 4xx": 0.08,
     "smtp: 5xx": 0.02,
     "smtp: no such address": 0.01,
-    "smtp: dropped after the dot, taken": 0.03,
-    "smtp: dropped after the dot, lost": 0.03,
+    "smtp: dropped after the dot, taken": 0.1,
+    "smtp: dropped after the dot, lost": 0.1,
     "slow": 0.004,
+    "killed at append": 0.002,
+    "killed at appended": 0.002,
+    "killed at commit": 0.002,
+    "killed at answer": 0.0005,
+    "killed at smtp data": 0.03,
+    "killed at smtp dot": 0.03,
+    "killed at smtp answer": 0.06,
 }
 """How likely each is, at every moment at which it could happen."""
 
@@ -55,6 +62,10 @@ class Weather:
         self.injected[kind] += 1
         self._tell(process.name, f"! {kind}")
         return True
+
+    def kills(self, process: Process, step: str) -> bool:
+        """Whether this process dies at this very step."""
+        return f"killed at {step}" in KINDS and self.strikes(process, f"killed at {step}")
 
     def delay(self, process: Process, what: str) -> float:
         """How long something is on its way, in seconds."""

@@ -131,6 +131,7 @@ class World:
             await asyncio.sleep(act.at - self.loop.time())
             self.tell("world", str(act))
             self._bring_about(act)
+        await asyncio.sleep(2.5)
         self.weather.clear_up()
         for name in PROCESSES:
             if name not in self.living:
@@ -227,7 +228,7 @@ class World:
     # Processes.
 
     def _spawn(self, name: str) -> None:
-        process = Process(name, self.loop, lambda process, what: None)
+        process = Process(name, self.loop, self._may_die)
         log = SimulatedLog(self.broker, process, self.loop, self.weather)
         service = name.partition("-")[0]
         if service == "ingest":
@@ -261,6 +262,10 @@ class World:
         worker = process.run(lambda: Worker(runtime, processor, self._settings))
         self.living[name] = Living(process, worker, doors=doors)
         process.begin(start())
+
+    def _may_die(self, process: Process, step: str) -> None:
+        if self.weather.kills(process, step):
+            self._later(self._kill(process.name, self.dice.uniform(0.1, 5)))
 
     async def _kill(self, name: str, seconds: float) -> None:
         living = self.living.pop(name, None)
