@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
 from services.journeys import store
+from services.journeys.engine import HELD_OUT
 from services.journeys.store import Tally
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
@@ -20,6 +22,17 @@ MOST_ENROLLMENTS = 500
 _LEFT = frozenset({"watching", "ended"})
 
 
+class HeldOut(BaseModel):
+    """Who entered a journey and got nothing of it, so that what it brings can be seen."""
+
+    entered: int = 0
+    goal: int = 0
+    """How many of them reached the goal in time all the same."""
+    lift: float | None = None
+    """By how much more often the others reached it: 0.25 is a quarter more. Of enrollments for which it is decided;
+    None while nobody who was held out has reached it. It says little before there are some hundred of them."""
+
+
 class JourneyCounts(BaseModel):
     """The enrollments of one journey, over all of its versions."""
 
@@ -27,11 +40,15 @@ class JourneyCounts(BaseModel):
     entered: int = 0
     """Enrollments that began; a restart is none."""
     inside: dict[str, int] = {}
-    """By status: `waiting`, `listening` (for an event or a click), `sending` (or held), `parked` (by a pause)."""
+    """By status: `waiting`, `listening` (for an event or a click), `sending` (or held), `parked` (by a pause),
+    `held_out` (they get nothing, and their goal is watched)."""
     ended: dict[str, int] = {}
-    """By reason: `completed`, `goal`, `exit_on`, `unsubscribed`, `restarted`, `removed`, or an `exit` step's own."""
+    """By reason: `completed`, `goal`, `exit_on`, `unsubscribed`, `restarted`, `removed`, `held_out`, or what an
+    `exit` step says."""
     goal: int = 0
-    """How many reached the goal in time, also after they had left."""
+    """How many of them reached the goal in time, also after they had left; without those who were held out."""
+    held_out: HeldOut | None = None
+    """Those who entered and got nothing. None where there are none."""
 
 
 class AllCounts(BaseModel):
@@ -82,16 +99,34 @@ def create(database: Database, partitions: int, read_keys: str, ready: Callable[
 def summed(counts: list[tuple[Tally, int]]) -> list[JourneyCounts]:
     """The counts by journey, in the order of their names."""
     journeys: dict[str, JourneyCounts] = {}
+    decided: defaultdict[tuple[str, bool], Counter[str]] = defaultdict(Counter)
     for tally, count in counts:
         of = journeys.setdefault(tally.journey, JourneyCounts(journey=tally.journey))
         of.entered += count
+        held_out = HELD_OUT in (tally.status, tally.reason)
+        if tally.status == "ended":
+            decided[tally.journey, held_out].update({"all": count, "goal": count * tally.goal})
         if tally.status in _LEFT:
             of.ended[tally.reason] = of.ended.get(tally.reason, 0) + count
         else:
             of.inside[tally.status] = of.inside.get(tally.status, 0) + count
-        if tally.goal:
-            of.goal += count
+        if held_out:
+            of.held_out = of.held_out or HeldOut()
+            of.held_out.entered += count
+            of.held_out.goal += count * tally.goal
+        else:
+            of.goal += count * tally.goal
+    for name, of in journeys.items():
+        if of.held_out is not None:
+            of.held_out.lift = _lift(decided[name, False], decided[name, True])
     return [journeys[name] for name in sorted(journeys)]
+
+
+def _lift(others: Counter[str], held_out: Counter[str]) -> float | None:
+    """How much more often the goal was reached by others than by those who were held out."""
+    if not others["all"] or not held_out["goal"]:
+        return None
+    return round((others["goal"] / others["all"]) / (held_out["goal"] / held_out["all"]) - 1, 4)
 
 
 def _shown(told: store.Told) -> EnrollmentShown:

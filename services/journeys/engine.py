@@ -52,6 +52,7 @@ EXIT_ON = "exit_on"
 UNSUBSCRIBED = "unsubscribed"
 RESTARTED = "restarted"
 REMOVED = "removed"
+HELD_OUT = "held_out"
 
 _OUTCOMES = frozenset({events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN})
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN})
@@ -100,6 +101,9 @@ def begin(course: Course, customer: Customer, entry: Entry) -> Moved:
         entry=entry,
         status="waiting",
     )
+    # By customer and journey, never by key: who is held out is so for every cart.
+    if drawn(customer.key, course.journey.name, "holdout") < course.journey.holdout:
+        return _hold_out(course, enrollment, entry), []
     return _run(course, enrollment, customer, course.journey.first, entry.at, [])
 
 
@@ -116,6 +120,8 @@ def restart(course: Course, enrollment: Enrollment, customer: Customer, entry: E
     Where one is on its way, it is cancelled and its outcome awaited, since it may have gone out meanwhile. `again` says
     whether the entry may then begin a new enrollment.
     """
+    if enrollment.status == "held_out":
+        return _hold_out(course, enrollment, entry), []
     if enrollment.status == "sending":
         cancel: list[Command] = [] if enrollment.pending else [CancelMessage(enrollment.message, RESTARTED)]
         return _with(enrollment, pending=Pending(entry, again)), cancel
@@ -131,6 +137,14 @@ def leave(enrollment: Enrollment, reason: str, now: datetime) -> Moved:
         enrollment, status="ended", due=None, since=None, zone="", message="", pending=None, ended_at=now, reason=reason
     )
     return ended, cancelled
+
+
+def _hold_out(course: Course, enrollment: Enrollment, entry: Entry) -> Enrollment:
+    """Inside for as long as its goal counts, and nothing else."""
+    goal = course.journey.goal
+    assert goal is not None
+    assert goal.within is not None
+    return _with(enrollment, status="held_out", entry=entry, due=entry.at + goal.within)
 
 
 def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
@@ -176,6 +190,8 @@ def _woken(course: Course, enrollment: Enrollment, customer: Customer, now: date
         return _run(course, enrollment, customer, enrollment.step, now, [])
     if due is None or due > now:
         return enrollment, []
+    if enrollment.status == "held_out":
+        return leave(enrollment, HELD_OUT, due)
     step = course.journey.steps.get(enrollment.step)
     match enrollment.status, step:
         case "watching", _:
@@ -196,13 +212,14 @@ def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datet
         if goal is not None and armed and _matches(course, enrollment, customer, happening, goal.match, now):
             if not enrollment.inside:
                 return _with(enrollment, status="ended", due=None, goal_at=now), []
-            left, commands = leave(enrollment, GOAL, now)
+            # The reason tells those who were held out from the others for good.
+            left, commands = leave(enrollment, HELD_OUT if enrollment.status == "held_out" else GOAL, now)
             return _with(left, goal_at=now), commands
-        if enrollment.inside:
+        if enrollment.inside and enrollment.status != "held_out":
             for match in journey.exit_on:
                 if _matches(course, enrollment, customer, happening, match, now):
                     return _end(course, enrollment, EXIT_ON, now, [])
-    if not enrollment.inside:
+    if not enrollment.inside or enrollment.status == "held_out":
         return enrollment, []
     if journey.topic in lost and not _still_to_send(journey, enrollment) - lost:
         return _end(course, enrollment, UNSUBSCRIBED, now, [])

@@ -17,13 +17,14 @@ Key = str | int | float | None
 MOST_OF_A_KEY = 1_000
 """Characters of it."""
 
-Status = Literal["waiting", "listening", "sending", "parked", "watching", "ended"]
+Status = Literal["waiting", "listening", "sending", "parked", "held_out", "watching", "ended"]
 """Where an enrollment is.
 
 - `waiting`: for time to pass
 - `listening`: for an event or a click, or the step's timeout
 - `sending`: for the outcome of its message
 - `parked`: the next step is due, and the journey is paused
+- `held_out`: it runs no steps, so that its goal can be compared with that of others
 - `watching`: it has left the journey, and its goal may still be reached in time
 - `ended`: nothing follows
 """

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from typing import TypeVar, cast
 
 from shared.language import playbook as proven
@@ -595,6 +596,8 @@ class _Check:
             self.check_name(journey, ("defaults", "topic"), "topic", shape.defaults.topic)
         for placed in journey.layout.placed:
             self.check_step(journey, placed)
+        if shape.holdout is not None:
+            self.check_holdout(journey)
 
     def expression(
         self,
@@ -671,6 +674,23 @@ class _Check:
         if trigger.if_ is not None:
             site = TRIGGER if event is not None else TRIGGER_WITHOUT_EVENT
             self.expression(journey, (*path, "if"), trigger.if_, site, event)
+
+    def check_holdout(self, journey: _Journey) -> None:
+        """Those who are held out are compared by the goal; and nobody is kept from what has to reach them."""
+        shape = journey.shape
+        wrong = self.wrong_at(journey.document, ("holdout",))
+        if shape.holdout == 1:
+            wrong("nobody is left to get anything.", "Hold out less: 10%.")
+        if not isinstance(shape.goal, Hole) and (shape.goal is None or shape.goal.within is None):
+            message = "those who are held out are compared by the goal, and this journey has none within a time."
+            wrong(message, "Add goal: {event: Order Completed, within: 7d}, or remove holdout.")
+        for placed, mail in journey.layout.mails():
+            topic = mail.topic if mail.topic is not None else getattr(shape.defaults, "topic", None)
+            entry = self.topics.get(topic) if topic is not None else None
+            if entry is not None and entry.kind == "transactional":
+                message = f"{quoted(placed.id)} is transactional mail, which has to reach everybody."
+                wrong(message, "Remove holdout, or send it from a journey of its own.")
+                break
 
     def check_match(
         self, journey: _Journey, path: Path, match: EventMatch, step: Placed | None, consequence: str
@@ -936,6 +956,7 @@ def _journey(journey: _Journey) -> proven.Journey:
         trigger=_trigger(journey),
         condition=journey.expression(("trigger", "if")),
         unless_in=frozenset(shape.trigger.unless_in),
+        holdout=shape.holdout or Decimal(0),
         mode=shape.mode,
         again=shape.again,
         max_age=shape.max_age,

@@ -736,7 +736,6 @@ class JourneyFile(Section):
     """One journey: whom it takes in, what it does, and when it ends."""
 
     noun: ClassVar[str] = "journey field"
-    later: ClassVar[frozenset[str]] = frozenset({"holdout"})
 
     journey: Name = Field(description="Its name, which is also the name of the file.")
     title: Line | None = Field(None, description="What people call it, in reports.")
@@ -767,6 +766,12 @@ class JourneyFile(Section):
     )
     defaults: Annotated[Defaults, _Tolerant] = Field(
         Defaults.model_validate({}), description="For the mails below; each step may say otherwise."
+    )
+    holdout: Share | None = Field(
+        None,
+        description="How many customers get nothing of this journey, so that its goal can be compared: 10%. The same "
+        "customers always. Needs a goal with within.",
+        examples=["10%"],
     )
     steps: Annotated[Steps, Field(min_length=1)] = Field(
         description="What happens, from the top.", examples=["- email: welcome"]

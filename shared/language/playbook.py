@@ -270,6 +270,8 @@ class Journey:
     """`defaults.topic`: losing consent for it ends the enrollment unless a later step sends under another."""
     first: str | None
     steps: Mapping[str, Step]
+    holdout: Decimal = Decimal(0)
+    """The share of customers, from 0 up to 1, who enter and get nothing, so that what the journey brings is seen."""
     unless_in: frozenset[str] = frozenset()
     """Who is in one of these journeys does not enter."""
 

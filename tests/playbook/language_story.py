@@ -74,11 +74,11 @@ def playbook_of(case: Mapping[str, Any], changes: Any = None) -> Playbook:
     for number in range(1, 10):
         texts[f"messages/m{number}/subject.txt"] = b"Hello"
         texts[f"messages/m{number}/body.html"] = b'<a href="{{ unsubscribe_url }}">Stop</a>'
-    return pinned(load(texts), case.get("arms", {}))
+    return pinned(load(texts), case.get("arms", {}), Decimal("holdout" in case))
 
 
-def pinned(playbook: Playbook, arms: Mapping[str, str]) -> Playbook:
-    """The same, with lots that always fall on these arms of splits."""
+def pinned(playbook: Playbook, arms: Mapping[str, str], holdout: Decimal) -> Playbook:
+    """The same, with lots that always fall on these arms of splits; everybody is held out, or nobody."""
 
     def certain(step: Step) -> Step:
         if not isinstance(step, Split) or step.id not in arms:
@@ -86,7 +86,11 @@ def pinned(playbook: Playbook, arms: Mapping[str, str]) -> Playbook:
         return replace(step, arms={arms[step.id]: replace(step.arms[arms[step.id]], share=Decimal(1))})
 
     journeys = {
-        name: replace(journey, steps={id: certain(step) for id, step in journey.steps.items()})
+        name: replace(
+            journey,
+            steps={id: certain(step) for id, step in journey.steps.items()},
+            holdout=holdout if journey.holdout else journey.holdout,
+        )
         for name, journey in playbook.journeys.items()
     }
     return replace(playbook, journeys=journeys)

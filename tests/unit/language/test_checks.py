@@ -441,6 +441,25 @@ def test_a_reported_event_stands_in_the_catalogue() -> None:
     ))  # fmt: skip
 
 
+def test_a_holdout_has_a_goal_to_be_compared_by_and_keeps_nobody_from_a_receipt() -> None:
+    goal = "goal: {event: Order Completed, within: 7d}\n"
+    held = CART.replace("defaults:", "holdout: 10%\ndefaults:")
+    assert of_journey(held) == [
+        "6:10: those who are held out are compared by the goal, and this journey has none within a time. "
+        "Add goal: {event: Order Completed, within: 7d}, or remove holdout."
+    ]
+    assert of_journey(held.replace("holdout", f"{goal}holdout")) == []
+    assert of_journey(
+        held.replace("holdout", f"{goal}holdout").replace("topic: cart-reminders", "topic: receipts")
+    ) == [
+        '7:10: "cart-reminder" is transactional mail, which has to reach everybody. '
+        "Remove holdout, or send it from a journey of its own."
+    ]
+    assert of_journey(held.replace("10%", "100%").replace("holdout", f"{goal}holdout")) == [
+        "7:10: nobody is left to get anything. Hold out less: 10%."
+    ]
+
+
 def test_journeys_that_begin_one_another_without_end() -> None:
     ping = journey("- emit: Pong", trigger="event: Ping")
     pong = journey("- emit: Ping", trigger="event: Pong").replace("journey: cart", "journey: pong")

@@ -36,7 +36,7 @@ def test_the_sample_has_nothing_wrong() -> None:
             "  zzz:",
             '5:3: unknown trigger field "zzz". Known here: event, where, key, for_each, if and unless_in.',
         ),
-        ("trigger:\n", "holdout: 10%\ntrigger:\n", '2:1: "holdout" comes later. Leave it out for now.'),
+        ("trigger:\n", "holdout: 0.1\ntrigger:\n", "2:10: a share is a percentage. Write it from 0% to 100%: 50%."),
         ("  key:", "  unless_in: [Cart]\n  key:", '5:15: "Cart" cannot be a name. '
          "Use small letters, digits and single hyphens, 64 at most: cart."),
         ("  key:", "  for_each: products\n  key:", '5:13: "products" is no property of the event. '

@@ -28,7 +28,7 @@ def upgrade() -> None:
             version text NOT NULL,
             key text NOT NULL,
             status text NOT NULL
-                CHECK (status IN ('waiting', 'listening', 'sending', 'parked', 'watching', 'ended')),
+                CHECK (status IN ('waiting', 'listening', 'sending', 'parked', 'held_out', 'watching', 'ended')),
             step text NOT NULL,
             due timestamptz,
             entered_at timestamptz NOT NULL,
