@@ -147,7 +147,11 @@ async def test_a_database_that_falls_over_and_comes_back_heals() -> None:
 
         await until(all_counted)
         assert accepted <= (await counts(database))["ann"] <= accepted + unknown + 1
-        assert await worker.ready() == []
+
+        async def ready() -> bool:
+            return await worker.ready() == []
+
+        await until(ready)
         await worker.stop()
         await log.close()
         await database.close()
