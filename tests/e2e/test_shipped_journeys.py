@@ -151,6 +151,7 @@ async def test_what_is_posted_twice_counts_once(house: House) -> None:
     for _ in range(3):
         await house.post(*({**event, "messageId": f"eve-{event['type']}"} for event in first_order("eve")))
     await house.post(*first_order("fay"))
+    await house.mailed("eve")
     await house.mailed("fay")
     assert house.mails_of("eve") == ["thank-you-first"]
     assert len(await house.timeline("eve", "Order Completed")) == 1

@@ -254,7 +254,14 @@ async def test_pages_tell_who_is_where(town: Town) -> None:
 
     counts = (await town.get("/v1/journeys")).json()["journeys"]
     assert counts == [
-        {"journey": "abandoned-cart", "entered": 3, "inside": {"sending": 2}, "ended": {"goal": 1}, "goal": 1}
+        {
+            "journey": "abandoned-cart",
+            "entered": 3,
+            "inside": {"sending": 2},
+            "ended": {"goal": 1},
+            "goal": 1,
+            "held_out": None,
+        }
     ]
     [bo] = (await town.get("/v1/customers/bo/enrollments")).json()["enrollments"]
     assert (bo["journey"], bo["key"], bo["status"], bo["reason"]) == ("abandoned-cart", "bo", "ended", "goal")
