@@ -390,7 +390,7 @@ def _run(
                 step_id = step.next
             case Emit():
                 seen = scope(course.playbook, customer, now, enrollment=enrollment)
-                properties = {name: plain(value.evaluate(seen)) for name, value in step.properties.items()}
+                properties = {name: _kept(value.evaluate(seen)) for name, value in step.properties.items()}
                 enrollment, reports = _report(course, enrollment, step.id, step.event, properties, {})
                 commands = [*commands, *reports]
                 step_id = step.next
@@ -419,12 +419,20 @@ def _arm(step: Split, journey: Journey, enrollment: Enrollment, customer: Custom
 
 def _set(course: Course, enrollment: Enrollment, customer: Customer, step: Set, now: datetime) -> Moved:
     seen = scope(course.playbook, customer, now, enrollment=enrollment)
-    kept = {name: _encode(plain(value.evaluate(seen))) for name, value in step.vars.items()}
+    kept = {name: _encode(_kept(value.evaluate(seen))) for name, value in step.vars.items()}
     enrollment = _with(enrollment, vars={**enrollment.vars, **kept})
     if not step.traits:
         return enrollment, []
-    traits = {name: plain(value.evaluate(seen)) for name, value in step.traits.items()}
+    traits = {name: _kept(value.evaluate(seen)) for name, value in step.traits.items()}
     return _report(course, enrollment, step.id, "", {}, traits)
+
+
+def _kept(value: Any) -> Any:
+    """A value as JSON. An integer that no shop may send is null: kept, it could be squared in each step."""
+    given = plain(value)
+    if isinstance(given, list):
+        return [_kept(item) for item in given]
+    return None if isinstance(given, int) and not -(2**63) <= given < 2**63 else given
 
 
 def _report(

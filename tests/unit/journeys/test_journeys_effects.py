@@ -1,0 +1,27 @@
+"""What steps keep and report: no more than a shop could have sent."""
+
+from __future__ import annotations
+
+import msgspec
+from journeys_road import Shop, email, journey, on, playbook, says
+
+from shared.language.playbook import Emit, Set
+
+SQUARED = says("coalesce(vars.n, 9999999999) * coalesce(vars.n, 9999999999)")
+
+
+def test_a_number_that_grows_from_step_to_step_does_not_grow_for_ever() -> None:
+    steps = [Set(f"set-{number}", f"set-{number + 1}", {"n": SQUARED}, {}) for number in range(40)]
+    story = Shop(playbook(journey(*steps, Set("set-40", "hello", {"n": SQUARED}, {}), email("hello"), **on("Start"))))
+    story.posts("Start", when="0m")
+    assert [message for message, _ in story.sent()] == ["hello"]
+
+
+def test_integers_beyond_64_bits_are_neither_kept_nor_reported() -> None:
+    large, list_of_it = says("9999999999 * 9999999999"), says("[1, 9999999999 * 9999999999]")
+    steps = (Set("set-1", "emit-1", {}, {"n": large}), Emit("emit-1", None, "Grown", {"n": large, "all": list_of_it}))
+    story = Shop(playbook(journey(*steps, **on("Start"))))
+    story.posts("Start", when="0m")
+    told, grown = story.road.events
+    assert msgspec.json.decode(told.traits) == {"n": None}
+    assert msgspec.json.decode(grown.properties) == {"n": None, "all": [1, None]}
