@@ -30,45 +30,46 @@ from shared.language.expressions import (
     Remark,
     compile_expression,
 )
+from shared.language.fields import WEEKDAYS
 from shared.language.flips import unsolvable
 from shared.language.folder import Sorted, playbook_hash, sort_files
 from shared.language.graph import Layout, Placed, lay_out
-from shared.language.model import (
-    WEEKDAYS,
-    BrandFile,
+from shared.language.journey_file import (
     ChooseStep,
     Clicked,
     DateTrigger,
     EmailStep,
     EmitStep,
-    EventFile,
     EventMatch,
     EventTrigger,
     ExitStep,
     Goal,
-    Hole,
     IfStep,
     JourneyFile,
-    MessageFile,
     OtherWay,
-    Section,
-    SegmentsFile,
     SegmentTrigger,
     SetStep,
     SplitStep,
-    StagesFile,
     StageTrigger,
     Step,
-    TopicEntry,
-    TopicsFile,
     WaitBetween,
     WaitForStep,
     WaitStep,
     WaitUntil,
     Way,
-    read,
+)
+from shared.language.playbook_files import (
+    BrandFile,
+    EventFile,
+    MessageFile,
+    SegmentsFile,
+    StagesFile,
+    TopicEntry,
+    TopicsFile,
 )
 from shared.language.problems import Problem, Severity, did_you_mean, listed, nearest, quoted
+from shared.language.reading import read
+from shared.language.sections import Hole, Section
 from shared.language.source import (
     Document,
     MappingNode,

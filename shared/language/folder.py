@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.language.model import LOCALE
+from shared.language.fields import LOCALE
 from shared.language.problems import PlaybookInvalid, Problem, did_you_mean, listed, nearest, quoted
 
 MAX_FILES = 5_000

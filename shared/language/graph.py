@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shared.language.model import (
+from shared.language.fields import slug
+from shared.language.journey_file import (
     ChooseStep,
     Clicked,
     EmailStep,
     EmitStep,
     EventMatch,
     ExitStep,
-    Hole,
     IfStep,
     JourneyFile,
     OtherWay,
@@ -24,9 +24,9 @@ from shared.language.model import (
     WaitStep,
     WaitUntil,
     Way,
-    slug,
 )
 from shared.language.problems import Problem
+from shared.language.sections import Hole
 from shared.language.source import Document, Path, Scalar
 
 

@@ -9,16 +9,9 @@ from typing import Any, Literal, get_args
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from shared.language.model import (
-    BrandFile,
-    EventFile,
-    JourneyFile,
-    MessageFile,
-    Section,
-    SegmentsFile,
-    StagesFile,
-    TopicsFile,
-)
+from shared.language.journey_file import JourneyFile
+from shared.language.playbook_files import BrandFile, EventFile, MessageFile, SegmentsFile, StagesFile, TopicsFile
+from shared.language.sections import Section
 
 Kind = Literal["journey", "stages", "segments", "topics", "rapport", "message", "event"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from sample_playbook import CART, RAPPORT, SEGMENTS, STAGES, TOPICS, journey, said_of, sample
 
-from shared.language.model import JourneyFile, read
+from shared.language.journey_file import JourneyFile
 from shared.language.problems import Problem
+from shared.language.reading import read
 from shared.language.source import parse
 
 

@@ -9,7 +9,7 @@ from textwrap import indent
 import pytest
 from sample_playbook import said_of
 
-from shared.language.model import LATER_STEPS
+from shared.language.journey_file import LATER_STEPS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "playbook-reference.md").read_text()
 BLOCKS = re.findall(r"^```(yaml|html)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

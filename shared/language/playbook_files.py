@@ -1,0 +1,202 @@
+"""The shapes of a playbook's other files: brand, stages, segments, topics, messages and the catalogue of events.
+
+Editors complete and check from these classes (`shared.language.schema`); the texts of the fields are what they show.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from shared.language.fields import (
+    Currency,
+    EventName,
+    ExpressionText,
+    Line,
+    Locale,
+    LongerDuration,
+    Mailbox,
+    Name,
+    QuietHoursText,
+    Rate,
+    Text,
+    Timezone,
+    Url,
+    Variable,
+    refusal,
+)
+from shared.language.problems import did_you_mean, listed, quoted
+from shared.language.sections import Section, Tolerant
+
+
+class StagesFile(Section):
+    """The stages of the relationship. The first whose condition holds is the customer's stage."""
+
+    noun: ClassVar[str] = "field"
+
+    stages: Annotated[dict[Name, ExpressionText], Field(min_length=1)] = Field(
+        description="Name and condition of each stage, the first match from the top; the last condition is true."
+    )
+
+
+class SegmentEntry(Section):
+    """A named group that customers enter and leave as its condition turns true and false."""
+
+    noun: ClassVar[str] = "segment field"
+
+    title: Line | None = Field(None, description="What people call it, in reports.")
+    when: ExpressionText = Field(
+        description="The condition. It is watched, and acts when it turns true or false, also when only time passes.",
+        examples=['count("Order Completed") >= 3'],
+    )
+
+
+class SegmentsFile(Section):
+    """Named groups of customers."""
+
+    noun: ClassVar[str] = "field"
+
+    segments: dict[Name, Annotated[SegmentEntry, Tolerant]] = Field(description="The segments, by name.")
+
+
+class TopicEntry(Section):
+    """What a customer can opt out of."""
+
+    noun: ClassVar[str] = "topic field"
+
+    title: Line = Field(description="What customers read on the unsubscribe page.", examples=["Cart reminders"])
+    description: Text = Field("", description="One sentence about what one gets; customers read it.")
+    kind: Literal["promotional", "service", "transactional"] = Field(
+        description="promotional: advertising. service: helps with what was bought. transactional: must reach the "
+        "customer (a receipt), so it ignores caps, quiet hours and opt-outs.",
+        examples=["promotional"],
+    )
+    default: Literal["opt_in", "opt_out"] | None = Field(
+        None,
+        description="What silence means. opt_in: no mail until the customer said yes. opt_out: mail until the customer "
+        "said no. Unless given: opt_in for promotional topics, opt_out for the others.",
+    )
+
+
+class TopicsFile(Section):
+    """Subscription topics."""
+
+    noun: ClassVar[str] = "field"
+
+    topics: dict[Name, Annotated[TopicEntry, Tolerant]] = Field(description="The topics, by name.")
+
+
+class CapEntry(Section):
+    """So many mails to one customer in so long a time."""
+
+    noun: ClassVar[str] = "cap field"
+
+    limit: int = Field(ge=1, le=1000, description="How many mails at most.", examples=["1"])
+    within: LongerDuration = Field(description="In how long, counted back from now.", examples=["1d"])
+
+
+class Caps(Section):
+    """A limit for each channel."""
+
+    noun: ClassVar[str] = "channel"
+    later: ClassVar[frozenset[str]] = frozenset({"sms", "push"})
+
+    email: list[CapEntry] = Field([], description="For mail: [{limit: 1, within: 1d}, {limit: 3, within: 7d}].")
+
+
+class BrandFile(Section):
+    """Who sends, and the house rules."""
+
+    noun: ClassVar[str] = "field"
+
+    name: Line = Field(description="The brand's name, as customers know it.", examples=["Lamp & Light"])
+    sender: Mailbox = Field(
+        description="Who mails come from: an address, with a name before it where wanted.",
+        examples=["Lamp & Light <hello@lamps.example>"],
+    )
+    reply_to: Mailbox | None = Field(None, description="Where answers go, if not to the sender.")
+    postal_address: Text = Field(
+        "", description="Your postal address, for the foot of every mail; the law asks for it in many countries."
+    )
+    timezone: Timezone = Field("UTC", description="For customers whose own is not known.", examples=["Europe/Oslo"])
+    locale: Locale = Field(
+        "en", description="The language of the messages, and of customers whose own is not known.", examples=["en"]
+    )
+    currency: Currency = Field("EUR", description="What sums of money are counted in.")
+    rates: dict[Currency, Rate] = Field(
+        {}, description="What one unit of another currency is worth in yours. Sums without a rate are not added."
+    )
+    urls: dict[Variable, Url] = Field(
+        {}, description="Web addresses for templates: shop: https://… is urls.shop there."
+    )
+    quiet_hours: QuietHoursText | None = Field(
+        None, description="No mail between these, in the customer's local time: 21:00-08:00.", examples=["21:00-08:00"]
+    )
+    caps: Annotated[Caps, Tolerant] = Field(
+        Caps.model_validate({}), description="How often a customer hears from you at most, across all journeys."
+    )
+    carts: Literal["derived", "sent"] = Field(
+        "derived",
+        description="derived: Cart Updated and Cart Emptied are made from Product Added, Product Removed and Order "
+        "Completed. sent: the shop sends them itself.",
+    )
+
+
+class MessageFile(Section):
+    """What belongs to a message beside its templates."""
+
+    noun: ClassVar[str] = "field"
+
+    title: Line | None = Field(None, description="What people call it, in reports.")
+    preheader: Line | None = Field(
+        None, description="The line that mail programs show beside the subject. May hold {{ … }}."
+    )
+    variables: list[Variable] = Field(
+        [], description="Names that every journey which sends this message must give under with."
+    )
+
+
+class PropertySchema(Section):
+    """A property of an event, as JSON Schema."""
+
+    model_config = ConfigDict(extra="allow")
+    noun: ClassVar[str] = "property field"
+
+    type: str | list[str] | None = Field(None, description="string, number, integer, boolean, array, object or null.")
+    title: str | None = Field(None, description="What people call it.")
+    description: str | None = Field(None, description="What it means.")
+    format: str | None = Field(None, description="date-time, date, uri, email …")
+    enum: list[Any] | None = Field(None, description="All the values that it can have.")
+    items: Annotated[PropertySchema, Tolerant] | None = Field(None, description="What each item of the list is.")
+    properties: dict[str, Annotated[PropertySchema, Tolerant]] | None = Field(None, description="The fields inside.")
+    required: list[str] | None = Field(None, description="The fields that are always there.")
+
+    @model_validator(mode="after")
+    def _known_types(self) -> PropertySchema:
+        known = ("string", "number", "integer", "boolean", "array", "object", "null")
+        for name in [self.type] if isinstance(self.type, str) else self.type or []:
+            if name not in known:
+                raise refusal(f"{quoted(name)} is no type.", did_you_mean(name, known, f"Use {listed(known)}."))
+        return self
+
+
+class EventFile(Section):
+    """One event of the catalogue: what the shop sends."""
+
+    noun: ClassVar[str] = "field"
+
+    event: EventName = Field(description="Its name, in the past tense.", examples=["Order Completed"])
+    title: Line | None = Field(None, description="What people call it, in reports.")
+    description: Text = Field("", description="When the shop sends it.")
+    properties: dict[str, Annotated[PropertySchema, Tolerant]] = Field(
+        {}, description="Its properties, each as JSON Schema."
+    )
+    required: list[str] = Field([], description="The properties that are always there.")
+
+
+PropertySchema.model_rebuild()
