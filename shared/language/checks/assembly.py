@@ -1,0 +1,243 @@
+"""What passed the checks, put together as a proven playbook."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import cast
+
+from shared.language import playbook as proven
+from shared.language.checks.book import Book, ReadJourney, each_of
+from shared.language.expressions import Expression
+from shared.language.fields import WEEKDAYS
+from shared.language.folder import playbook_hash
+from shared.language.graph import Placed
+from shared.language.journey_file import (
+    ChooseStep,
+    DateTrigger,
+    EmailStep,
+    EmitStep,
+    EventMatch,
+    EventTrigger,
+    ExitStep,
+    IfStep,
+    JourneyFile,
+    OtherWay,
+    SegmentTrigger,
+    SetStep,
+    SplitStep,
+    StageTrigger,
+    Step,
+    WaitBetween,
+    WaitForStep,
+    WaitStep,
+    WaitUntil,
+    Way,
+)
+from shared.language.playbook_files import BrandFile, SegmentsFile, TopicEntry
+from shared.language.source import Path
+
+
+def to_playbook(book: Book) -> proven.Playbook:
+    """The playbook, once nothing is wrong."""
+    assert book.brand is not None
+    return proven.Playbook(
+        hash=playbook_hash(book.files),
+        files=dict(book.files),
+        brand=_brand(book.brand),
+        stages=tuple(proven.Stage(name, expression) for name, expression in book.stage_expressions.items()),
+        segments={
+            name: proven.Segment(name, cast(SegmentsFile, book.segments).segments[name].title or name, expression)
+            for name, expression in book.segment_expressions.items()
+        },
+        topics={name: _topic(name, entry) for name, entry in book.topics.items()},
+        journeys={name: _journey(journey) for name, journey in book.journeys.items()},
+        messages={name: _message(book, name) for name in book.messages},
+        aggregates=book.aggregates,
+        journey_aggregates=frozenset(book.journey_aggregates),
+    )
+
+
+def _message(book: Book, name: str) -> proven.Message:
+    own = cast(BrandFile, book.brand).locale
+    described = {locale: shape for (message, locale), shape in book.message_files.items() if message == name}
+    preheaders = {locale: shape.preheader for locale, shape in described.items() if shape.preheader is not None}
+    title = next((described[locale].title for locale in ("", own) if locale in described), None)
+    return proven.Message(
+        name=name,
+        title=title or name,
+        preheader=preheaders.get("", preheaders.get(own, "")),
+        files=book.texts[name],
+        preheaders=preheaders,
+    )
+
+
+def _brand(shape: BrandFile) -> proven.Brand:
+    return proven.Brand(
+        name=shape.name,
+        sender=shape.sender,
+        reply_to=shape.reply_to,
+        postal_address=shape.postal_address,
+        timezone=shape.timezone,
+        locale=shape.locale,
+        currency=shape.currency,
+        rates=shape.rates,
+        urls=shape.urls,
+        quiet_hours=shape.quiet_hours,
+        caps=tuple(proven.Cap(cap.limit, cap.within) for cap in shape.caps.email),
+        carts=shape.carts,
+    )
+
+
+def _topic(name: str, entry: TopicEntry) -> proven.Topic:
+    default = entry.default or ("opt_in" if entry.kind == "promotional" else "opt_out")
+    return proven.Topic(name, entry.title, entry.description, entry.kind, default)
+
+
+def _journey(journey: ReadJourney) -> proven.Journey:
+    shape = journey.shape
+    steps: dict[str, proven.Step] = {}
+    first = _link(journey, ("steps",), shape.steps, None, steps)
+    goal = shape.goal
+    return proven.Journey(
+        name=shape.journey,
+        title=shape.title or shape.journey,
+        version=_version(shape),
+        status=shape.status,
+        trigger=_trigger(journey),
+        condition=journey.expression(("trigger", "if")),
+        unless_in=frozenset(shape.trigger.unless_in),
+        holdout=shape.holdout or Decimal(0),
+        mode=shape.mode,
+        again=shape.again,
+        max_age=shape.max_age,
+        goal=None
+        if goal is None
+        else proven.Goal(
+            match=proven.EventMatch(goal.event, journey.expression(("goal", "where"))),
+            within=goal.within,
+            value=journey.expression(("goal", "value")),
+        ),
+        exit_on=tuple(
+            proven.EventMatch(match.event, journey.expression(("exit_on", position, "where")))
+            for position, match in enumerate(shape.exit_on)
+        ),
+        topic=shape.defaults.topic,
+        first=first,
+        steps={placed.id: steps[placed.id] for placed in journey.layout.placed},
+    )
+
+
+def _version(shape: JourneyFile) -> str:
+    """A hash of what the journey does: everything that is not its default, without title and status."""
+    data = shape.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"title", "status"})
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _trigger(journey: ReadJourney) -> proven.Trigger:
+    trigger = journey.shape.trigger
+    if isinstance(trigger, EventTrigger):
+        where, key = journey.expression(("trigger", "where")), journey.expression(("trigger", "key"))
+        return proven.EventTrigger(trigger.event, where, key, each_of(journey) or None)
+    if isinstance(trigger, StageTrigger):
+        return proven.StageTrigger(trigger.stage)
+    if isinstance(trigger, SegmentTrigger):
+        return proven.SegmentTrigger(trigger.segment, trigger.change)
+    assert isinstance(trigger, DateTrigger)
+    return proven.DateTrigger(tuple(trigger.date.split(".")[1:]), trigger.every, trigger.at, trigger.before)
+
+
+def _link(
+    journey: ReadJourney, path: Path, steps: Sequence[Step], after: str | None, linked: dict[str, proven.Step]
+) -> str | None:
+    """Makes the steps of a list, from its end; the name of the first, or `after` where the list is empty."""
+    following = after
+    for position in range(len(steps) - 1, -1, -1):
+        here = (*path, position)
+        placed = journey.layout.by_path[here]
+        linked[placed.id] = _step(journey, placed, following, linked)
+        following = placed.id
+    return following
+
+
+def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: dict[str, proven.Step]) -> proven.Step:
+    step, path, name = placed.step, placed.path, placed.id
+    if isinstance(step, WaitStep):
+        return _wait(step, name, following)
+    if isinstance(step, WaitForStep):
+        clicked: Placed | None = None
+        match: proven.EventMatch | None = None
+        if isinstance(step.wait_for, EventMatch):
+            match = proven.EventMatch(step.wait_for.event, journey.expression((*path, "wait_for", "where")))
+        else:
+            clicked, _ = journey.layout.clicked(step.wait_for.clicked)
+        return proven.WaitFor(
+            id=name,
+            matched=_link(journey, (*path, "then"), step.then, following, linked),
+            timed_out=_link(journey, (*path, "on_timeout"), step.on_timeout, following, linked),
+            match=match,
+            clicked=clicked.id if clicked is not None else None,
+            timeout=step.timeout,
+        )
+    if isinstance(step, EmailStep):
+        defaults = journey.shape.defaults
+        return proven.Email(
+            id=name,
+            next=following,
+            message=step.email,
+            topic=cast(str, step.topic if step.topic is not None else defaults.topic),
+            priority=step.priority if step.priority is not None else defaults.priority,
+            expires=step.expires if step.expires is not None else defaults.expires,
+            with_={given: journey.expressions[(*path, "with", given)] for given in step.with_},
+        )
+    if isinstance(step, IfStep):
+        return proven.If(
+            id=name,
+            condition=journey.expressions[(*path, "if")],
+            then=_link(journey, (*path, "then"), step.then, following, linked),
+            otherwise=_link(journey, (*path, "else"), step.else_, following, linked),
+        )
+    if isinstance(step, ChooseStep):
+        ways: list[tuple[Expression, str | None]] = []
+        otherwise = following
+        for position, way in enumerate(step.choose):
+            here = (*path, "choose", position)
+            if isinstance(way, Way):
+                first = _link(journey, (*here, "then"), way.then, following, linked)
+                ways.append((journey.expressions[(*here, "if")], first))
+            elif isinstance(way, OtherWay):
+                otherwise = _link(journey, (*here, "else"), way.else_, following, linked)
+        return proven.Choose(name, tuple(ways), otherwise)
+    if isinstance(step, SplitStep):
+        arms = {
+            arm: proven.Arm(one.share, _link(journey, (*path, "split", arm, "then"), one.then, following, linked))
+            for arm, one in step.split.items()
+        }
+        return proven.Split(name, arms, step.by)
+    if isinstance(step, SetStep):
+        given = {target: journey.expressions[(*path, "set", target)] for target in step.set}
+        return proven.Set(name, following, _below("vars", given), _below("traits", given))
+    if isinstance(step, EmitStep):
+        properties = {given: journey.expressions[(*path, "properties", given)] for given in step.properties}
+        return proven.Emit(name, following, step.emit, properties)
+    assert isinstance(step, ExitStep)
+    return proven.Exit(name, step.exit)
+
+
+def _wait(step: WaitStep, name: str, following: str | None) -> proven.Wait:
+    wait = step.wait
+    if isinstance(wait, WaitBetween):
+        return proven.Wait(name, following, None, None, None, between=(wait.between[0], wait.between[1]))
+    if not isinstance(wait, WaitUntil):
+        return proven.Wait(name, following, wait, None, None)
+    days = None if wait.on is None else frozenset(WEEKDAYS.index(day) for day in wait.on)
+    if isinstance(wait.until, str):
+        return proven.Wait(name, following, wait.for_, wait.at, None, date=tuple(wait.until.split(".")[1:]))
+    return proven.Wait(name, following, wait.for_, wait.until, days)
+
+
+def _below(root: str, given: Mapping[str, Expression]) -> dict[str, Expression]:
+    """Those of dotted names that stand under one root, without it."""
+    return {name.split(".", 1)[1]: value for name, value in given.items() if name.split(".", 1)[0] == root}

@@ -1,0 +1,300 @@
+"""The journeys: what begins them, what ends them, and each of their steps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from shared.language.catalogue import OWN
+from shared.language.checks.book import (
+    CONDITION,
+    GIVEN,
+    TRIGGER,
+    TRIGGER_KEY,
+    TRIGGER_WITHOUT_EVENT,
+    VALUE,
+    Book,
+    ReadJourney,
+    each_of,
+    some_of,
+)
+from shared.language.checks.circles import circle_from
+from shared.language.checks.names import check_event, check_match, check_name, read_expression
+from shared.language.durations import format_duration
+from shared.language.graph import Placed, lay_out
+from shared.language.journey_file import (
+    ChooseStep,
+    Clicked,
+    EmailStep,
+    EmitStep,
+    EventMatch,
+    EventTrigger,
+    Goal,
+    IfStep,
+    JourneyFile,
+    SegmentTrigger,
+    SetStep,
+    StageTrigger,
+    WaitForStep,
+    Way,
+)
+from shared.language.playbook_files import TopicEntry
+from shared.language.problems import did_you_mean, listed, quoted
+from shared.language.reading import read
+from shared.language.sections import Hole
+from shared.language.templates import Sender
+from shared.language.templating import GLOBALS
+from shared.language.variables import STANDARD
+
+DAY = timedelta(days=1)
+
+
+_TAKEN = frozenset({*STANDARD, *GLOBALS, "loop"})
+"""Names that a template knows already."""
+
+
+def check_journey(book: Book, file: str) -> None:
+    document = book.document(file)
+    shape = None if document is None else read(document, JourneyFile, book.report)
+    if document is None or shape is None:
+        return
+    stem = file.rsplit("/", 1)[-1].removesuffix(".yaml")
+    if shape.journey != stem:
+        message = f"this file is {stem}.yaml, and its journey is called {quoted(shape.journey)}."
+        book.report(document.problem(document.at(("journey",)), message, "Give both the same name."))
+    journey = ReadJourney(document, shape, lay_out(document, shape, book.report))
+    book.journeys[stem] = journey
+    check_trigger(book, journey)
+    if isinstance(shape.goal, Goal):
+        match = EventMatch.model_construct(event=shape.goal.event, where=shape.goal.where)
+        ending = "so this goal is never reached and buyers keep getting mail"
+        check_match(book, journey, ("goal",), match, None, ending)
+        if shape.goal.value is not None:
+            read_expression(book, journey, ("goal", "value"), shape.goal.value, VALUE, shape.goal.event)
+    for position, match in enumerate(shape.exit_on):
+        if not isinstance(match, Hole):
+            check_match(book, journey, ("exit_on", position), match, None, "so this exit never happens")
+    if not isinstance(shape.defaults, Hole) and shape.defaults.topic is not None:
+        check_name(book, journey, ("defaults", "topic"), "topic", shape.defaults.topic)
+    for placed in journey.layout.placed:
+        check_step(book, journey, placed)
+    if shape.holdout is not None:
+        check_holdout(book, journey)
+
+
+def check_trigger(book: Book, journey: ReadJourney) -> None:
+    trigger, path = journey.shape.trigger, ("trigger",)
+    if isinstance(trigger, Hole):
+        return
+    event: str | None = None
+    if isinstance(trigger, EventTrigger):
+        event = trigger.event
+        check_event(book, event, book.wrong_at(journey.document, (*path, "event")))
+        ending = "so this journey never begins"
+        absent = book.catalogue.absent(event, each_of(journey))
+        if absent is not None:
+            part, known = absent
+            remedy = did_you_mean(part, known, f"Correct it, or have the shop send {part}.")
+            message = f"{quoted(event)} has no {part} in the catalogue, {ending}."
+            book.wrong_at(journey.document, (*path, "for_each"))(message, remedy)
+            journey.document.broken.add((*path, "for_each"))
+        if trigger.where is not None:
+            read_expression(book, journey, (*path, "where"), trigger.where, TRIGGER, event, consequence=ending)
+        if trigger.key is not None:
+            read_expression(book, journey, (*path, "key"), trigger.key, TRIGGER_KEY, event)
+    elif isinstance(trigger, StageTrigger):
+        check_name(book, journey, (*path, "stage"), "stage", trigger.stage)
+    elif isinstance(trigger, SegmentTrigger):
+        check_name(book, journey, (*path, "segment"), "segment", trigger.segment)
+    for position, name in enumerate(trigger.unless_in):
+        here = (*path, "unless_in", position)
+        if name == journey.shape.journey:
+            message = f"{quoted(name)} is this journey, and who is in it does not enter anyway."
+            book.wrong_at(journey.document, here)(message, "Remove it.")
+        elif name not in book.journey_names:
+            others = [other for other in book.journey_names if other != journey.shape.journey]
+            remedy = did_you_mean(name, others, f"There are {some_of(others)}.")
+            book.wrong_at(journey.document, here)(f"there is no journey {quoted(name)}.", remedy)
+    if trigger.if_ is not None:
+        site = TRIGGER if event is not None else TRIGGER_WITHOUT_EVENT
+        read_expression(book, journey, (*path, "if"), trigger.if_, site, event)
+
+
+def check_holdout(book: Book, journey: ReadJourney) -> None:
+    """Those who are held out are compared by the goal; and nobody is kept from what has to reach them."""
+    shape = journey.shape
+    wrong = book.wrong_at(journey.document, ("holdout",))
+    if shape.holdout == 1:
+        wrong("nobody is left to get anything.", "Hold out less: 10%.")
+    if not isinstance(shape.goal, Hole) and (shape.goal is None or shape.goal.within is None):
+        message = "those who are held out are compared by the goal, and this journey has none within a time."
+        wrong(message, "Add goal: {event: Order Completed, within: 7d}, or remove holdout.")
+    for placed, mail in journey.layout.mails():
+        topic = mail.topic if mail.topic is not None else getattr(shape.defaults, "topic", None)
+        entry = book.topics.get(topic) if topic is not None else None
+        if entry is not None and entry.kind == "transactional":
+            message = f"{quoted(placed.id)} is transactional mail, which has to reach everybody."
+            wrong(message, "Remove holdout, or send it from a journey of its own.")
+            break
+
+
+def check_step(book: Book, journey: ReadJourney, placed: Placed) -> None:
+    step, path = placed.step, placed.path
+    if isinstance(step, IfStep):
+        read_expression(book, journey, (*path, "if"), step.if_, CONDITION, step=placed)
+    elif isinstance(step, WaitForStep):
+        if isinstance(step.wait_for, EventMatch):
+            ending = "so this always waits until the timeout"
+            check_match(book, journey, (*path, "wait_for"), step.wait_for, placed, ending)
+        else:
+            check_clicked(book, journey, placed, step.wait_for)
+    elif isinstance(step, EmailStep):
+        check_mail(book, journey, placed, step)
+    elif isinstance(step, ChooseStep):
+        for position, way in enumerate(step.choose):
+            if isinstance(way, Way):
+                read_expression(book, journey, (*path, "choose", position, "if"), way.if_, CONDITION, step=placed)
+    elif isinstance(step, SetStep):
+        for name, text in step.set.items():
+            read_expression(book, journey, (*path, "set", name), text, GIVEN, step=placed)
+    elif isinstance(step, EmitStep):
+        check_emitted(book, journey, placed, step)
+
+
+def check_emitted(book: Book, journey: ReadJourney, placed: Placed, step: EmitStep) -> None:
+    """The event that a step reports, against the catalogue; nobody may pass for Rapport itself."""
+    path = (*placed.path, "emit")
+    wrong = book.wrong_at(journey.document, path)
+    if step.emit in OWN:
+        wrong(f"{quoted(step.emit)} is said by Rapport itself.", "Give your event another name.")
+    else:
+        check_event(book, step.emit, wrong)
+    for name, text in step.properties.items():
+        here = (*placed.path, "properties", name)
+        absent = book.catalogue.absent(step.emit, (name,))
+        if absent is not None:
+            message = f"{quoted(step.emit)} has no {name} in the catalogue."
+            remedy = did_you_mean(name, absent[1], "Add it there, or remove it here.")
+            book.report(journey.document.problem(journey.document.at_key(here), message, remedy))
+        read_expression(book, journey, here, text, GIVEN, step=placed)
+
+
+def check_loops(book: Book) -> None:
+    """Journeys that begin one another without end: each is begun by any event that the one before it reports, and
+    takes a customer in again at once."""
+    begun_by: dict[str, list[str]] = {}
+    for name, journey in book.journeys.items():
+        trigger = journey.shape.trigger
+        if not isinstance(trigger, EventTrigger) or journey.shape.again != "always":
+            continue
+        if trigger.where is None and trigger.if_ is None:
+            begun_by.setdefault(trigger.event, []).append(name)
+    emits: dict[str, list[str]] = {}
+    for name, journey in book.journeys.items():
+        events = [placed.step.emit for placed in journey.layout.placed if isinstance(placed.step, EmitStep)]
+        emits[name] = [begun for event in events for begun in begun_by.get(event, ())]
+    done: set[str] = set()
+    for start in emits:
+        circle = circle_from(start, emits, done)
+        if circle is None:
+            continue
+        done.update(circle)
+        following = circle[1] if len(circle) > 1 else circle[0]
+        journey = book.journeys[circle[0]]
+        placed = next(
+            placed
+            for placed in journey.layout.placed
+            if isinstance(placed.step, EmitStep) and following in begun_by.get(placed.step.emit, ())
+        )
+        shown = [quoted(name) for name in [*circle[1:], circle[0]]]
+        message = f"this begins {', which begins '.join(shown)}, and so without end."
+        book.wrong_at(journey.document, (*placed.path, "emit"))(message, "Add again: to one of them, or a where.")
+
+
+def check_clicked(book: Book, journey: ReadJourney, placed: Placed, wanted: Clicked) -> None:
+    document, path = journey.document, (*placed.path, "wait_for", "clicked")
+    layout = journey.layout
+    sender, candidates = layout.clicked(wanted.clicked)
+    if sender is None and not candidates:
+        if layout.sound:
+            names = [mail.id for mail, _ in layout.mails()]
+            otherwise = f"It sends {some_of(names)}." if names else "Send it in a step above."
+            remedy = did_you_mean(wanted.clicked, names, otherwise)
+            message = f"this journey sends no mail {quoted(wanted.clicked)}."
+            book.report(document.problem(document.at(path), message, remedy))
+    elif sender is None:
+        message = f"several steps send {quoted(wanted.clicked)}."
+        remedy = f"Name one of them: {listed([candidate.id for candidate in candidates])}."
+        book.report(document.problem(document.at(path), message, remedy))
+    elif sender.id not in placed.before:
+        message = f"{quoted(wanted.clicked)} has not been sent when this step begins."
+        book.report(document.problem(document.at(path), message, "Move this step behind it."))
+
+
+def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep) -> None:
+    document, path, shape = journey.document, placed.path, journey.shape
+    if step.email not in book.messages:
+        remedy = did_you_mean(step.email, book.messages, f"Add the folder messages/{step.email}.")
+        message = f"there is no message {quoted(step.email)}."
+        book.report(document.problem(document.at((*path, "email")), message, remedy))
+    topic_path = (*path, "topic") if step.topic is not None else ("defaults", "topic")
+    topic = step.topic
+    if topic is not None:
+        check_name(book, journey, topic_path, "topic", topic)
+    elif not isinstance(shape.defaults, Hole):
+        topic = shape.defaults.topic
+        if topic is None and not document.is_broken(topic_path) and not document.is_broken((*path, "topic")):
+            known = book.known["topic"]
+            use = f": {some_of(known)}" if known else ""
+            message = "this mail has no topic, so nobody could opt out of it."
+            remedy = f"Add topic: to it or to defaults{use}."
+            book.report(document.problem(document.at((*path, "email")), message, remedy))
+    for name, text in step.with_.items():
+        given = (*path, "with", name)
+        if name in _TAKEN:
+            place = document.at_key(given)
+            message = f"{quoted(name)} means something else in every template."
+            book.report(document.problem(place, message, "Give it another name."))
+        else:
+            read_expression(book, journey, given, text, GIVEN, step=placed)
+    entry = book.topics.get(topic) if topic is not None else None
+    check_expiry(book, journey, placed, step, entry)
+    note_sender(book, journey, placed, step, entry)
+
+
+def check_expiry(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, topic: TopicEntry | None) -> None:
+    """A mail that expires before the quiet hours end."""
+    quiet = book.brand.quiet_hours if book.brand is not None else None
+    defaults = journey.shape.defaults
+    if quiet is None or isinstance(defaults, Hole) or (topic is not None and topic.kind == "transactional"):
+        return
+    expires = step.expires if step.expires is not None else defaults.expires
+    path = (*placed.path, "expires") if step.expires is not None else ("defaults", "expires")
+    start = timedelta(hours=quiet.start.hour, minutes=quiet.start.minute)
+    end = timedelta(hours=quiet.end.hour, minutes=quiet.end.minute)
+    length = (end - start) % DAY
+    if expires < length:
+        shown = f"{quiet.start:%H:%M}-{quiet.end:%H:%M}"
+        last = (end - expires) % DAY
+        until = f"{last // timedelta(hours=1):02d}:{last % timedelta(hours=1) // timedelta(minutes=1):02d}"
+        message = (
+            f"{format_duration(expires)} is shorter than the quiet hours {shown}: what falls due from "
+            f"{quiet.start:%H:%M} to {until} is never sent."
+        )
+        book.wrong_at(journey.document, path)(message, f"Use {format_duration(length)} or more.", True)
+
+
+def note_sender(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, topic: TopicEntry | None) -> None:
+    message = book.messages.get(step.email)
+    if message is None:
+        return
+    document, path = journey.document, placed.path
+    trigger = journey.shape.trigger
+    place = document.at((*path, "email"))
+    gives = {}
+    for name in step.with_:
+        at = document.at_key((*path, "with", name))
+        gives[name] = (at.line, at.column)
+    sound = not isinstance(trigger, Hole) and not any(broken[: len(path)] == path for broken in document.broken)
+    promotional = topic is not None and topic.kind == "promotional"
+    begins_with = trigger.event if isinstance(trigger, EventTrigger) else None
+    message.senders.append(Sender(document.file, place.line, place.column, gives, promotional, begins_with, sound))

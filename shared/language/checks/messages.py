@@ -1,0 +1,74 @@
+"""The messages' files."""
+
+from __future__ import annotations
+
+from shared.language.checks.book import Book
+from shared.language.playbook_files import MessageFile
+from shared.language.problems import Problem
+from shared.language.reading import read
+from shared.language.source import Scalar, decode
+from shared.language.templates import MessageTemplates, TemplateFile, examine
+
+_BODIES = frozenset({"body.mjml", "body.html"})
+
+
+def read_messages(book: Book) -> None:
+    for name, locales in book.sorted.messages.items():
+        folder = f"messages/{name}"
+        message = book.messages[name] = MessageTemplates(name, folder)
+        texts = book.texts[name] = {}
+        for locale, paths in sorted(locales.items()):
+            texts[locale] = {}
+            if "message.yaml" in paths:
+                read_message_file(book, message, locale, paths["message.yaml"])
+            for file, path in sorted(paths.items()):
+                if file != "message.yaml":
+                    read_template(book, message, locale, file, path)
+            if set(paths) >= _BODIES:
+                text = "this message has body.mjml and body.html."
+                book.report(Problem(paths["body.html"], 1, 1, text, "Keep one of them."))
+        own = book.brand.locale if book.brand is not None else "en"
+        default = {**locales.get("", {}), **locales.get(own, {})}
+        if "subject.txt" not in default:
+            text = "this message has no subject."
+            book.report(Problem(f"{folder}/subject.txt", 1, 1, text, "Write it into this file."))
+        if not _BODIES & set(default):
+            text = "this message has no body."
+            book.report(Problem(f"{folder}/body.mjml", 1, 1, text, "Write body.mjml or body.html."))
+
+
+def read_message_file(book: Book, message: MessageTemplates, locale: str, file: str) -> None:
+    document = book.document(file)
+    shape = None if document is None else read(document, MessageFile, book.report)
+    if document is None or shape is None:
+        message.variables_known = False
+        return
+    book.message_files[message.name, locale] = shape
+    message.variables = tuple(dict.fromkeys((*message.variables, *shape.variables)))
+    node = document.node(("preheader",))
+    if shape.preheader is not None and isinstance(node, Scalar):
+        place = document.within(("preheader",), 0)
+        template = TemplateFile(file, node.text, place.line, place.column)
+        examine(template, "text", book.report)
+        message.files.append(template)
+
+
+def read_template(book: Book, message: MessageTemplates, locale: str, file: str, path: str) -> None:
+    text = decode(path, book.files[path], book.report)
+    if text is None:
+        message.files.append(TemplateFile(path, ""))
+        return
+    book.texts[message.name][locale][file] = text
+    template = TemplateFile(path, text)
+    message.files.append(template)
+    if not text.strip():
+        book.report(Problem(path, 1, 1, "this file is empty.", "Write its text, or remove the file."))
+        return
+    kind = file.rsplit(".", 1)[1]
+    examine(template, kind if file.startswith("body") else "text", book.report)
+    if file.startswith("body"):
+        message.bodies.append(template)
+    lines = text.strip().splitlines()
+    if file == "subject.txt" and len(lines) > 1 and "{%" not in text:
+        starts_at = text[: len(text) - len(text.lstrip())].count("\n") + 2
+        book.report(Problem(path, starts_at, 1, "a subject is one line.", "Put it all on the first line."))
