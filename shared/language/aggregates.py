@@ -9,6 +9,9 @@ A state is plain data (lists, mappings of text, ints, text) and small. Two shape
   that keeps the time of its latest event, so that an event may count up to `window / 256` too long. `last` and
   `exists` need only their latest event and are always exact.
 
+`median_gap` and `list` keep the latest entries alone, with a window or without: `median_gap` the times of up to GAPS
+events, `list` up to LISTED events as `[microseconds, event id, values]`, both sorted.
+
 An event that happened exactly `window` ago no longer counts: the window holds `now - window < occurred_at`. Events are
 de-duplicated before they come here.
 
@@ -21,6 +24,8 @@ Amounts by function:
 | avg | [decimal text, how many] per currency |
 | min, max | the number, or the text where there is no number |
 | first, last | [microseconds, event id, value] |
+| median_gap | [microseconds] |
+| list | [[microseconds, event id, values]] |
 """
 
 from __future__ import annotations
@@ -32,6 +37,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
 from functools import reduce
+from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -42,13 +49,22 @@ from shared.language.values import MICROSECOND, compare, decimal, from_micros, g
 if TYPE_CHECKING:
     from shared.language.expressions import Expression
 
-Function = Literal["count", "sum", "avg", "min", "max", "first", "last", "exists"]
+Function = Literal["count", "sum", "avg", "min", "max", "first", "last", "exists", "median_gap", "list"]
 
 EXACT: Final = 256
 """So many entries of a window are kept one by one; and so many buckets has a window beyond that."""
 
 VALUE_LIMIT: Final = 1_000
 """Bytes of JSON that a value kept by `min max first last` may have. A longer one counts as null."""
+
+GAPS: Final = 256
+"""So many of a customer's latest events count in `median_gap`."""
+
+LISTED: Final = 20
+"""Of so many of a customer's latest events `list` gives what they hold."""
+
+LISTED_LIMIT: Final = 2_000
+"""Bytes, packed, that one event may bring to a `list`: the first of its values, as long as they fit."""
 
 LARGEST: Final = Decimal(10**18)
 """Numbers from here on are no amounts; sums leave them out."""
@@ -58,6 +74,7 @@ SMALLEST: Final = Decimal("1e-9")
 NO_MONEY: Final = frozenset({"quantity", "items", "count", "position", "points", "score", "rating", "weight"})
 """Fields whose sums are plain numbers, whatever currency their event names. The others may be money."""
 
+_DAY = timedelta(days=1) // MICROSECOND
 _EXACT = Context(prec=60)
 _RATIO = Context(prec=28)
 _NO_RATES: Mapping[str, Decimal] = {}
@@ -125,6 +142,8 @@ def observe(
         return amount if state is None else _MERGES[aggregate.function](state, amount)
     if aggregate.function == "exists":
         return at if state is None else max(state, at)
+    if aggregate.function in _LATEST:
+        return amount if state is None else _MERGES[aggregate.function](state[_begin(state, oldest) :], amount)
     return [[at], [amount]] if state is None else _insert(aggregate.function, state, at, amount, width, oldest)
 
 
@@ -261,6 +280,26 @@ def _moment(aggregate: Aggregate, event_id: str, at: int, properties: Mapping[st
     return [at, event_id, value if _fits(value) else None]
 
 
+def _instant(aggregate: Aggregate, event_id: str, at: int, properties: Mapping[str, Any]) -> list[int]:
+    return [at]
+
+
+def _entry(aggregate: Aggregate, event_id: str, at: int, properties: Mapping[str, Any]) -> list[Any] | None:
+    fitting: list[Any] = []
+    room = LISTED_LIMIT
+    for value in _values(aggregate, properties):
+        if value is None:
+            continue
+        try:
+            room -= len(msgspec.msgpack.encode(value))
+        except OverflowError:  # an integer of more than 64 bits
+            continue
+        if room < 0:
+            break
+        fitting.append(value)
+    return [[at, event_id, fitting]] if fitting else None
+
+
 def _fits(value: Any) -> bool:
     kind = type(value)
     if value is None or kind is bool or kind is float or (kind is str and len(value) * 6 < VALUE_LIMIT):
@@ -280,6 +319,8 @@ _AMOUNTS: Final[Mapping[str, Callable[[Aggregate, str, int, Mapping[str, Any]], 
     "max": _extreme,
     "first": _moment,
     "last": _moment,
+    "median_gap": _instant,
+    "list": _entry,
 }
 
 
@@ -331,6 +372,14 @@ def _later(left: list[Any], right: list[Any]) -> list[Any]:
     return right if (right[0], right[1]) > (left[0], left[1]) else left
 
 
+def _latest_times(left: list[int], right: list[int]) -> list[int]:
+    return sorted([*left, *right])[-GAPS:]
+
+
+def _latest_entries(left: list[Any], right: list[Any]) -> list[Any]:
+    return sorted([*left, *right], key=itemgetter(0, 1))[-LISTED:]
+
+
 _MERGES: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "count": _plus,
     "exists": _plus,
@@ -340,6 +389,8 @@ _MERGES: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "max": _larger,
     "first": _earlier,
     "last": _later,
+    "median_gap": _latest_times,
+    "list": _latest_entries,
 }
 
 
@@ -352,7 +403,8 @@ def value(
     """What the aggregate amounts to at `now`.
 
     `count` is an int, `sum` and `avg` a Decimal, `exists` a bool, `first` and `last` without a field a datetime, with
-    a field its value. Over no events `count` and `sum` are 0, `exists` is false, the others are null.
+    a field its value. `median_gap` is in days, from one event to the next; `list` is a list, the oldest first. Over no
+    events `count` and `sum` are 0, `exists` is false, `list` is empty, the others are null.
 
     `currency` is the brand's, and that of amounts whose event names none; `rates` maps a currency to what one unit of
     it is worth in the brand's. Amounts with a rate are given in the brand's currency. Amounts of one currency without
@@ -389,6 +441,12 @@ def reader(aggregate: Aggregate) -> Reader:
         return read_count
     if aggregate.function == "sum":
         return _sum_reader(width)
+    if aggregate.function in _LATEST:
+
+        def read_latest(state: Any, now: datetime, currency: str, rates: Mapping[str, Decimal]) -> Any:
+            return finish(state and state[_begin(state, micros(now) - width) :], now, currency, rates)
+
+        return read_latest
     if aggregate.function == "first" and aggregate.field is None:
         finish = _time
     merge = _MERGES[aggregate.function]
@@ -428,6 +486,16 @@ def living(state: Any, oldest: int) -> int:
     return sum(counts[bisect_right(times, oldest) :])
 
 
+def _begin(state: list[Any], oldest: int) -> int:
+    """Where, among the latest entries, those after `oldest` begin."""
+    return bisect_right(state, oldest, key=_time_of)
+
+
+def _time_of(entry: Any) -> int:
+    at: int = entry if type(entry) is int else entry[0]
+    return at
+
+
 def _count(amount: Any, now: datetime, currency: str, rates: Mapping[str, Decimal]) -> int:
     return amount or 0
 
@@ -461,6 +529,19 @@ def _average(amount: Any, now: datetime, currency: str, rates: Mapping[str, Deci
     return None if total is None else _RATIO.divide(total, Decimal(sum(count for _, count in amount.values())))
 
 
+def _median_gap(times: Any, now: datetime, currency: str, rates: Mapping[str, Decimal]) -> float | None:
+    gaps: list[int] = sorted(later - earlier for earlier, later in pairwise(times or ()))
+    if not gaps:
+        return None
+    upper = len(gaps) // 2
+    lower = upper if len(gaps) % 2 else upper - 1
+    return (gaps[lower] + gaps[upper]) / (2 * _DAY)
+
+
+def _listed(entries: Any, now: datetime, currency: str, rates: Mapping[str, Decimal]) -> list[Any]:
+    return [value for _, _, values in entries or () for value in values]
+
+
 def in_one_currency(amounts: Mapping[str, Decimal], currency: str, rates: Mapping[str, Decimal]) -> Decimal | None:
     """The total of amounts by currency ("" is the brand's), converted where there are rates; see `value`."""
     total = Decimal(0)
@@ -476,6 +557,7 @@ def in_one_currency(amounts: Mapping[str, Decimal], currency: str, rates: Mappin
 
 
 _TIMES: Final = frozenset({"first", "last"})
+_LATEST: Final = frozenset({"median_gap", "list"})
 
 _RESULTS: Final[Mapping[str, Reader]] = {
     "count": _count,
@@ -486,6 +568,8 @@ _RESULTS: Final[Mapping[str, Reader]] = {
     "max": _as_is,
     "first": _kept,
     "last": _kept,
+    "median_gap": _median_gap,
+    "list": _listed,
 }
 
 
@@ -506,11 +590,11 @@ def expires(aggregate: Aggregate, state: Any, now: datetime) -> datetime | None:
     elif aggregate.function == "last":
         at = state[0]
     else:
-        times = state[0]
-        place = bisect_right(times, oldest)
+        times = state if aggregate.function in _LATEST else state[0]
+        place = bisect_right(times, oldest, key=_time_of)
         if place == len(times):
             return None
-        at = times[place]
+        at = _time_of(times[place])
     return from_micros(at) + window if at > oldest else None
 
 

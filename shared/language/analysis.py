@@ -37,19 +37,18 @@ Catalogue = Mapping[str, Mapping[str, Mapping[str, Any]]]
 HISTORY: Final = timedelta(days=731)
 """The longest window: so long is history kept, from which a new window is filled."""
 
-AGGREGATES: Final = frozenset({"count", "sum", "avg", "min", "max", "first", "last", "exists"})
+AGGREGATES: Final = frozenset({"count", "sum", "avg", "min", "max", "first", "last", "exists", "median_gap", "list"})
 PROFILE_FUNCTIONS: Final = frozenset({"consented", "in_segment"})
 PLAIN_FUNCTIONS: Final = frozenset(
     {"days_since", "date", "lower", "contains", "starts_with", "len", "round", "coalesce"}
 )
 FUNCTIONS: Final = AGGREGATES | PROFILE_FUNCTIONS | PLAIN_FUNCTIONS
-LATER_FUNCTIONS: Final = frozenset({"list", "median_gap"})
 
 ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "item", "vars", "now"})
 LATER_CUSTOMER_FIELDS: Final = frozenset({"spend_percentile"})
 
 _FIELD_NEEDED: Final = frozenset({"sum", "avg", "min", "max"})
-_FIELD_REFUSED: Final = frozenset({"count", "exists"})
+_FIELD_REFUSED: Final = frozenset({"count", "exists", "median_gap"})
 _ARGUMENTS: Final[Mapping[str, tuple[int, int, str]]] = {
     "days_since": (1, 1, "days_since(traits.birthday)"),
     "date": (1, 1, 'date("2026-03-01")'),
@@ -482,7 +481,7 @@ class Analysis:
                 remedy += f", for the event that began the journey trigger.{rest}." if "trigger" in allowed else "."
             self.error(node, "name", f'"{root}" is not known {place}.', remedy)
             return
-        if root in FUNCTIONS | LATER_FUNCTIONS and len(node.path) == 1:
+        if root in FUNCTIONS and len(node.path) == 1:
             self.error(node, "function", f'"{root}" is a function.', f"Call it: {_example(root)}.")
             return
         meant = closest(root, allowed)
@@ -573,9 +572,6 @@ class Analysis:
     def unknown_function(self, node: Call) -> None:
         function, functions = node.function, self.surroundings.functions
         name = replace(node, end=node.offset + len(function))
-        if function in LATER_FUNCTIONS:
-            self.error(name, "later", f'"{function}" comes later.', "Leave it out for now.")
-            return
         if function in FUNCTIONS:
             message = f'"{function}" cannot be asked {self.surroundings.place}.'
             self.error(name, "function", message, f"Here may stand {_listed(functions)}.")
@@ -599,8 +595,10 @@ class Analysis:
         kind = self.aggregate_field(node, event)
         self.aggregate_options(node, event)
         match function:
-            case "count" | "sum" | "avg":
+            case "count" | "sum" | "avg" | "median_gap":
                 return NUMBER
+            case "list":
+                return Kind("list", kind if len(node.arguments) > 1 else Kind("mapping"))
             case "exists":
                 return BOOL
             case "first" | "last" if len(node.arguments) == 1:
@@ -640,7 +638,7 @@ class Analysis:
                 self.error(given, "arguments", message, f'Write "{named or "total"}".')
             return UNKNOWN
         if function in _FIELD_REFUSED:
-            message = f'"{function}" counts events and takes no field.'
+            message = f'"{function}" looks at the events alone and takes no field.'
             self.error(given, "arguments", message, f"Use where=event.{field_name} != null.")
             return UNKNOWN
         path = tuple(field_name.split("."))
@@ -650,7 +648,7 @@ class Analysis:
             return UNKNOWN
         self.mention("property", given, path=path, event=event)
         kind = self.property_kind(event, path)
-        if kind.name == "list" and function in _FIELD_NEEDED:
+        if kind.name == "list" and function in (*_FIELD_NEEDED, "list"):
             kind = kind.item or DATA
         wanted = ("number",) if function in ("sum", "avg") else ("number", "text")
         if function in _FIELD_NEEDED and kind.name not in (*wanted, "data", "unknown"):

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.language.aggregates import EXACT, Aggregate, expires, falls_to, observe, value
+from shared.language.aggregates import EXACT, GAPS, LISTED, Aggregate, expires, falls_to, observe, value
 from shared.language.expressions import compile_expression
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -61,6 +63,8 @@ def test_over_no_events_counts_and_sums_are_zero_and_the_rest_is_null(window: st
         f'max("Order Completed", "total"{window})': None,
         f'first("Order Completed"{window})': None,
         f'last("Order Completed", "total"{window})': None,
+        f'median_gap("Order Completed"{window})': None,
+        f'list("Order Completed", "total"{window})': [],
     }
     assert {text: value(aggregate(text), None, NOW) for text in nothing} == nothing
 
@@ -84,6 +88,8 @@ def test_a_customer_with_three_orders() -> None:
     assert result('last("Order Completed")') == NOW
     assert result('last("Order Completed", "total")') == 30
     assert result('count("Order Completed", where=event.total > 15)') == 2
+    assert result('median_gap("Order Completed")') == 1
+    assert result('list("Order Completed", "total")') == [10, 20.5, 30]
 
 
 def test_a_late_event_is_no_longer_the_last() -> None:
@@ -114,6 +120,53 @@ def test_a_field_inside_a_list_counts_every_item() -> None:
 def test_a_value_too_large_to_carry_along_is_null_and_not_cut() -> None:
     last = aggregate('last("E", "note")')
     assert value(last, state_of(last, [Happened("1", NOW, {"note": "x" * 2_000})]), NOW) is None
+
+
+def test_the_median_gap_is_the_middle_of_the_days_from_one_order_to_the_next() -> None:
+    gap = aggregate('median_gap("Order Completed")')
+
+    def after(*days: float) -> Any:
+        return value(gap, state_of(gap, [Happened(str(n), NOW + DAY * at, {}) for n, at in enumerate(days)]), NOW)
+
+    assert after(0) is None
+    assert after(0, 5) == 5
+    assert after(0, 1, 3, 6) == 2
+    assert after(0, 1, 3) == 1.5
+    assert after(0, 0, 0.5) == 0.25
+
+
+def test_a_median_gap_is_over_the_latest_256_events() -> None:
+    gap = aggregate('median_gap("E")')
+    often = [Happened(f"a{n}", NOW - 900 * DAY + timedelta(hours=n), {}) for n in range(400)]
+    seldom = [Happened(f"b{n}", NOW - DAY * n, {}) for n in range(GAPS)]
+    assert value(gap, state_of(gap, often), NOW) == 1 / 24
+    assert value(gap, state_of(gap, [*often, *seldom]), NOW) == 1
+    assert len(state_of(gap, [*often, *seldom])) == GAPS
+
+
+def test_a_list_holds_what_the_latest_events_brought_the_oldest_first() -> None:
+    viewed = aggregate('list("Product Viewed", "name")')
+    events = [Happened(f"v{n:02}", NOW - DAY * (40 - n), {"name": f"lamp {n}"}) for n in range(40)]
+    assert value(viewed, state_of(viewed, events), NOW) == [f"lamp {n}" for n in range(40 - LISTED, 40)]
+
+
+def test_a_list_without_a_field_holds_the_events_and_one_of_a_list_all_its_items() -> None:
+    events = [Happened("1", NOW, {"sku": "a", "parts": [{"n": 1}, {"n": 2}]}), Happened("2", NOW, {"sku": "b"})]
+    whole, parts, numbers = (aggregate(text) for text in ('list("E")', 'list("E", "parts")', 'list("E", "parts.n")'))
+    assert value(whole, state_of(whole, events), NOW) == [event.properties for event in events]
+    assert value(parts, state_of(parts, events), NOW) == [{"n": 1}, {"n": 2}]
+    assert value(numbers, state_of(numbers, events), NOW) == [1, 2]
+
+
+def test_one_event_brings_a_list_as_much_as_fits() -> None:
+    viewed = aggregate('list("E", "products.name")')
+    events = [
+        Happened(
+            "1", NOW, {"products": [{"name": "x" * 900}, {"name": None}, {"name": "y" * 900}, {"name": "z" * 300}]}
+        )
+    ]
+    assert value(viewed, state_of(viewed, events), NOW) == ["x" * 900, "y" * 900]
+    assert value(viewed, state_of(viewed, [Happened("1", NOW, {"products": [{"name": 10**30}]})]), NOW) == []
 
 
 # --- money ----------------------------------------------------------------------------------------------------------
@@ -234,6 +287,8 @@ TEXTS = [
     'first("E", "total"{})',
     'last("E"{})',
     'last("E", "total"{})',
+    'median_gap("E"{})',
+    'list("E", "total"{})',
 ]
 
 TOTALS = st.one_of(
@@ -265,6 +320,10 @@ def happenings(draw: st.DrawFn, most: int = 12) -> list[Happened]:
 RATES = {"EUR": Decimal("11.5")}
 
 
+def storable(value: Any) -> bool:
+    return value is not None and not (type(value) is int and not -(2**63) <= value < 2**64)
+
+
 def naive(aggregate: Aggregate, events: list[Happened], now: datetime) -> Any:
     """The aggregate worked out anew over all events, in the plainest way: one lifetime observation after another."""
     inside = [e for e in events if aggregate.window is None or e.at > now - aggregate.window]
@@ -281,6 +340,13 @@ def naive(aggregate: Aggregate, events: list[Happened], now: datetime) -> Any:
         pick = min if function == "first" else max
         chosen = pick(inside, key=lambda e: (e.at, e.id))
         return chosen.at if aggregate.field is None else chosen.properties["total"]
+    if function == "median_gap":
+        times = sorted(e.at for e in inside)
+        gaps = [(later - earlier) / DAY for earlier, later in pairwise(times)]
+        return median(gaps) if gaps else None
+    if function == "list":
+        totals = [e.properties["total"] for e in sorted(inside, key=lambda e: (e.at, e.id))]
+        return [one for t in totals for one in (t if isinstance(t, list) else [t]) if storable(one)]
     numbers: list[tuple[Decimal, str]] = []
     texts: list[str] = []
     for event in inside:
@@ -306,6 +372,8 @@ def naive(aggregate: Aggregate, events: list[Happened], now: datetime) -> Any:
 def same(left: Any, right: Any) -> bool:
     if isinstance(left, Decimal) and isinstance(right, Decimal):
         return abs(left - right) <= max(abs(left), abs(right)) * Decimal("1e-20")
+    if isinstance(left, float) and isinstance(right, float):
+        return left == pytest.approx(right, rel=1e-12)
     if isinstance(left, (int, float, Decimal)) and isinstance(right, (int, float, Decimal)):
         return Decimal(repr(left) if isinstance(left, float) else left) == Decimal(
             repr(right) if isinstance(right, float) else right

@@ -175,6 +175,9 @@ COUNTS = st.one_of(
     st.builds('min({}, "n", within={})'.format, EVENT, WINDOW),
     st.builds('last({}, "n", within={})'.format, EVENT, WINDOW),
     st.builds("count({})".format, EVENT),
+    st.builds("median_gap({})".format, EVENT),
+    st.builds("1.5 * median_gap({}, within={})".format, EVENT, WINDOW),
+    st.builds('len(list({}, "n", within={}))'.format, EVENT, WINDOW),
 )
 SLOPES = st.one_of(
     st.builds("days_since({})".format, WHEN),

@@ -32,6 +32,9 @@ SEGMENTS = {
     "loyal": 'customer.stage == "delight" and not in_segment("away")',
     "lamps": 'count("Product Added", where=event.category == "lamps", within=4d) >= 2',
     "recent": 'days_since(last("Order Completed")) <= 2.5',
+    "cooling": 'days_since(last("Order Completed")) > 1.5 * median_gap("Order Completed")',
+    "regular": 'median_gap("Order Completed", within=30d) <= 4',
+    "rug-gazers": '"rugs" in list("Product Added", "category", within=8d)',
     "speaks-norwegian": 'starts_with(customer.locale, "nb")',
 }
 USUAL = playbook(segments=SEGMENTS, dates={"birthday": birthday()}, carts="derived", name="usual")
