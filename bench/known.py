@@ -185,7 +185,7 @@ class _Out:
     def __init__(self, partition: int, as_of: datetime) -> None:
         self.partition, self.as_of, self.agenda = partition, as_of, Agenda()
 
-    def emit(self, stream: str, key: str, value: bytes) -> None:
+    def emit(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         return
 
     emit_here = emit

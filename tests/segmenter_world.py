@@ -148,11 +148,11 @@ class Run:
         self.emitted: list[bytes] = []
         self.letters: list[tuple[str, bytes, str, str]] = []
 
-    def emit(self, stream: str, key: str, value: bytes) -> None:
-        self.emitted.append(value)
+    def emit(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        self.emitted.append(msgspec.json.encode(record))
 
-    def emit_here(self, stream: str, key: str, value: bytes) -> None:
-        self.emitted.append(value)
+    def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        self.emitted.append(msgspec.json.encode(record))
 
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         self.agenda.set(kind, subject, due)
@@ -253,7 +253,7 @@ class Road:
     def _commit(self, batch: SegmenterBatch, run: Run) -> None:
         self.packed |= {key: state for key, _, state in batch.profiles()}
         self.seen |= batch.taken
-        self.rows += batch.rows
+        self.rows += batch.rows()
         self.memo = batch.memo()
         self.as_of = max(self.as_of, run.as_of)
         self.emitted += run.emitted

@@ -18,7 +18,7 @@ from services.journeys.consent import declined
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
 from services.journeys.person import Person
-from services.journeys.store import Changes, StoredCustomer, Tally
+from services.journeys.store import Changes, Tally
 from services.journeys.triggers import Declined, Triggers, admit, enters_again, entries, forgotten_at, left_of
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
@@ -50,7 +50,7 @@ decode_memo = msgspec.msgpack.Decoder(Memo).decode
 
 
 class JourneysBatch:
-    """One batch of one partition (`shared.processing.port.Batch`)."""
+    """One batch of one partition (`shared.processing.port.Batch`). `people` are those whom a journey knows."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class JourneysBatch:
         memo: Memo,
         playbooks: dict[str, Playbook],
         triggers: dict[str, Triggers],
-        stored: dict[str, StoredCustomer],
+        people: dict[str, Person],
     ) -> None:
         self._partition = partition
         self._memo = memo
@@ -67,9 +67,9 @@ class JourneysBatch:
         self._all_triggers = triggers
         self._in_force = playbooks.get(memo.playbook)
         self._triggers = triggers.get(memo.playbook)
-        self._people = {key: Person(key, row) for key, row in stored.items()}
+        self._people = people
         self._written: dict[str, tuple[str, Enrollment]] = {}
-        self._moved: dict[str, Enrollment] = {}
+        self._moved: dict[str, tuple[str, Enrollment]] = {}
         self._courses: dict[tuple[str, str], Course | None] = {}
         self._tallies: Counter[Tally] = Counter()
         self._begun: Counter[str] = Counter()
@@ -120,11 +120,21 @@ class JourneysBatch:
             customers=[row for row in rows.values() if row is not None],
             gone=[person.key for person in people if rows[person.key] is None and person.stored is not None],
             enrollments=list(self._written.values()),
-            moved=list(self._moved.values()),
+            moved=[enrollment for _, enrollment in self._moved.values()],
             tallies={tally: change for tally, change in self._tallies.items() if change},
             switched=self._switched,
             memo=msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told)),
         )
+
+    def take_moved(self) -> list[tuple[str, Enrollment]]:
+        """The enrollments that have changed since this was asked last, each with its customer. For who keeps nothing:
+        what was taken is no more among the `changes`."""
+        if not self._written and not self._moved:
+            return []
+        moved = [*self._written.values(), *self._moved.values()]
+        self._written.clear()
+        self._moved.clear()
+        return moved
 
     def nothing_to_save(self) -> bool:
         untold = self._told == self._memo.told and not self._switched and not self._declined
@@ -262,7 +272,7 @@ class JourneysBatch:
                     cancelled = MessageCancelled(as_of=out.as_of, id=message, customer=person.key, reason=reason)
                     self._say(out, person.key, cancelled)
                 case ReportEvent():
-                    out.emit(streams.EVENTS, person.key, _encode(_reported(command, person.key, out.as_of)))
+                    out.emit(streams.EVENTS, person.key, _reported(command, person.key, out.as_of))
                 case BeginAgain(entry=entry):
                     journey = self._journey(enrollment.journey)
                     if journey is not None and journey.status != "paused":
@@ -275,7 +285,7 @@ class JourneysBatch:
             self._written[after.id] = (person.key, after)
             self._moved.pop(after.id, None)
         else:
-            self._moved[after.id] = after
+            self._moved[after.id] = (person.key, after)
         if before is not None:
             self._tallies[_tally(before)] -= 1
         self._tallies[_tally(after)] += 1
@@ -335,9 +345,9 @@ class JourneysBatch:
 
     def _say(self, out: Outputs, key: str, message: msgspec.Struct) -> None:
         if key:
-            out.emit(streams.MESSAGES, key, _encode(message))
+            out.emit(streams.MESSAGES, key, message)
         else:
-            out.emit_here(streams.MESSAGES, key, _encode(message))
+            out.emit_here(streams.MESSAGES, key, message)
         self._told = out.as_of if self._told is None else max(self._told, out.as_of)
 
     def _count(self) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.journeys import store
 from services.journeys.batch import WAKE, JourneysBatch, Memo, decode_memo
+from services.journeys.person import Person
 from services.journeys.triggers import Triggers
 from shared.contracts import streams
 from shared.contracts.customers import VERSION, Activation, CustomerRecord, CustomerUpdated, DateReached
@@ -66,7 +67,8 @@ class JourneysProcessor:
             if content_hash not in self._triggers:
                 self._triggers[content_hash] = Triggers(playbook.journeys)
         stored = await store.customers(connection, partition, keys) if keys else {}
-        batch = JourneysBatch(partition, known, playbooks, self._triggers, stored)
+        people = {key: Person(key, row) for key, row in stored.items()}
+        batch = JourneysBatch(partition, known, playbooks, self._triggers, people)
         for content_hash in batch.versions_missing():
             playbooks[content_hash] = await self._shelf.get(connection, content_hash)
         return batch

@@ -11,28 +11,22 @@ import asyncio
 import os
 import random
 import time
-from bisect import insort
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
 from uuid import uuid4
 
-import msgspec
 import structlog
 
-from services.mailer import outcomes, policy, store
+from services.mailer import store
 from services.mailer.carriers import Carriers
 from services.mailer.consent import normalise
 from services.mailer.desk import Desk
-from services.mailer.outcomes import NO_SUCH_ADDRESS, Again, Ended
-from services.mailer.policy import Defer, Fail, Recipient, Skip
-from services.mailer.rendering import RenderingFailed
+from services.mailer.outcomes import NO_SUCH_ADDRESS
 from services.mailer.slots import Slots
-from services.mailer.store import Candidate, Change, InHand
-from services.mailer.transport import Deferred, Mail, Receipt, Rejected, Transport, Unknown
-from services.mailer.turn import Turn, held_line, storable
+from services.mailer.store import Candidate
+from services.mailer.transport import Deferred, Rejected, Transport, Unknown
+from services.mailer.turn import Compose, Known, Means, Turn
 from shared.clock import Clock
-from shared.contracts.messages import MessageRequested
 from shared.database.engine import is_transient
 from shared.language.playbook import Playbook
 from shared.processing.faults import reached
@@ -46,12 +40,6 @@ _MOST_LOOKED_AT = 512
 _PATIENCE_SECONDS = 20.0
 
 
-class Compose(Protocol):
-    """Makes the mail of a message with the playbook in force. Raises RenderingFailed."""
-
-    def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail: ...
-
-
 class Sending:
     """The work beside the records (`Processor.attend`), for all partitions of a process.
 
@@ -61,12 +49,9 @@ class Sending:
     def __init__(
         self, transport: Transport, compose: Compose, shelf: Shelf, clock: Clock, retry_base: timedelta
     ) -> None:
-        self._compose = compose
+        self._means = Means(compose, self._name, retry_base, _LATENESS * clock.speed)
         self._shelf = shelf
         self._clock = clock
-        self._retry_base = retry_base
-        # A release that is this late is our own delay, and counts as on time; beyond it, people's clocks count.
-        self._lateness = _LATENESS * clock.speed
         self._slots = Slots(transport.connections)
         self._carriers = Carriers(transport, self._slots)
         self._desks: dict[int, Desk] = {}
@@ -154,6 +139,8 @@ class Sending:
             reached("mailer.sending")
         self._slots.give_back(slots - len(turn.begun))
         self._carriers.add(desk, turn.begun)
+        for message, error in turn.defects:
+            self._logger.error("mail not made", message=message, exc_info=error)
         for reason in turn.held:
             MAILER_HELD.labels(reason).inc()
         for status, reason in turn.ended:
@@ -175,7 +162,7 @@ class Sending:
         again = [hand.id for hand, receipt in results.values() if receipt is None or isinstance(receipt, Deferred)]
         cancelled = await store.cancelled_of(connection, again) if again else {}
         for hand, receipt in results.values():
-            self._conclude(hand, receipt, cancelled.get(hand.id, ""), turn)
+            turn.conclude(hand, receipt, cancelled.get(hand.id, ""), self._means.retry_base)
         if any(receipt is None for _, receipt in results.values()):
             desk.due = True
         if turn.changes:
@@ -186,44 +173,14 @@ class Sending:
             if isinstance(receipt, Rejected) and receipt.suppress
         }
 
-    def _conclude(self, hand: InHand, receipt: Receipt | None, cancelled: str, turn: Turn) -> None:
-        request, now = hand.request, turn.now
-        if receipt is None and not cancelled:
-            turn.changes.append(Change(hand.id, "requested", hand.due, attempts=hand.attempts - 1))
-            return
-        result = outcomes.after(
-            receipt or Deferred("", "not_begun"), request, hand.attempts, cancelled, self._retry_base, now
-        )
-        detail = storable(result.detail)
-        if isinstance(result, Again):
-            held = held_line(now, result.reason, result.at)
-            turn.hold(Change(hand.id, "held", result.at, result.reason, detail, held, hand.attempts))
-            return
-        counted_at = hand.counted_at if result.status in ("sent", "unknown") else None
-        turn.end(
-            request,
-            result,
-            Change(
-                hand.id,
-                result.status,
-                hand.due,
-                result.reason,
-                detail,
-                attempts=hand.attempts,
-                taken=hand.taken,
-                counted_at=counted_at,
-                ended_at=now,
-            ),
-        )
-
     async def _take(
         self, connection: Connection, lane: Lane, desk: Desk, turn: Turn, slots: int, suppressed: dict[str, str]
     ) -> None:
         """Decide what is due, and bring as much of it to `sending` as there are slots."""
         limit = max(slots, desk.look_at)
         candidates = await store.to_decide(connection, lane.partition, limit) if slots else []
-        addresses = {candidate.id: normalise(candidate.address) for candidate in candidates}
-        known = {address for address in addresses.values() if address is not None}
+        addresses = {normalise(candidate.address) for candidate in candidates}
+        known = {address for address in addresses if address is not None}
         locked = await store.lock_addresses(connection, known | suppressed.keys())
         if suppressed:
             await store.suppress(connection, suppressed, turn.now)
@@ -236,48 +193,14 @@ class Sending:
             return
         playbook = await self._shelf.get(connection, lane.memo.decode()) if lane.memo else None
         consent = await store.consent_of(connection, known)
-        moments = {candidate.id: self._moment(candidate.due, turn.now) for candidate in candidates}
-        counted = await self._counted(connection, playbook, candidates, min(moments.values()))
-        paused = playbook.paused if playbook else frozenset()
-        changes = len(turn.changes)
-        for candidate in candidates:
-            request, now = candidate.request, moments[candidate.id]
-            if playbook is None:
-                self._settle(candidate, policy.held(request, request.expires, policy.NO_PLAYBOOK, now), turn)
-                continue
-            address = addresses[candidate.id]
-            history = counted.get(request.customer, [])
-            decision = policy.decide(
-                request,
-                playbook.topics.get(request.topic),
-                playbook.brand,
-                Recipient(
-                    address,
-                    bool(candidate.address),
-                    locked[address] if address else "",
-                    consent[address] if address else {},
-                    history,
-                ),
-                now,
-                paused=request.journey in paused,
-            )
-            if isinstance(decision, (Defer, Skip)):
-                self._settle(candidate, decision, turn)
-                continue
-            if len(turn.begun) == slots:
-                desk.due = desk.backlog = True
-                break
-            assert address is not None
-            counted_at = now if decision.counts else None
-            if self._prepare(candidate, playbook, address, counted_at, now, turn) and counted_at:
-                insort(history, counted_at)
+        moments = [self._means.moment(candidate.due, turn.now) for candidate in candidates]
+        counted = await self._counted(connection, playbook, candidates, min(moments))
+        before = len(turn.changes)
+        if turn.decide(candidates, Known(playbook, locked, consent, counted), self._means, slots):
+            desk.due = desk.backlog = True
         # Where nothing was to be handed over, many are settled at once; otherwise as many as there are slots.
         desk.look_at = min(2 * limit, _MOST_LOOKED_AT) if desk.due and not turn.begun else 0
-        await store.change_messages(connection, turn.changes[changes:])
-
-    def _moment(self, due: datetime, now: datetime) -> datetime:
-        """What a decision takes for now: the instant that it stands for, unless it comes much later."""
-        return due if now - due <= self._lateness else now
+        await store.change_messages(connection, turn.changes[before:])
 
     async def _counted(
         self, connection: Connection, playbook: Playbook | None, candidates: Sequence[Candidate], earliest: datetime
@@ -287,55 +210,9 @@ class Sending:
         window = max(cap.window for cap in playbook.brand.caps)
         return await store.counted(connection, {c.request.customer for c in candidates}, earliest - window)
 
-    def _settle(self, candidate: Candidate, decision: Defer | Skip, turn: Turn) -> None:
-        if isinstance(decision, Skip):
-            turn.end_undelivered(candidate, Ended("skipped", decision.reason))
-        else:
-            turn.hold_undelivered(candidate, decision, candidate.attempts)
-
-    def _prepare(
-        self,
-        candidate: Candidate,
-        playbook: Playbook,
-        address: str,
-        counted_at: datetime | None,
-        now: datetime,
-        turn: Turn,
-    ) -> bool:
-        """Make the mail and bring the message to `sending`; False where there is no mail to be had of it."""
-        request = msgspec.structs.replace(candidate.request, address=candidate.address)
-        attempts = candidate.attempts + 1
-        try:
-            mail = self._compose(playbook, request, now)
-        except RenderingFailed as error:
-            turn.end_undelivered(candidate, Ended("failed", "rendering", str(error)))
-            return False
-        except Exception as error:
-            # A defect of ours, which a release may mend before the message expires.
-            self._logger.error("mail not made", message=candidate.id, exc_info=error)
-            retry = policy.retry(request, attempts, self._retry_base, turn.now)
-            if isinstance(retry, Fail):
-                turn.end_undelivered(candidate, Ended("failed", retry.reason, type(error).__name__))
-            else:
-                turn.hold_undelivered(candidate, Defer(retry.until, "rendering"), attempts)
-            return False
-        taken = f"{self._process}-{self._taken}"
+    def _name(self) -> str:
         self._taken += 1
-        hand = InHand(candidate.id, candidate.due, attempts, taken, address, counted_at, candidate.request)
-        turn.begun.append((hand, mail))
-        turn.changes.append(
-            Change(
-                candidate.id,
-                "sending",
-                candidate.due,
-                attempts=attempts,
-                taken=taken,
-                counted_at=counted_at,
-                address=address,
-                links=mail.links,
-            )
-        )
-        return True
+        return f"{self._process}-{self._taken}"
 
 
 async def _stir_when(event: asyncio.Event, desk: Desk) -> None:

@@ -59,6 +59,40 @@ class Person:
     decisions: dict[str, Decision] = field(default_factory=dict)
 
 
+class Changes(NamedTuple):
+    """What a batch writes: `new` messages, and `changed` ones that were there; which journeys are paused from when on,
+    where a playbook came into force; people, and the `addresses` and decisions by address that they brought. `as_of`
+    is when the last of the new ones came."""
+
+    new: Sequence[Message]
+    changed: Sequence[Message]
+    activated: Sequence[tuple[Collection[str], datetime]]
+    people: Mapping[str, Person]
+    addresses: Collection[str]
+    consent: Mapping[str, Sequence[Decision]]
+    as_of: datetime
+
+
+async def write(connection: Connection, partition: int, changes: Changes) -> None:
+    """All that a batch has changed."""
+    if changes.new:
+        await insert_messages(connection, partition, changes.new)
+        # In small steps, and faster than new ones come.
+        await forget_messages(connection, partition, changes.as_of, 2 * len(changes.new))
+    if changes.changed:
+        await update_messages(connection, changes.changed)
+    for paused, at in changes.activated:
+        await release(connection, partition, paused, at)
+    if changes.people:
+        await put_people(connection, partition, changes.people)
+    # Rows that other processes write come last, so that their locks are held as briefly as can be.
+    if changes.addresses:
+        await make_addresses(connection, changes.addresses)
+    if changes.consent:
+        await lock_addresses(connection, changes.consent)
+        await write_consent(connection, changes.consent)
+
+
 async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Message]:
     rows = await connection.fetch(
         "SELECT id, customer, status, due, reason, cancelled, ended_at, request FROM mailer.messages"

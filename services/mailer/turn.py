@@ -1,23 +1,62 @@
-"""What one transaction of the mailer decides: changes of messages, timers, and the events that tell of them."""
+"""What one transaction of the mailer decides: changes of messages, timers, and the events that tell of them. Pure."""
 
 from __future__ import annotations
 
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
 
-from services.mailer import outcomes
-from services.mailer.outcomes import Ended
-from services.mailer.policy import Defer
+import msgspec
+
+from services.mailer import outcomes, policy
+from services.mailer.consent import Decision, normalise
+from services.mailer.outcomes import Again, Ended
+from services.mailer.policy import Defer, Fail, Recipient, Skip
+from services.mailer.rendering import RenderingFailed
 from services.mailer.store import Candidate, Change, InHand
-from services.mailer.transport import Mail
+from services.mailer.transport import Deferred, Mail, Receipt
 from shared.contracts import streams
 from shared.contracts.messages import MessageRequested
+from shared.language.playbook import Playbook
 from shared.processing.port import Outputs
 
 RELEASE = "release"
 """The kind of the timers at which held messages are decided anew."""
 
 _LONGEST_DETAIL = 500
+
+
+class Compose(Protocol):
+    """Makes the mail of a message with the playbook in force. Raises RenderingFailed."""
+
+    def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail: ...
+
+
+class Means(NamedTuple):
+    """How mails are made and tried again, the same in every turn. `name` gives the name of a new hand-over, and
+    `retry_base` is the shortest time between two attempts."""
+
+    compose: Compose
+    name: Callable[[], str]
+    retry_base: timedelta
+    lateness: timedelta
+    """A release that is this late is our own delay, and counts as on time; beyond it, people's clocks count."""
+
+    def moment(self, due: datetime, now: datetime) -> datetime:
+        """What a decision takes for now: the instant that it stands for, unless it comes much later."""
+        return due if now - due <= self.lateness else now
+
+
+class Known(NamedTuple):
+    """What is to be known for deciding: the playbook in force, if any; why an address is suppressed ("": it is not);
+    what was decided about it; and the moments, in order, at which messages that caps count went to a customer."""
+
+    playbook: Playbook | None
+    suppressed: Mapping[str, str]
+    consent: Mapping[str, Mapping[str, Decision]]
+    counted: dict[str, list[datetime]]
 
 
 @dataclass(slots=True)
@@ -32,6 +71,74 @@ class Turn:
     begun: list[tuple[InHand, Mail]] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
+    defects: list[tuple[str, Exception]] = field(default_factory=list)
+    """Messages whose mail could not be made, by a mistake of ours that a release may mend before they expire."""
+
+    def decide(self, candidates: Sequence[Candidate], known: Known, means: Means, most: int) -> bool:
+        """Hold, skip, or bring to `sending`, in the order given. True where `most` have begun and there are more."""
+        playbook = known.playbook
+        for candidate in candidates:
+            request, now = candidate.request, means.moment(candidate.due, self.now)
+            if playbook is None:
+                self._settle(candidate, policy.held(request, request.expires, policy.NO_PLAYBOOK, now))
+                continue
+            address = normalise(candidate.address)
+            history = known.counted.get(request.customer, [])
+            decision = policy.decide(
+                request,
+                playbook.topics.get(request.topic),
+                playbook.brand,
+                Recipient(
+                    address,
+                    bool(candidate.address),
+                    known.suppressed[address] if address else "",
+                    known.consent[address] if address else {},
+                    history,
+                ),
+                now,
+                paused=request.journey in playbook.paused,
+            )
+            if isinstance(decision, (Defer, Skip)):
+                self._settle(candidate, decision)
+                continue
+            if len(self.begun) == most:
+                return True
+            assert address is not None
+            counted_at = now if decision.counts else None
+            if self._prepare(candidate, playbook, address, counted_at, now, means) and counted_at:
+                insort(history, counted_at)
+        return False
+
+    def conclude(self, hand: InHand, receipt: Receipt | None, cancelled: str, retry_base: timedelta) -> None:
+        """What a hand-over has come to. No receipt: it never began. `cancelled` is why it was cancelled meanwhile."""
+        request, now = hand.request, self.now
+        if receipt is None and not cancelled:
+            self.changes.append(Change(hand.id, "requested", hand.due, attempts=hand.attempts - 1))
+            return
+        result = outcomes.after(
+            receipt or Deferred("", "not_begun"), request, hand.attempts, cancelled, retry_base, now
+        )
+        detail = storable(result.detail)
+        if isinstance(result, Again):
+            held = held_line(now, result.reason, result.at)
+            self.hold(Change(hand.id, "held", result.at, result.reason, detail, held, hand.attempts))
+            return
+        counted_at = hand.counted_at if result.status in ("sent", "unknown") else None
+        self.end(
+            request,
+            result,
+            Change(
+                hand.id,
+                result.status,
+                hand.due,
+                result.reason,
+                detail,
+                attempts=hand.attempts,
+                taken=hand.taken,
+                counted_at=counted_at,
+                ended_at=now,
+            ),
+        )
 
     def end(self, request: MessageRequested, ended: Ended, change: Change) -> None:
         self.changes.append(change._replace(over=request))
@@ -51,6 +158,54 @@ class Turn:
     def hold_undelivered(self, candidate: Candidate, defer: Defer, attempts: int) -> None:
         held = held_line(self.now, defer.reason, defer.until)
         self.hold(Change(candidate.id, "held", defer.until, defer.reason, held=held, attempts=attempts))
+
+    def _settle(self, candidate: Candidate, decision: Defer | Skip) -> None:
+        if isinstance(decision, Skip):
+            self.end_undelivered(candidate, Ended("skipped", decision.reason))
+        else:
+            self.hold_undelivered(candidate, decision, candidate.attempts)
+
+    def _prepare(
+        self,
+        candidate: Candidate,
+        playbook: Playbook,
+        address: str,
+        counted_at: datetime | None,
+        now: datetime,
+        means: Means,
+    ) -> bool:
+        """Make the mail and bring the message to `sending`; False where there is no mail to be had of it."""
+        request = msgspec.structs.replace(candidate.request, address=candidate.address)
+        attempts = candidate.attempts + 1
+        try:
+            mail = means.compose(playbook, request, now)
+        except RenderingFailed as error:
+            self.end_undelivered(candidate, Ended("failed", "rendering", str(error)))
+            return False
+        except Exception as error:
+            self.defects.append((candidate.id, error))
+            retry = policy.retry(request, attempts, means.retry_base, self.now)
+            if isinstance(retry, Fail):
+                self.end_undelivered(candidate, Ended("failed", retry.reason, type(error).__name__))
+            else:
+                self.hold_undelivered(candidate, Defer(retry.until, "rendering"), attempts)
+            return False
+        taken = means.name()
+        hand = InHand(candidate.id, candidate.due, attempts, taken, address, counted_at, candidate.request)
+        self.begun.append((hand, mail))
+        self.changes.append(
+            Change(
+                candidate.id,
+                "sending",
+                candidate.due,
+                attempts=attempts,
+                taken=taken,
+                counted_at=counted_at,
+                address=address,
+                links=mail.links,
+            )
+        )
+        return True
 
 
 def held_line(now: datetime, reason: str, until: datetime) -> str:

@@ -29,6 +29,7 @@ MOST_PROFILE_BYTES = 256_000
 """Packed. An event that would make a profile larger goes to dead letters."""
 
 _encode = msgspec.json.Encoder().encode
+Told = CustomerUpdated | DateReached
 
 
 class Memo(msgspec.Struct, array_like=True, frozen=True):
@@ -52,7 +53,7 @@ decode_memo = msgspec.msgpack.Decoder(Memo).decode
 class SegmenterBatch:
     """One batch (`shared.processing.port.Batch`).
 
-    Pure until `save`: `profiles()`, `taken`, `rows`, the counts and `memo()` are what it writes.
+    Pure until `save`: `profiles()`, `taken`, `rows()`, the counts and `memo()` are what it writes.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class SegmenterBatch:
         self._rebuilt = rebuilt
         self._changed: set[str] = set()
         self.taken: dict[bytes, Seen] = {}
-        self.rows: list[Row] = []
+        self._told: list[Told] = []
         self.processed = 0
         self.deduplicated = 0
         self._moved: dict[str, int] = {}
@@ -114,7 +115,7 @@ class SegmenterBatch:
         states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
         if self._activated and lacking:
             # Events of this very batch, from before the activation, are not in the database yet.
-            mine = (row for row in self.rows if row.customer == key)
+            mine = (history.row(record) for record in self._told if record.customer.key == key)
             states = history.rebuild(states, feeding(lacking, [rules]), mine)
         since = {journey: at for journey, (_, at) in self._memo.dates.items()}
         after, record = adopt(profile, key, rules, before, states, since, out.as_of)
@@ -128,6 +129,10 @@ class SegmenterBatch:
         """Those that changed: key, stage and packed state, in the order of their keys."""
         changed = [(key, self._profiles[key]) for key in sorted(self._changed)]
         return [(key, profile.stage, pack_profile(profile)) for key, profile in changed]
+
+    def rows(self) -> list[Row]:
+        """What is to be kept of what was told, in the order in which it was."""
+        return [history.row(record) for record in self._told]
 
     def memo(self) -> bytes:
         return b"" if self._memo is NO_MEMO else _encode_memo(self._memo)
@@ -151,8 +156,8 @@ class SegmenterBatch:
             await store.save_profiles(connection, self._partition, self.profiles())
         if self.taken:
             await store.save_seen(connection, self._partition, self.taken)
-        if self.rows:
-            await store.save_history(connection, self._partition, self.rows)
+        if self._told:
+            await store.save_history(connection, self._partition, self.rows())
         # Counted a little early, and again where the transaction has to be: metrics are no ledger, the table is.
         SEGMENTER_EVENTS.labels("processed").inc(self.processed)
         SEGMENTER_EVENTS.labels("deduplicated").inc(self.deduplicated)
@@ -252,7 +257,7 @@ class SegmenterBatch:
             dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
         self._memo = Memo(in_force(activation), definition.hash, since, dates)
         forwarded = customers.Activation(as_of=out.as_of, playbook=activation.playbook)
-        out.emit_here(CUSTOMERS, "", _encode(forwarded))
+        out.emit_here(CUSTOMERS, "", forwarded)
 
     def _keep(self, key: str, before: Profile | None, after: Profile, out: Outputs) -> None:
         """Hold a profile for the end of the batch, and set its timers."""
@@ -268,9 +273,9 @@ class SegmenterBatch:
                 if due != (held.due if held is not None else None):
                     out.set_timer(DATE, f"{journey}\n{key}", due)
 
-    def _tell(self, record: CustomerUpdated | DateReached, out: Outputs) -> None:
-        self.rows.append(history.row_of(record) if isinstance(record, CustomerUpdated) else history.row_of_date(record))
-        out.emit(CUSTOMERS, record.customer.key, _encode(record))
+    def _tell(self, record: Told, out: Outputs) -> None:
+        self._told.append(record)
+        out.emit(CUSTOMERS, record.customer.key, record)
 
     def _set_aside(self, event: Event, out: Outputs, code: str, message: str) -> None:
         out.dead_letter(event.key, _encode(event), code, message)

@@ -76,8 +76,10 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _KINDS = {"time": Kind.TIME, "definition": Kind.DEFINITION}
 
 
-def row_of(record: CustomerUpdated) -> Row:
+def row(record: CustomerUpdated | DateReached) -> Row:
     """The row that a record leaves behind."""
+    if isinstance(record, DateReached):
+        return Row(record.customer.key, record.as_of, Kind.DATE, record.occasion, "", record.journey, b"", None)
     event = record.event
     changed = record.stage_before is not None or record.entered or record.left or record.consent
     changes = (
@@ -110,10 +112,6 @@ def row_of(record: CustomerUpdated) -> Row:
     )
     kind = Kind.DERIVED if record.derived else Kind.EVENT
     return Row(event.key, event.occurred_at, kind, event.id, event.source, event.name, _encoder.encode(body), changes)
-
-
-def row_of_date(record: DateReached) -> Row:
-    return Row(record.customer.key, record.as_of, Kind.DATE, record.occasion, "", record.journey, b"", None)
 
 
 def unpack_body(body: bytes) -> Body:

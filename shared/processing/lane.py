@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from shared.clock import Clock
@@ -41,6 +42,7 @@ from shared.telemetry import (
 from shared.trouble import Trouble
 
 T = TypeVar("T")
+_encode = msgspec.json.Encoder().encode
 
 _FAILURES_BEFORE_HALT = 20
 _ATTEMPTS_BEFORE_CARE = 3
@@ -116,13 +118,14 @@ class Run:
     outputs: dict[Destination, list[Entry]] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
 
-    def emit(self, stream: str, key: str, value: bytes) -> None:
-        self._emit((stream, partition_of(key, self.frame.log.partitions)), key, value)
+    def emit(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        self._emit((stream, partition_of(key, self.frame.log.partitions)), key, record)
 
-    def emit_here(self, stream: str, key: str, value: bytes) -> None:
-        self._emit((stream, self.partition), key, value)
+    def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        self._emit((stream, self.partition), key, record)
 
-    def _emit(self, destination: Destination, key: str, value: bytes) -> None:
+    def _emit(self, destination: Destination, key: str, record: msgspec.Struct | bytes) -> None:
+        value = record if isinstance(record, bytes) else _encode(record)
         size = len(key.encode()) + len(value)
         if size > LARGEST_RECORD:
             raise Poison(

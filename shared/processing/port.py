@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import asyncpg
+import msgspec
 
 from shared.errors import RapportError
 
@@ -46,11 +47,11 @@ class Outputs(Protocol):
     @property
     def partition(self) -> int: ...
 
-    def emit(self, stream: str, key: str, value: bytes) -> None:
-        """Append to the customer's partition of `stream`."""
+    def emit(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        """Append to the customer's partition of `stream`. Bytes stand as they are: they have been encoded before."""
         ...
 
-    def emit_here(self, stream: str, key: str, value: bytes) -> None:
+    def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         """Append to this very partition of `stream` (ticks and activations, which belong to no customer)."""
         ...
 

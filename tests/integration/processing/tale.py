@@ -125,10 +125,11 @@ class _Plain:
     def partition(self) -> int:
         return 0
 
-    def emit(self, stream: str, key: str, value: bytes) -> None:
-        self.lines.append(value.decode())
+    def emit(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        assert isinstance(record, bytes)
+        self.lines.append(record.decode())
 
-    def emit_here(self, stream: str, key: str, value: bytes) -> None:
+    def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         raise NotImplementedError
 
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from services.journeys.batch import JourneysBatch, Memo
 from services.journeys.enrollment import Enrollment
+from services.journeys.person import Person
 from services.journeys.store import StoredCustomer, Tally
 from services.journeys.triggers import Triggers
 from shared.contracts.customers import (
@@ -140,13 +141,13 @@ class _Outputs:
         self.values: list[bytes] = []
         self.reported: list[bytes] = []
 
-    def emit(self, stream: str, key: str, value: bytes) -> None:
+    def emit(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         assert key
-        {"messages": self.values, "events": self.reported}[stream].append(value)
+        {"messages": self.values, "events": self.reported}[stream].append(msgspec.json.encode(record))
 
-    def emit_here(self, stream: str, key: str, value: bytes) -> None:
+    def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         assert (stream, key) == ("messages", "")
-        self.values.append(value)
+        self.values.append(msgspec.json.encode(record))
 
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         self.agenda.set(kind, subject, due)
@@ -226,8 +227,8 @@ class Road:
         loaded = {name: self.playbooks[name] for name in hashes if name}
         keys = {timer.subject for timer in timers}
         keys |= {record.customer.key for record in records if isinstance(record, CustomerUpdated | DateReached)}
-        stored = {key: self.rows[key] for key in keys if key in self.rows}
-        batch = JourneysBatch(0, memo, loaded, self.triggers, stored)
+        people = {key: Person(key, self.rows[key]) for key in keys if key in self.rows}
+        batch = JourneysBatch(0, memo, loaded, self.triggers, people)
         for name in batch.versions_missing():
             loaded[name] = self.playbooks[name]
         return batch
