@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import secrets
-import sys
-from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from services.publishing import commands as publishing
+from services.terminal import DEFAULT_DATA, Data, Folder
+from services.terminal import database as _database
+from services.terminal import fail as _fail
+from services.terminal import out as _out
+from services.terminal import run as _run
 from shared.errors import RapportError
-
-if TYPE_CHECKING:
-    from shared.processing.port import Connection
 
 app = typer.Typer(
     name="rapport",
@@ -35,19 +33,14 @@ partitions_app = typer.Typer(
     help="Where each partition stands, and what to do with one that stands still.", no_args_is_help=True
 )
 keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
+publishing.publish_in(playbook_app)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(partitions_app, name="partitions")
 app.add_typer(keys_app, name="keys")
 
-_out = Console()
-
-DEFAULT_DATA = Path(".rapport")
-
-Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
 Service = Annotated[str, typer.Argument(help="segmenter, journeys or mailer.")]
 Partition = Annotated[int, typer.Argument(help="Its number.")]
-Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
 
 
 @app.command()
@@ -208,30 +201,6 @@ def playbook_check(
             _out.print("no problems")
     if errors:
         raise typer.Exit(1)
-
-
-@playbook_app.command("apply")
-def playbook_apply(folder: Folder, data: Data = DEFAULT_DATA) -> None:
-    """Check, store and put in force, at the same place of the road for all services."""
-
-    async def run() -> None:
-        from services import serving
-        from services.journeys.store import playbooks_in_use
-        from shared.language import load, read_folder
-        from shared.processing import playbooks
-
-        playbook = load(read_folder(folder))
-        async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
-            assert runtime.database is not None
-            async with runtime.database.connect() as connection:
-                if await playbooks.in_force(connection) == playbook.hash:
-                    _out.print(f"{playbook.hash[:12]} is in force already")
-                    return
-                in_use = await playbooks_in_use(connection)
-                await playbooks.activate(runtime.log, connection, playbook, runtime.clock.now(), in_use)
-        _out.print(f"{playbook.hash[:12]} is in force", highlight=False, soft_wrap=True)
-
-    _run(run())
 
 
 @playbook_app.command("schema")
@@ -436,21 +405,6 @@ def keys_hash(key: Annotated[str, typer.Argument(help="A key.")]) -> None:
     _out.print(hash_key(key), highlight=False, soft_wrap=True)
 
 
-@contextlib.asynccontextmanager
-async def _database(data: Path) -> AsyncIterator[Connection]:
-    from services import serving
-    from shared.database.engine import Database
-
-    settings = serving.visited(data)
-    assert settings.database_url is not None
-    database = Database(settings.database_url)
-    try:
-        async with database.connect() as connection:
-            yield connection
-    finally:
-        await database.close()
-
-
 def _seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
@@ -458,41 +412,6 @@ def _seconds(text: str) -> float:
         return float(number) * units[unit]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no duration. Write 40s or 2m.") from None
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    from shared.memory import collect_seldom
-    from shared.settings import Settings
-    from shared.telemetry import configure_logging
-
-    try:
-        settings = Settings.read()
-        collect_seldom()
-        configure_logging(settings.log_level, settings.log_format)
-        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(work)
-    except RapportError as error:
-        work.close()
-        _fail(str(error))
-    except Exception as error:
-        from shared.database.engine import is_transient
-
-        if not is_transient(error):
-            raise
-        _fail(f"a server went away under this command: {type(error).__name__}: {error}. Start it again.")
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-def _fail(text: str) -> None:
-    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(1)
 
 
 def main() -> None:

@@ -194,7 +194,8 @@ class PlaybookWatcher:
                 return False
             playbook = await asyncio.to_thread(load, files)
             in_use = await playbooks_in_use(connection)
-            await playbooks.activate(self._log, connection, playbook, self._clock.now(), in_use)
+            by = f"rapport up, from {self._folder}"
+            await playbooks.activate(self._log, connection, playbook, self._clock.now(), in_use, by=by)
         return True
 
     def _stamp(self) -> object:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cramjam
 import msgspec
 
 from shared.contracts import streams
 from shared.contracts.events import Activation
-from shared.errors import Unavailable
+from shared.errors import RapportError, Unavailable
 from shared.language import PlaybookInvalid, load
+from shared.language.changes import compare
 from shared.language.playbook import Playbook
 from shared.log.port import Entry, Log
 from shared.processing.port import Connection
@@ -54,12 +55,18 @@ class PlaybookShelf:
 
 
 async def activate(
-    log: Log, connection: Connection, playbook: Playbook, now: datetime, still_in_use: Collection[str] = ()
-) -> None:
+    log: Log,
+    connection: Connection,
+    playbook: Playbook,
+    now: datetime,
+    still_in_use: Collection[str] = (),
+    *,
+    by: str = "",
+) -> str:
     """Store `playbook` and switch every partition to it, by a record in each. Running it again is harmless.
 
     `still_in_use` are the hashes of playbooks under which somebody is in a journey; the one in force is added to them,
-    since somebody may enter until the switch."""
+    since somebody may enter until the switch. `by` says who or what applies it. Returns what changes thereby."""
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         await connection.execute(
@@ -68,23 +75,73 @@ async def activate(
             _pack(playbook.files),
             now,
         )
-        keeps = {*still_in_use, *filter(None, [await in_force(connection)])} - {playbook.hash}
+        before = await in_force(connection)
+        summary = await _summary(connection, before, playbook)
+        keeps = {*still_in_use, *filter(None, [before])} - {playbook.hash}
         value = msgspec.json.encode(Activation(playbook=playbook.hash, received_at=now, keeps=tuple(sorted(keeps))))
         for partition in range(log.partitions):
             await log.append(streams.EVENTS, partition, [Entry("", value)])
         await connection.execute(
-            "UPDATE processing.playbooks SET activated_at = $2 WHERE hash = $1", playbook.hash, now
+            "INSERT INTO processing.activations (playbook, at, by, summary) VALUES ($1, $2, $3, $4)",
+            playbook.hash,
+            now,
+            by,
+            summary,
         )
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+    return summary
 
 
 async def in_force(connection: Connection) -> str | None:
     """The hash of the playbook that was activated last, in every partition."""
     found: str | None = await connection.fetchval(
-        "SELECT hash FROM processing.playbooks WHERE activated_at IS NOT NULL ORDER BY activated_at DESC LIMIT 1"
+        "SELECT playbook FROM processing.activations ORDER BY id DESC LIMIT 1"
     )
     return found
+
+
+class Applied(NamedTuple):
+    """A time that a playbook came into force, by whom or what, and how it differs from the one before."""
+
+    playbook: str
+    at: datetime
+    by: str
+    summary: str
+
+
+async def history(connection: Connection, limit: int) -> list[Applied]:
+    """The latest first; the first of all is in force."""
+    rows = await connection.fetch(
+        "SELECT playbook, at, by, summary FROM processing.activations ORDER BY id DESC LIMIT $1", limit
+    )
+    return [Applied(*row) for row in rows]
+
+
+async def named(connection: Connection, beginning: str) -> str:
+    """The hash of the one playbook that was ever applied whose hash begins so. Raises RapportError."""
+    rows = await connection.fetch(
+        "SELECT hash FROM processing.playbooks WHERE starts_with(hash, $1) ORDER BY stored_at DESC LIMIT 2",
+        beginning.lower(),
+    )
+    if len(rows) == 1:
+        found: str = rows[0]["hash"]
+        return found
+    fact = f"several playbooks begin with {beginning!r}" if rows else f"no playbook begins with {beginning!r}"
+    raise RapportError(f"{fact}. `rapport playbook history` lists those that were applied.")
+
+
+async def _summary(connection: Connection, before: str | None, after: Playbook) -> str:
+    """How a playbook differs from the one in force."""
+    if before is None:
+        return "the first"
+    if before == after.hash:
+        return "applied anew"
+    try:
+        return compare(await PlaybookShelf().get(connection, before), after).summary
+    except PlaybookUnusable:
+        # Going on from it is what mends it.
+        return f"instead of {before[:12]}, which this release cannot load"
 
 
 def _pack(files: Mapping[str, bytes]) -> bytes:

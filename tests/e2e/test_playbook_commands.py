@@ -71,6 +71,19 @@ async def test_what_is_saved_and_what_is_applied_comes_into_force_and_what_is_ba
             await house.post(*first_order("cat"))
             (mail,) = await house.mailed("cat")
             assert mail["Subject"] == "Thanks by command"
+            # And back again, by what the history says.
+            history = await rapport("playbook", "history", "--data", house.data, "--format", "json")
+            now, before, *_ = json.loads(history.output)
+            assert now["summary"] == "messages: changed thank-you-first"
+            assert before["by"].startswith("rapport up")
+            back = ("playbook", "apply", "--to", before["playbook"][:8], "--by", "a test", "--data", house.data)
+            assert (await rapport(*back)).code == 0
+            await house.post(*first_order("dot"))
+            (mail,) = await house.mailed("dot")
+            assert mail["Subject"] == "A thousand thanks"
+            assert "a test" in (await rapport("playbook", "history", "--data", house.data)).output
+            unknown = await rapport("playbook", "apply", "--to", "zz", "--data", house.data)
+            assert "no playbook begins with 'zz'" in unknown.output
 
 
 async def says(house: House, words: str) -> bool:

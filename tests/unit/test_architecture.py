@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "segmenter", "journeys", "mailer")
-LEAVES = {"services.__main__", "services.embedded", "services.serving", "services.demo"}
+LEAVES = {
+    "services.__main__",
+    "services.embedded",
+    "services.serving",
+    "services.demo",
+    "services.publishing",
+    "services.terminal",
+}
 SHELLS = {"main", "settings", "api", "worker", "store"}
 
 # Modules that touch the world on purpose, beside the shells that every service has.

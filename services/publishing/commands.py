@@ -1,0 +1,107 @@
+"""`rapport playbook apply | history`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from services.terminal import DEFAULT_DATA, Data, database, out, run, say
+from shared.errors import RapportError
+
+_SHOWN = 12
+"""Characters of a playbook's hash that are shown, and enough to name it."""
+
+
+def publish_in(playbook_app: typer.Typer) -> None:
+    """Put these commands under `rapport playbook`."""
+    playbook_app.command("apply")(playbook_apply)
+    playbook_app.command("history")(playbook_history)
+
+
+def playbook_apply(
+    folder: Annotated[Path | None, typer.Argument(help="The playbook's folder.", show_default=False)] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Instead: go back to one of `rapport playbook history`, by its hash.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Who or what applies it, for the history; the account, if not given.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Check, store and put in force, at the same place of the road for all services."""
+    if (folder is None) == (to is None):
+        raise typer.BadParameter("give a folder, or --to a hash of `rapport playbook history`.")
+
+    async def work() -> None:
+        from services import serving
+        from services.journeys.store import playbooks_in_use
+        from shared.language import load, read_folder
+        from shared.processing import playbooks
+
+        playbook = load(read_folder(folder)) if folder is not None else None
+        async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
+            assert runtime.database is not None
+            async with runtime.database.connect() as connection:
+                if playbook is None:
+                    assert to is not None
+                    content_hash = await playbooks.named(connection, to)
+                    playbook = await playbooks.PlaybookShelf().get(connection, content_hash)
+                if await playbooks.in_force(connection) == playbook.hash:
+                    say(f"{playbook.hash[:_SHOWN]} is in force already")
+                    return
+                in_use = await playbooks_in_use(connection)
+                now = runtime.clock.now()
+                summary = await playbooks.activate(runtime.log, connection, playbook, now, in_use, by=by or _somebody())
+        say(f"{playbook.hash[:_SHOWN]} is in force")
+        say(f"  {summary}")
+
+    run(work())
+
+
+def playbook_history(
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
+    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """The playbooks that were put in force: when, by whom, and what each changed. The first is in force."""
+    _one_of(form, "text", "json")
+
+    async def work() -> None:
+        from shared.processing import playbooks
+
+        async with database(data) as connection:
+            found = await playbooks.history(connection, limit)
+        if form == "json":
+            typer.echo(json.dumps([{**one._asdict(), "at": one.at.isoformat()} for one in found], indent=2))
+            return
+        if not found:
+            raise RapportError("no playbook was ever applied. Apply one: rapport playbook apply FOLDER.")
+        table = Table("hash", "in force since", box=None)
+        table.add_column("by", overflow="fold")
+        table.add_column("what changed", overflow="fold")
+        for one in found:
+            at = one.at.strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(one.playbook[:_SHOWN], at, one.by, one.summary)
+        out.print(table)
+
+    run(work())
+
+
+def _somebody() -> str:
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):  # a container's account may have no name
+        account = f"uid {os.getuid()}"
+    return f"{account}@{socket.gethostname()}"
+
+
+def _one_of(form: str, *known: str) -> None:
+    if form not in known:
+        raise typer.BadParameter(f"there is no format {form!r}. There are {', '.join(known)}.")

@@ -1,0 +1,82 @@
+"""What the commands of a terminal share: where they find a running installation, and how they say what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from shared.errors import RapportError
+
+if TYPE_CHECKING:
+    from shared.processing.port import Connection
+
+out = Console()
+
+DEFAULT_DATA = Path(".rapport")
+
+Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
+Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
+
+
+def say(text: str) -> None:
+    """A line as it is, whatever brackets and figures are in it."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.asynccontextmanager
+async def database(data: Path) -> AsyncIterator[Connection]:
+    """A connection to the running installation's database."""
+    from services import serving
+    from shared.database.engine import Database
+
+    settings = serving.visited(data)
+    assert settings.database_url is not None
+    opened = Database(settings.database_url)
+    try:
+        async with opened.connect() as connection:
+            yield connection
+    finally:
+        await opened.close()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Do a command's work; what is wrong is said in a sentence, with exit code 1."""
+    from shared.memory import collect_seldom
+    from shared.settings import Settings
+    from shared.telemetry import configure_logging
+
+    try:
+        settings = Settings.read()
+        collect_seldom()
+        configure_logging(settings.log_level, settings.log_format)
+        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(work)
+    except RapportError as error:
+        work.close()
+        fail(str(error))
+    except Exception as error:
+        from shared.database.engine import is_transient
+
+        if not is_transient(error):
+            raise
+        fail(f"a server went away under this command: {type(error).__name__}: {error}. Start it again.")
+
+
+def fail(text: str) -> None:
+    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
