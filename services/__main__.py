@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from services.publishing import commands as publishing
+from services.publishing.journeys import journeys_app
 from services.terminal import DEFAULT_DATA, Data, Folder
 from services.terminal import database as _database
 from services.terminal import fail as _fail
@@ -35,6 +36,7 @@ partitions_app = typer.Typer(
 keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
 publishing.publish_in(playbook_app)
 app.add_typer(playbook_app, name="playbook")
+app.add_typer(journeys_app, name="journeys")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(partitions_app, name="partitions")
 app.add_typer(keys_app, name="keys")

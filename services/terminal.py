@@ -30,6 +30,12 @@ def say(text: str) -> None:
     out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def one_of(form: str, *known: str) -> None:
+    """Refuse a --format that there is not."""
+    if form not in known:
+        raise typer.BadParameter(f"there is no format {form!r}. There are {', '.join(known)}.")
+
+
 @contextlib.asynccontextmanager
 async def database(data: Path) -> AsyncIterator[Connection]:
     """A connection to the running installation's database."""

@@ -65,6 +65,16 @@ class Told(NamedTuple):
     goal_at: datetime | None
 
 
+class Standing(NamedTuple):
+    """How many are inside a version of a journey at one step, and when time is the next to move one of them."""
+
+    version: str
+    step: str
+    status: str
+    customers: int
+    next_due: datetime | None
+
+
 async def customers(connection: Connection, partition: int, keys: Collection[str]) -> dict[str, StoredCustomer]:
     """Those of these customers who are in a journey or remembered by one."""
     rows = await connection.fetch(
@@ -203,3 +213,13 @@ async def inside_by_step(connection: Connection, journey: str) -> dict[str, int]
         "SELECT step, count(*) FROM journeys.enrollments WHERE journey = $1 AND ended_at IS NULL GROUP BY step", journey
     )
     return {row["step"]: row["count"] for row in rows}
+
+
+async def standing(connection: Connection, journey: str) -> list[Standing]:
+    """Where those are who are inside a journey."""
+    rows = await connection.fetch(
+        "SELECT version, step, status, count(*), min(due) FROM journeys.enrollments"
+        " WHERE journey = $1 AND ended_at IS NULL GROUP BY version, step, status ORDER BY version, step, status",
+        journey,
+    )
+    return [Standing(*row) for row in rows]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from services.terminal import DEFAULT_DATA, Data, database, out, run, say
+from services.terminal import DEFAULT_DATA, Data, database, one_of, out, run, say
 from shared.errors import RapportError
 
 _SHOWN = 12
@@ -71,7 +71,7 @@ def playbook_history(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """The playbooks that were put in force: when, by whom, and what each changed. The first is in force."""
-    _one_of(form, "text", "json")
+    one_of(form, "text", "json")
 
     async def work() -> None:
         from shared.processing import playbooks
@@ -100,8 +100,3 @@ def _somebody() -> str:
     except (KeyError, OSError):  # a container's account may have no name
         account = f"uid {os.getuid()}"
     return f"{account}@{socket.gethostname()}"
-
-
-def _one_of(form: str, *known: str) -> None:
-    if form not in known:
-        raise typer.BadParameter(f"there is no format {form!r}. There are {', '.join(known)}.")
