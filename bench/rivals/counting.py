@@ -3,12 +3,14 @@
 The same 100,000 events of about 1 KB lie in twelve partitions of the same broker. The time counts from when the first
 record of the answer was written until the last can be read by one who reads only what is committed; each has one
 process. Ours keeps counts in PostgreSQL (fsync on), quixstreams in RocksDB with a changelog topic, both such that a
-crash changes no count. The rival runs in an environment of its own, made once under `.cache/rivals`.
+crash changes no count; faust-streaming, which keeps them alike, may count twice after one. The rivals run in
+environments of their own, made once under `.cache/rivals`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -50,7 +52,9 @@ PEOPLE = 20_000
 PARTITIONS = 12
 PREFIX = "rival."
 HERE = Path(__file__).parent / "state"
-PACKAGES = {"quix": ["quixstreams==3.28.1"]}
+PACKAGES = {"quix": ["quixstreams==3.28.1"], "faust": ["faust-streaming[rocksdb]==0.15.3"]}
+ARGUMENTS = {"faust": ("worker", "--loglevel=error")}
+DEADLINE_SECONDS = 240
 
 
 class Counted(msgspec.Struct):
@@ -134,6 +138,7 @@ async def _measure(folder: Path, who: str) -> Mapping[str, float]:
         await log.start()
         stack.push_async_callback(log.close)
         await _post(log)
+        environment = dict(os.environ)
         if who == "ours":
             server = await stack.enter_async_context(EmbeddedPostgres(here / "postgres"))
             database = Database(server.url)
@@ -143,15 +148,21 @@ async def _measure(folder: Path, who: str) -> Mapping[str, float]:
             await database.close()
             command = [sys.executable, "-m", "bench.rivals.counting", server.url, broker.bootstrap]
         else:
-            command = [_python(who), str(HERE / "quix_app.py"), broker.bootstrap, PREFIX + EVENTS, PREFIX + CUSTOMERS]
-            command.append(str(here / "state"))
+            command = [_python(who), str(HERE / f"{who}_app.py"), *ARGUMENTS.get(who, ())]
+            environment |= {
+                "RIVAL_BROKER": broker.bootstrap,
+                "RIVAL_SOURCE": PREFIX + EVENTS,
+                "RIVAL_TARGET": PREFIX + CUSTOMERS,
+                "RIVAL_PARTITIONS": str(PARTITIONS),
+                "RIVAL_FOLDER": str(here / "state"),
+            }
         reader = await stack.enter_async_context(_Reader(broker.bootstrap))
         with open(here / "said", "wb") as said:  # noqa: ASYNC230
-            process = await asyncio.create_subprocess_exec(*command, stdout=said, stderr=said)
+            process = await asyncio.create_subprocess_exec(*command, stdout=said, stderr=said, env=environment)
         stack.push_async_callback(_end, process)
         reading = asyncio.create_task(reader.rate())
         ending = asyncio.create_task(process.wait())
-        done, _ = await asyncio.wait({reading, ending}, timeout=150, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({reading, ending}, timeout=DEADLINE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if reading not in done:
             reading.cancel()
             raise RuntimeError(f"{who} did not answer all: {(here / 'said').read_text(errors='replace')[-1500:]}")
@@ -243,7 +254,7 @@ def _series(name: str, who: str) -> Series:
     )
 
 
-SERIES = (_series("quixstreams", "quix"),)
+SERIES = (_series("quixstreams", "quix"), _series("faust-streaming", "faust"))
 
 
 if __name__ == "__main__":

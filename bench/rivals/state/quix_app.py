@@ -5,17 +5,16 @@ State is in RocksDB with a changelog topic, and moves with the offsets and the o
 https://quix.io/docs/quix-streams/configuration.html, .../advanced/stateful-processing.html
 """
 
-import sys
+import os
 
 from quixstreams import Application, State
 
-bootstrap, source, target, folder = sys.argv[1:]
 app = Application(
-    broker_address=bootstrap,
+    broker_address=os.environ["RIVAL_BROKER"],
     consumer_group="rival-quix",
     auto_offset_reset="earliest",
     processing_guarantee="exactly-once",
-    state_dir=folder,
+    state_dir=os.environ["RIVAL_FOLDER"],
     producer_extra_config={"compression.type": "lz4", "linger.ms": 5},
     consumer_extra_config={"fetch.min.bytes": 1},
     commit_interval=1.0,
@@ -29,6 +28,8 @@ def count(event: dict, state: State) -> dict:
     return {"customer": event["key"], "event": event["id"], "count": seen}
 
 
-events = app.dataframe(app.topic(source, value_deserializer="json", key_deserializer="str"))
-events.apply(count, stateful=True).to_topic(app.topic(target, value_serializer="json", key_serializer="str"))
+events = app.dataframe(app.topic(os.environ["RIVAL_SOURCE"], value_deserializer="json", key_deserializer="str"))
+events.apply(count, stateful=True).to_topic(
+    app.topic(os.environ["RIVAL_TARGET"], value_serializer="json", key_serializer="str")
+)
 app.run()
