@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from services.journeys import engine, store
-from services.journeys.commands import BeginAgain, CancelMessage, Command, ReportEvent, SendMessage
+from services.journeys.commands import BeginAgain, CancelMessage, Command, PausePromotion, ReportEvent, SendMessage
 from services.journeys.consent import declined
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
@@ -23,7 +23,7 @@ from services.journeys.triggers import Declined, Triggers, admit, enters_again, 
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
 from shared.contracts.events import JOURNEYS_SOURCE, Event
-from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRequested
+from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRequested, PromotionPaused
 from shared.language.playbook import Journey, Playbook
 from shared.processing.port import Connection, Outputs, Timer
 from shared.telemetry import ENROLLMENTS_BEGUN, ENROLLMENTS_ENDED, ENTRIES_DECLINED
@@ -273,6 +273,9 @@ class JourneysBatch:
                     self._say(out, person.key, cancelled)
                 case ReportEvent():
                     out.emit(streams.EVENTS, person.key, _reported(command, person.key, out.as_of))
+                case PausePromotion(at=at, until=until):
+                    paused = PromotionPaused(as_of=out.as_of, customer=person.key, at=at, until=until, v=VERSION)
+                    self._say(out, person.key, paused)
                 case BeginAgain(entry=entry):
                     journey = self._journey(enrollment.journey)
                     if journey is not None and journey.status != "paused":

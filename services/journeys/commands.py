@@ -43,10 +43,17 @@ class ReportEvent(msgspec.Struct, frozen=True):
     hops: int
 
 
+class PausePromotion(msgspec.Struct, frozen=True):
+    """Send the customer nothing promotional from `at` to `until`; where they are the same, lift what stands."""
+
+    at: datetime
+    until: datetime
+
+
 class BeginAgain(msgspec.Struct, frozen=True):
     """The enrollment has made room for a new one, for this entry."""
 
     entry: Entry
 
 
-Command = SendMessage | CancelMessage | ReportEvent | BeginAgain
+Command = SendMessage | CancelMessage | ReportEvent | PausePromotion | BeginAgain

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from services.journeys.commands import BeginAgain, CancelMessage, Command, ReportEvent, SendMessage
+from services.journeys.commands import BeginAgain, CancelMessage, Command, PausePromotion, ReportEvent, SendMessage
 from services.journeys.enrollment import (
     Enrollment,
     Entry,
@@ -36,6 +36,7 @@ from shared.language.playbook import (
     Exit,
     If,
     Journey,
+    Pause,
     Playbook,
     Set,
     Split,
@@ -166,7 +167,7 @@ def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
 
 def _successors(step: Step) -> tuple[str | None, ...]:
     match step:
-        case Wait() | Email() | Set() | Emit():
+        case Wait() | Email() | Set() | Emit() | Pause():
             return (step.next,)
         case WaitFor():
             return (step.matched, step.timed_out)
@@ -394,6 +395,10 @@ def _run(
                 enrollment, reports = _report(course, enrollment, step.id, step.event, properties, {})
                 commands = [*commands, *reports]
                 step_id = step.next
+            case Pause():
+                if not _only_counted(course, enrollment):
+                    commands = [*commands, PausePromotion(now, now + step.duration)]
+                step_id = step.next
             case Exit():
                 return _end(course, enrollment, step.reason, now, commands)
     return _end(course, enrollment, COMPLETED, now, commands)
@@ -446,10 +451,15 @@ def _report(
     """An event of the customer, or new traits; nothing is reported of those who are only counted."""
     visit = enrollment.visits.get(step, 0) + 1
     enrollment = _with(enrollment, visits={**enrollment.visits, step: visit})
-    if course.status == "draft" or enrollment.entry.draft:
+    if _only_counted(course, enrollment):
         return enrollment, []
     id = effect_id(enrollment.id, step, visit)
     return enrollment, [ReportEvent(id, name, properties, traits, enrollment.entry.hops + 1)]
+
+
+def _only_counted(course: Course, enrollment: Enrollment) -> bool:
+    """Whether nothing of it is to be seen outside: of a draft, and of those who entered one."""
+    return course.status == "draft" or enrollment.entry.draft
 
 
 def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Email, now: datetime) -> SendMessage:
@@ -473,7 +483,7 @@ def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Emai
         priority=step.priority,
         due=now,
         expires=now + step.expires,
-        draft=course.status == "draft" or entry.draft,
+        draft=_only_counted(course, enrollment),
         # The entry's own, not the last outcome's: a journey of nine mails is no loop.
         hops=entry.hops,
         data=data,

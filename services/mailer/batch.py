@@ -12,7 +12,7 @@ from services.mailer.store import Changes, Message, Person
 from services.mailer.turn import RELEASE
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
-from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
+from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested, PromotionPaused
 from shared.processing.port import Connection, Outputs, Timer
 
 
@@ -42,6 +42,8 @@ class MailerBatch:
         """When the last of the new ones came."""
         self._changed: dict[str, Message] = {}
         self._met: dict[str, Person] = {}
+        self._lifted: dict[str, datetime] = {}
+        """For whom a pause was lifted, and when."""
         self._consent: dict[str, list[Decision]] = {}
         self._addresses: set[str] = set()
         self._activated: list[tuple[Collection[str], datetime]] = []
@@ -54,6 +56,8 @@ class MailerBatch:
             self._cancelled(message, out)
         elif isinstance(message, ConsentChanged):
             self._meet(message.customer, message.address, [_decision(decision) for decision in message.decisions])
+        elif isinstance(message, PromotionPaused):
+            self._pause(message)
         elif isinstance(message, Activation):
             self._activated.append((self._paused[message.playbook], out.as_of))
             self._memo = message.playbook.encode()
@@ -66,7 +70,7 @@ class MailerBatch:
             self._changed[message.id] = message
 
     def nothing_to_save(self) -> bool:
-        return not (self._new or self._changed or self._activated or self._met or self._addresses)
+        return not (self._new or self._changed or self._activated or self._met or self._lifted or self._addresses)
 
     def changes(self) -> Changes:
         """All that the batch has to write."""
@@ -74,6 +78,7 @@ class MailerBatch:
             new=list(self._new.values()),
             changed=[message for message in self._changed.values() if message.id not in self._new],
             activated=self._activated,
+            lifted=self._lifted,
             people=self._met,
             addresses=self._addresses,
             consent=self._consent,
@@ -82,7 +87,7 @@ class MailerBatch:
 
     async def save(self, connection: Connection) -> bytes:
         await store.write(connection, self._partition, self.changes())
-        if self._new or self._changed or self._activated:
+        if self._new or self._changed or self._activated or self._lifted:
             self._look()
         return self._memo
 
@@ -113,6 +118,16 @@ class MailerBatch:
                 streams.EVENTS, message.customer, outcomes.event(message.asked, ended, message.due, message.ended_at)
             )
         self._changed[message.id] = message
+
+    def _pause(self, pause: PromotionPaused) -> None:
+        """The longest pause stands, until one is lifted."""
+        person = self._people.setdefault(pause.customer, Person())
+        self._met[pause.customer] = person
+        if pause.until <= pause.at:
+            person.paused_until = None
+            self._lifted[pause.customer] = pause.at
+        elif person.paused_until is None or person.paused_until < pause.until:
+            person.paused_until = pause.until
 
     def _meet(self, customer: str, given: str | None, decisions: Sequence[Decision]) -> None:
         """Take down a customer's address and decisions. What was decided follows the customer to a new address."""

@@ -20,7 +20,7 @@ from shared.walltime import instant, zone_of
 NO_PLAYBOOK = "no_playbook"
 """Why everything is held before a playbook is in force."""
 PAUSED = "paused"
-"""Why a message is held while its journey is paused."""
+"""Why a message is held while its journey is paused, or promotion to its customer."""
 
 _DAY = timedelta(days=1)
 _RETRY_DOUBLINGS = 6
@@ -66,6 +66,8 @@ class Recipient(NamedTuple):
     suppressed: str
     consent: Mapping[str, ConsentDecision]
     counted: Sequence[datetime]
+    paused_until: datetime | None = None
+    """Until when nothing promotional goes to this customer."""
 
 
 def decide(
@@ -93,6 +95,8 @@ def decide(
         return Skip("suppressed")
     if paused:
         return held(request, request.expires, PAUSED, now)
+    if topic.kind == "promotional" and recipient.paused_until is not None and recipient.paused_until > now:
+        return held(request, recipient.paused_until, PAUSED, now)
     if topic.kind != "transactional":
         if brand.quiet_hours is not None:
             quiet = quiet_until(brand.quiet_hours, request.timezone, brand.timezone, now)

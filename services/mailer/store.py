@@ -53,20 +53,23 @@ class Message:
 
 @dataclass(slots=True)
 class Person:
-    """A customer's address of the moment, as it was given, and the customer's own decisions by topic."""
+    """A customer's address of the moment, as it was given, the customer's own decisions by topic, and until when
+    nothing promotional goes to them."""
 
     address: str | None = None
     decisions: dict[str, Decision] = field(default_factory=dict)
+    paused_until: datetime | None = None
 
 
 class Changes(NamedTuple):
     """What a batch writes: `new` messages, and `changed` ones that were there; which journeys are paused from when on,
-    where a playbook came into force; people, and the `addresses` and decisions by address that they brought. `as_of`
-    is when the last of the new ones came."""
+    where a playbook came into force; for whom a pause of promotion was `lifted`, and when; people, and the `addresses`
+    and decisions by address that they brought. `as_of` is when the last of the new ones came."""
 
     new: Sequence[Message]
     changed: Sequence[Message]
     activated: Sequence[tuple[Collection[str], datetime]]
+    lifted: Mapping[str, datetime]
     people: Mapping[str, Person]
     addresses: Collection[str]
     consent: Mapping[str, Sequence[Decision]]
@@ -83,6 +86,8 @@ async def write(connection: Connection, partition: int, changes: Changes) -> Non
         await update_messages(connection, changes.changed)
     for paused, at in changes.activated:
         await release(connection, partition, paused, at)
+    if changes.lifted:
+        await release_of(connection, partition, changes.lifted)
     if changes.people:
         await put_people(connection, partition, changes.people)
     # Rows that other processes write come last, so that their locks are held as briefly as can be.
@@ -191,7 +196,8 @@ async def release(connection: Connection, partition: int, paused: Collection[str
 
 async def people(connection: Connection, partition: int, customers: Collection[str]) -> dict[str, Person]:
     rows = await connection.fetch(
-        "SELECT customer, address, decisions FROM mailer.customers WHERE partition = $1 AND customer = ANY($2::text[])",
+        "SELECT customer, address, decisions, paused_until FROM mailer.customers"
+        " WHERE partition = $1 AND customer = ANY($2::text[])",
         partition,
         list(customers),
     )
@@ -199,6 +205,7 @@ async def people(connection: Connection, partition: int, customers: Collection[s
         row["customer"]: Person(
             row["address"],
             {d.topic: d for d in _unpack_decisions(row["decisions"])} if row["decisions"] else {},
+            row["paused_until"],
         )
         for row in rows
     }
@@ -206,13 +213,28 @@ async def people(connection: Connection, partition: int, customers: Collection[s
 
 async def put_people(connection: Connection, partition: int, people: Mapping[str, Person]) -> None:
     await connection.execute(
-        "INSERT INTO mailer.customers (partition, customer, address, decisions)"
-        " SELECT $1, p.* FROM unnest($2::text[], $3::text[], $4::bytea[]) AS p"
-        " ON CONFLICT (partition, customer) DO UPDATE SET address = EXCLUDED.address, decisions = EXCLUDED.decisions",
+        "INSERT INTO mailer.customers (partition, customer, address, decisions, paused_until)"
+        " SELECT $1, p.* FROM unnest($2::text[], $3::text[], $4::bytea[], $5::timestamptz[]) AS p"
+        " ON CONFLICT (partition, customer) DO UPDATE SET address = EXCLUDED.address, decisions = EXCLUDED.decisions,"
+        " paused_until = EXCLUDED.paused_until",
         partition,
         list(people),
         [person.address for person in people.values()],
         [_pack(list(person.decisions.values())) if person.decisions else b"" for person in people.values()],
+        [person.paused_until for person in people.values()],
+    )
+
+
+async def release_of(connection: Connection, partition: int, customers: Mapping[str, datetime]) -> None:
+    """Let what a pause of promotion to these customers has held be decided anew; it stands for the instant at which
+    the pause was lifted."""
+    await connection.execute(
+        "UPDATE mailer.messages m SET status = 'requested', due = least(due, lifted.at)"
+        " FROM unnest($2::text[], $3::timestamptz[]) AS lifted (customer, at)"
+        " WHERE m.partition = $1 AND m.customer = lifted.customer AND m.status = 'held' AND m.reason = 'paused'",
+        partition,
+        list(customers),
+        list(customers.values()),
     )
 
 
@@ -298,13 +320,15 @@ async def decide_consent(connection: Connection, address: str, decisions: Iterab
 
 
 class Candidate(NamedTuple):
-    """A message whose next decision is due, with the customer's address of the moment as it was given."""
+    """A message whose next decision is due, with the customer's address of the moment as it was given, and until when
+    nothing promotional goes to the customer."""
 
     id: str
     due: datetime
     attempts: int
     address: str | None
     request: MessageRequested
+    paused_until: datetime | None
 
 
 class Change(NamedTuple):
@@ -342,7 +366,7 @@ class InHand(NamedTuple):
 async def to_decide(connection: Connection, partition: int, limit: int) -> list[Candidate]:
     """Messages whose decision is due: by the instant that it stands for, then the more important ones first."""
     rows = await connection.fetch(
-        "SELECT m.id, m.due, m.attempts, c.address, m.request FROM mailer.messages m"
+        "SELECT m.id, m.due, m.attempts, c.address, c.paused_until, m.request FROM mailer.messages m"
         " LEFT JOIN mailer.customers c ON c.partition = m.partition AND c.customer = m.customer"
         " WHERE m.partition = $1 AND m.status = 'requested'"
         " ORDER BY m.due, m.priority DESC, m.id LIMIT $2",
@@ -350,7 +374,14 @@ async def to_decide(connection: Connection, partition: int, limit: int) -> list[
         limit,
     )
     return [
-        Candidate(row["id"], row["due"], row["attempts"], row["address"], _unpack_request(row["request"]))
+        Candidate(
+            row["id"],
+            row["due"],
+            row["attempts"],
+            row["address"],
+            _unpack_request(row["request"]),
+            row["paused_until"],
+        )
         for row in rows
     ]
 

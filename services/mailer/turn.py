@@ -94,6 +94,7 @@ class Turn:
                     known.suppressed[address] if address else "",
                     known.consent[address] if address else {},
                     history,
+                    candidate.paused_until,
                 ),
                 now,
                 paused=request.journey in playbook.paused,

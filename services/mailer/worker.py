@@ -14,7 +14,14 @@ from services.mailer.batch import MailerBatch
 from services.mailer.sending import Sending
 from shared.contracts import streams
 from shared.contracts.customers import Activation
-from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
+from shared.contracts.messages import (
+    VERSION,
+    ConsentChanged,
+    MessageCancelled,
+    MessageRecord,
+    MessageRequested,
+    PromotionPaused,
+)
 from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Lane, Timer
 from shared.processing.records import decoder
@@ -45,7 +52,9 @@ class MailerProcessor:
         ids = {message.id for message in messages if isinstance(message, (MessageRequested, MessageCancelled))}
         ids.update(timer.subject for timer in timers)
         customers = {
-            message.customer for message in messages if isinstance(message, (MessageRequested, ConsentChanged))
+            message.customer
+            for message in messages
+            if isinstance(message, (MessageRequested, ConsentChanged, PromotionPaused))
         }
         playbooks = {message.playbook for message in messages if isinstance(message, Activation)}
         return MailerBatch(

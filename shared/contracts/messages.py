@@ -9,7 +9,10 @@ import msgspec
 
 from shared.contracts.customers import Activation, ConsentDecision, Tick
 
-VERSION = 1
+VERSION = 2
+"""The latest that this release reads. What could be said before says 1 still, so that an older release reads on."""
+
+_FIRST = 1
 
 
 class MessageRequested(
@@ -40,7 +43,7 @@ class MessageRequested(
     timezone: str | None = None
     data: dict[str, Any] = {}
     hops: int = 0
-    v: int = VERSION
+    v: int = _FIRST
 
 
 class MessageCancelled(
@@ -52,7 +55,7 @@ class MessageCancelled(
     id: str
     customer: str
     reason: str
-    v: int = VERSION
+    v: int = _FIRST
 
 
 class ConsentChanged(msgspec.Struct, frozen=True, tag="consent", tag_field="kind", omit_defaults=True, kw_only=True):
@@ -62,7 +65,21 @@ class ConsentChanged(msgspec.Struct, frozen=True, tag="consent", tag_field="kind
     customer: str
     address: str | None
     decisions: tuple[ConsentDecision, ...] = ()
-    v: int = VERSION
+    v: int = _FIRST
 
 
-MessageRecord = MessageRequested | MessageCancelled | ConsentChanged | Tick | Activation
+class PromotionPaused(
+    msgspec.Struct, frozen=True, tag="promotion_paused", tag_field="kind", omit_defaults=True, kw_only=True
+):
+    """Nothing promotional goes to this customer from `at` to `until`. A pause that lasts longer stands, unless `until`
+    is `at`: that lifts whatever stands."""
+
+    as_of: datetime
+    customer: str
+    at: datetime
+    until: datetime
+    v: int
+    """Written out, unlike the first version: a release that knows no pauses waits for one that does."""
+
+
+MessageRecord = MessageRequested | MessageCancelled | ConsentChanged | PromotionPaused | Tick | Activation

@@ -22,6 +22,7 @@ from shared.language.playbook import (
     Exit,
     If,
     Journey,
+    Pause,
     SegmentTrigger,
     Set,
     Split,
@@ -292,6 +293,8 @@ def _box(step: Step) -> Box:
             return Box(step.id, "do", ("set", ", ".join(given)))
         case Emit():
             return Box(step.id, "do", ("emit", step.event))
+        case Pause():
+            return Box(step.id, "do", ("pause", format_duration(step.duration) if step.duration else "lifted"))
         case Exit():
             return Box(step.id, "leave", ("exit", step.reason))
 

@@ -16,6 +16,7 @@ from shared.language.journey_file import (
     IfStep,
     JourneyFile,
     OtherWay,
+    PauseStep,
     SetStep,
     SplitStep,
     Step,
@@ -158,7 +159,13 @@ def _written(document: Document, path: Path) -> str:
     return node.text if isinstance(node, Scalar) else ""
 
 
-_WORDS: Mapping[type[Step], str] = {IfStep: "if", ChooseStep: "choose", SetStep: "set", ExitStep: "exit"}
+_WORDS: Mapping[type[Step], str] = {
+    IfStep: "if",
+    ChooseStep: "choose",
+    SetStep: "set",
+    PauseStep: "pause",
+    ExitStep: "exit",
+}
 
 
 def _number(layout: Layout) -> None:

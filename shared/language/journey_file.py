@@ -395,6 +395,15 @@ class EmitStep(Step):
     properties: dict[Variable, ExpressionText] = Field({}, description="Its properties, each an expression.")
 
 
+class PauseStep(Step):
+    """Stops advertising to the customer for a while, from all journeys. What helps and what has to arrive goes on."""
+
+    id: Name | None = Field(None, description=_ID_TEXT)
+    pause: Duration = Field(
+        description="How long nothing promotional goes to this customer: 30d. 0d lifts a pause.", examples=["30d"]
+    )
+
+
 class ExitStep(Step):
     """Leaves the journey."""
 
@@ -402,8 +411,10 @@ class ExitStep(Step):
     exit: Line = Field(description="Why, in a few words; reports show it.", examples=["came back"])
 
 
-STEPS = {name: f"@{name}" for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "exit")}
-LATER_STEPS = ("sms", "push", "webhook", "coupon", "task", "pause")
+STEPS = {
+    name: f"@{name}" for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "pause", "exit")
+}
+LATER_STEPS = ("sms", "push", "webhook", "coupon", "task")
 AnyStep = TypeAliasType(
     "AnyStep",
     Annotated[
@@ -415,6 +426,7 @@ AnyStep = TypeAliasType(
         | Annotated[SplitStep, Tag("@split")]
         | Annotated[SetStep, Tag("@set")]
         | Annotated[EmitStep, Tag("@emit")]
+        | Annotated[PauseStep, Tag("@pause")]
         | Annotated[ExitStep, Tag("@exit")],
         Discriminator(_kind_by_key(STEPS), custom_error_type="step", custom_error_message="step"),
     ],

@@ -239,12 +239,21 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Send nothing promotional to the customer for so long; for no time at all it lifts what stands."""
+
+    id: str
+    next: str | None
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     id: str
     reason: str
 
 
-Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Exit
+Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Pause | Exit
 
 
 @dataclass(frozen=True, slots=True)

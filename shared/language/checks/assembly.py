@@ -25,6 +25,7 @@ from shared.language.journey_file import (
     IfStep,
     JourneyFile,
     OtherWay,
+    PauseStep,
     SegmentTrigger,
     SetStep,
     SplitStep,
@@ -222,6 +223,8 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
     if isinstance(step, EmitStep):
         properties = {given: journey.expressions[(*path, "properties", given)] for given in step.properties}
         return proven.Emit(name, following, step.emit, properties)
+    if isinstance(step, PauseStep):
+        return proven.Pause(name, following, step.pause)
     assert isinstance(step, ExitStep)
     return proven.Exit(name, step.exit)
 

@@ -23,7 +23,7 @@ from shared.clock import ManualClock
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision, Tick
 from shared.contracts.events import Event
-from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
+from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested, PromotionPaused
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.database.migrations import Migrations, migrate
@@ -199,6 +199,10 @@ class PostOffice:
         paused = {journey: paused_journey(journey) for journey in journeys}
         self.shelf.others[name] = replace(self.shelf.playbook, hash=name, journeys=paused)
         await self.activate(name)
+
+    async def pause_promotion(self, length: timedelta, customer: str = "anna") -> None:
+        now = self.clock.now()
+        await self.record(PromotionPaused(as_of=now, customer=customer, at=now, until=now + length, v=2))
 
     async def pass_time(self, by: timedelta) -> None:
         self.clock.advance(by)

@@ -340,6 +340,26 @@ async def test_a_pause_that_outlives_the_message_ends_it(post_office: PostOffice
     assert await post_office.told("m1") == [("Email Skipped", "paused", stamp(NOON + 2 * HOUR))]
 
 
+async def test_what_a_pause_of_promotion_holds_goes_when_it_is_over_or_lifted(post_office: PostOffice) -> None:
+    await post_office.activate()
+    for customer in ("anna", "berit"):
+        await post_office.pause_promotion(2 * DAY, customer)
+        await post_office.pause_promotion(DAY, customer)  # shortens nothing
+    await post_office.ask("m1", "r1", topic="receipts")
+    await post_office.ask("m2")
+    await post_office.ask("m3", customer="berit")
+    await post_office.open()
+    held = await post_office.settled(m1="sent", r1="sent", m2="held", m3="held")
+    assert (held["m2"].reason, held["m2"].due) == ("paused", NOON + 2 * DAY)
+    await post_office.pass_time(DAY)
+    await post_office.pause_promotion(timedelta(0), "berit")
+    await post_office.settled(m3="sent", m2="held")
+    assert await post_office.told("m3") == [("Email Sent", "", stamp(NOON + DAY))]
+    await post_office.pass_time(DAY)
+    await post_office.settled(m2="sent")
+    assert await post_office.told("m2") == [("Email Sent", "", stamp(NOON + 2 * DAY))]
+
+
 async def test_pause_and_end_of_the_pause_in_one_backlog_hold_nothing(post_office: PostOffice) -> None:
     await post_office.open()
     await post_office.pause("abandoned-cart")
@@ -429,7 +449,7 @@ async def test_a_record_of_a_newer_release_is_waited_for_and_garbage_is_set_asid
     await post_office.settled(m1="sent")
     async with post_office.database.connect() as connection:
         assert await connection.fetchval("SELECT code FROM processing.dead_letters") == "poison"
-    await post_office.log.append(MESSAGES, partition, [Entry("anna", b'{"kind":"foretold","v":2}')])
+    await post_office.log.append(MESSAGES, partition, [Entry("anna", b'{"kind":"foretold","v":9}')])
 
     async def given_up() -> bool:
         return partition not in worker.owned

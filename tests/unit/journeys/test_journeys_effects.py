@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
-from journeys_road import Shop, email, journey, on, playbook, says
+from datetime import timedelta
 
-from shared.language.playbook import Emit, Set
+import msgspec
+from journeys_road import NOON, Shop, email, journey, on, playbook, says
+
+from shared.contracts.messages import MessageRequested, PromotionPaused
+from shared.language.playbook import Emit, Pause, Set
 
 SQUARED = says("coalesce(vars.n, 9999999999) * coalesce(vars.n, 9999999999)")
 
@@ -25,3 +28,19 @@ def test_integers_beyond_64_bits_are_neither_kept_nor_reported() -> None:
     told, grown = story.road.events
     assert msgspec.json.decode(told.traits) == {"n": None}
     assert msgspec.json.decode(grown.properties) == {"n": None, "all": [1, None]}
+
+
+def test_a_pause_is_told_to_the_mailer_before_the_mail_that_follows_it() -> None:
+    steps = (Pause("pause-1", "hello", timedelta(days=30)), email("hello"))
+    story = Shop(playbook(journey(*steps, **on("Complained"))))
+    story.posts("Complained", when="0m")
+    paused, asked = [one for one in story.road.messages if isinstance(one, PromotionPaused | MessageRequested)]
+    assert isinstance(asked, MessageRequested)
+    assert paused == PromotionPaused(as_of=NOON, customer="anna", at=NOON, until=NOON + timedelta(days=30), v=2)
+
+
+def test_a_draft_pauses_nothing() -> None:
+    steps = (Pause("pause-1", "hello", timedelta(days=30)), email("hello"))
+    story = Shop(playbook(journey(*steps, **on("Complained"), status="draft")))
+    story.posts("Complained", when="0m")
+    assert not [one for one in story.road.messages if isinstance(one, PromotionPaused)]

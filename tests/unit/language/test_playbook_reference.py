@@ -63,6 +63,7 @@ def test_each_example_of_steps_loads(steps: str) -> None:
     )
     described = {
         "events/answered.yaml": b"event: Survey Answered\nproperties: {order_id: {}, score: {type: number}}",
+        "events/solved.yaml": b"event: Complaint Solved",
         "events/interest.yaml": b"event: Interest Shown\nproperties: {visits: {type: number}}",
     }
     files = page() | described | {"journeys/example.yaml": (head + indent(steps, "  ")).encode()}

@@ -66,8 +66,10 @@ def reader(
     address: str | None = "anna@example.org",
     suppressed: str = "",
     counted: Sequence[datetime] = (),
+    paused_until: datetime | None = None,
 ) -> Recipient:
-    return Recipient(address, address is not None, suppressed, {d.topic: d for d in decisions}, list(counted))
+    said = {d.topic: d for d in decisions}
+    return Recipient(address, address is not None, suppressed, said, list(counted), paused_until)
 
 
 def said(yes: bool, topic: str = "cart-reminders", at: datetime = NOON) -> Decision:

@@ -69,6 +69,18 @@ def test_consent_is_asked_before_suppression_and_that_before_the_clock() -> None
     assert decide(asked(), topic(), awake, reader(counted=full), NIGHT) == Defer(NIGHT + 23 * HOUR, "cap")
 
 
+def test_promotion_that_is_paused_is_held_before_quiet_hours_and_caps_are_asked() -> None:
+    until = NIGHT + 2 * HOUR
+    resting = reader(paused_until=until, counted=[NIGHT - HOUR])
+    caps = brand(caps=[Cap(1, DAY)])
+    assert decide(asked(), topic(), caps, resting, NIGHT) == Defer(until, "paused")
+    assert decide(asked(), topic(), caps, resting, until) == Defer(MORNING, "quiet_hours")
+    assert decide(asked(expires=HOUR), topic(), caps, resting, NIGHT) == Skip("paused")
+    assert decide(asked(), topic(), caps, reader(said(False), paused_until=until), NIGHT) == Skip("unsubscribed")
+    assert decide(asked(), topic("service"), brand(quiet=None), resting, NIGHT) == Deliver(counts=True)
+    assert decide(asked(), topic("transactional"), caps, resting, NIGHT) == Deliver(counts=False)
+
+
 def test_a_paused_journey_holds_what_consent_and_suppression_let_through_and_no_clock_ends_it() -> None:
     expiry = NOON + 72 * HOUR
     at_night = asked(due=NOON)

@@ -22,8 +22,8 @@ def test_what_was_written_is_read() -> None:
 
 
 def test_a_newer_version_waits_even_where_it_looks_familiar() -> None:
-    with pytest.raises(NewerContract, match="messages: version 2 is newer than 1"):
-        decode("", msgspec.json.encode(msgspec.structs.replace(TICK, v=2)))
+    with pytest.raises(NewerContract, match="messages: version 3 is newer than 2"):
+        decode("", msgspec.json.encode(msgspec.structs.replace(TICK, v=3)))
 
 
 def test_a_newer_version_of_another_shape_waits_too() -> None:
