@@ -288,8 +288,9 @@ class Ledger:
         for id, row in rows.items():
             cause = facts.causes[id]
             name, about = f"message {id} {cause}", arrived.pop(id, [])
-            if row["message"] != "cooled":
-                causes[cause] += 1
+            # A customer may cool more than once: each time is a cause of its own.
+            enrollment = msgspec.json.decode(row["request"])["enrollment"]
+            causes[("cooled", enrollment) if row["message"] == "cooled" else cause] += 1
             status = row["status"]
             verdict.counts[
                 f"messages {status}" + (f" ({row['reason']})" if status in ("unknown", "failed") else "")

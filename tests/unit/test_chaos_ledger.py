@@ -24,7 +24,7 @@ def story() -> tuple[Ledger, Facts]:
         outcomes=Counter({("m1", "Email Sent"): 1}),
         profiles={"ann": ("retain", frozenset())},
         enrollments={"ann": [("receipt", "o1", "ended"), ("cooled", "", "ended")]},
-        messages=[{**row, "taken": "7-x-0"}],  # type: ignore[list-item]
+        messages=[{**row, "taken": "7-x-0", "request": b'{"enrollment":"7"}'}],  # type: ignore[list-item]
         causes={"m1": RECEIPT},
         dead=[],
         left_over=[],
@@ -65,6 +65,14 @@ def another_stage(ledger: Ledger, facts: Facts) -> None:
     facts.profiles["ann"] = ("delight", frozenset())
 
 
+def cooled_twice_in_one_enrollment(ledger: Ledger, facts: Facts) -> None:
+    for number in ("m2", "m3"):
+        cooled = {**facts.messages[0], "id": number, "message": "cooled", "status": "skipped"}
+        facts.messages.append(cooled)  # type: ignore[arg-type]
+        facts.causes[number] = ("cooled", "ann")
+        facts.outcomes[number, "Email Skipped"] = 1
+
+
 def told_twice(ledger: Ledger, facts: Facts) -> None:
     facts.outcomes["m1", "Email Unknown"] = 1
 
@@ -92,6 +100,7 @@ def not_over(ledger: Ledger, facts: Facts) -> None:
         never_arrived,
         out_of_turn,
         another_stage,
+        cooled_twice_in_one_enrollment,
         told_twice,
         unknown_for_no_reason,
         sent_after_an_unsubscribe,
