@@ -32,7 +32,8 @@ class MailerBatch:
         look: Callable[[], None],
     ) -> None:
         self._partition = partition
-        self._memo = memo
+        self.memo = memo
+        """The content hash of the playbook in force."""
         self._paused = paused
         self._messages = messages
         self._people = people
@@ -60,7 +61,7 @@ class MailerBatch:
             self._pause(message)
         elif isinstance(message, Activation):
             self._activated.append((self._paused[message.playbook], out.as_of))
-            self._memo = message.playbook.encode()
+            self.memo = message.playbook.encode()
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         """The hold of a message is over, or its time to be tried again has come."""
@@ -89,7 +90,7 @@ class MailerBatch:
         await store.write(connection, self._partition, self.changes())
         if self._new or self._changed or self._activated or self._lifted:
             self._look()
-        return self._memo
+        return self.memo
 
     def _requested(self, request: MessageRequested, out: Outputs) -> None:
         if request.id in self._messages:

@@ -17,6 +17,7 @@ LEAVES = {
     "services.serving",
     "services.demo",
     "services.publishing",
+    "services.rehearsal",
     "services.terminal",
 }
 SHELLS = {"main", "settings", "api", "worker", "store"}
@@ -119,6 +120,9 @@ def hearts() -> list[str]:
         parts = name.split(".")
         of_a_service = parts[0] == "services" and len(parts) == 3 and parts[1] in SERVICES
         if of_a_service and parts[2] not in SHELLS and name not in WORLDLY:
+            found.append(name)
+        # Hearts alone, put together.
+        if within(name, "services.rehearsal"):
             found.append(name)
     return found
 

@@ -1,0 +1,268 @@
+"""The whole road in one place: segmenter, journeys and mailer as they run live, with dictionaries for tables, and with
+time that passes as fast as it is told.
+
+One customer's events come before the next event of anybody, with all that follows from them; so what is rehearsed does
+not depend on how a log would have cut it into batches. Nothing waits: a mail that goes out has gone out at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from services.journeys.batch import WAKE, JourneysBatch
+from services.journeys.batch import Memo as JourneysMemo
+from services.journeys.person import Person
+from services.journeys.triggers import Triggers
+from services.mailer.turn import Compose
+from services.rehearsal.mailroom import Answer, Mailroom, accepted, unwritten
+from services.rehearsal.timers import Timers
+from services.rehearsal.witness import Witness
+from services.segmenter import fingerprints, history
+from services.segmenter.batch import NO_MEMO, Memo, SegmenterBatch, decode_memo
+from services.segmenter.history import Row
+from services.segmenter.profile import Profile
+from services.segmenter.rules import (
+    NO_RULES,
+    NOTHING_DEFINED,
+    Definition,
+    Rules,
+    compile_rules,
+    feeding,
+    in_force,
+    wanted,
+)
+from services.segmenter.store import Seen
+from shared.contracts.customers import CustomerRecord, CustomerUpdated, DateReached, Tick
+from shared.contracts.events import Activation, Event
+from shared.contracts.messages import MessageRecord
+from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES
+from shared.language.playbook import Playbook
+
+_BATCH = 1_000
+_BEFORE_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_MAILER, _JOURNEYS, _SEGMENTER = 0, 1, 2
+"""Places on the road, from its end."""
+
+_decode_event = msgspec.json.Decoder(Event).decode
+
+
+class _Outputs:
+    """Where the commands of one service go (`shared.processing.port.Outputs`)."""
+
+    partition = 0
+
+    def __init__(self, place: int, timers: Timers, queues: Mapping[str, deque[Any]], witness: Witness) -> None:
+        self.as_of = _BEFORE_TIME
+        self._place = place
+        self._timers = timers
+        self._queues = queues
+        self._witness = witness
+
+    def emit(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        self._queues[stream].append(record)
+
+    def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
+        # Nobody has to be told the time here.
+        if type(record) is not Tick:
+            self._queues[stream].append(record)
+
+    def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
+        self._timers.set(self._place, kind, subject, due)
+
+    def dead_letter(self, key: str, body: bytes, code: str, message: str) -> None:
+        self._witness.set_aside(key, code, message, self.as_of)
+
+
+class House:
+    """A playbook at work. Give it events in the order in which they were received, and let time pass.
+
+    `compose` makes the mails; without it they have no words. `answer` says what the mail server would. With `remembers`
+    events are kept, so that another playbook, whose segments count what no earlier one did, can come into force.
+    """
+
+    def __init__(
+        self,
+        playbook: Playbook,
+        begins: datetime,
+        *,
+        witness: Witness | None = None,
+        compose: Compose = unwritten,
+        answer: Answer = accepted,
+        remembers: bool = False,
+    ) -> None:
+        self.profiles: dict[str, Profile] = {}
+        self.people: dict[str, Person] = {}
+        """Those whom a journey knows."""
+        self._witness = witness or Witness()
+        self._past: list[Row] | None = [] if remembers else None
+        self._timers = Timers()
+        self._events: deque[Event | bytes] = deque()
+        self._customers: deque[CustomerRecord] = deque()
+        self._messages: deque[MessageRecord] = deque()
+        queues: dict[str, deque[Any]] = {EVENTS: self._events, CUSTOMERS: self._customers, MESSAGES: self._messages}
+        self._mailer_out, self._journeys_out, self._segmenter_out = self._outs = tuple(
+            _Outputs(place, self._timers, queues, self._witness) for place in (_MAILER, _JOURNEYS, _SEGMENTER)
+        )
+        self._playbooks: dict[str, Playbook] = {}
+        self._triggers: dict[str, Triggers] = {}
+        self._rules: dict[str, Rules] = {"": NO_RULES}
+        self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
+        self._sizes: dict[str, int] = {}
+        self._seen: dict[bytes, Seen] = {}
+        self._segmenter = self._segmenter_batch(NO_MEMO, {})
+        self._left_in_batch = _BATCH
+        self._journeys = JourneysBatch(0, JourneysMemo(), self._playbooks, self._triggers, self.people)
+        self._mailroom = Mailroom(self._playbooks, compose, answer, self._witness)
+        self._set_time(begins)
+        self.activate(playbook)
+
+    @property
+    def as_of(self) -> datetime:
+        """The time that the road has reached."""
+        return self._segmenter_out.as_of
+
+    def next_due(self) -> datetime | None:
+        """When time alone will next do something."""
+        return self._timers.next()
+
+    def take(self, event: Event) -> None:
+        """An event, with all that follows from it at once. What was due before has its turn first."""
+        self.run((event,))
+
+    def run(self, events: Iterable[Event]) -> None:
+        """Many events, in the order in which they were received."""
+        timers, mailroom, as_of = self._timers, self._mailroom, self.as_of
+        for event in events:
+            at = event.received_at
+            if at > as_of:
+                if timers.is_due(at):
+                    self.pass_to(at)
+                else:
+                    self._set_time(at)
+                as_of = at
+            self._take(event)
+            if mailroom.due or timers.is_due(as_of):
+                self._settle()
+
+    def pass_to(self, moment: datetime) -> None:
+        """Time goes on, with everything that falls due on the way, each at its time."""
+        while (due := self._timers.next()) is not None and due <= moment:
+            if due > self.as_of:
+                self._set_time(due)
+            self._settle()
+        if moment > self.as_of:
+            self._set_time(moment)
+
+    def pass_until_nothing_is_due(self, latest: datetime) -> None:
+        """Time goes on until nothing is left that it would do, or until `latest`."""
+        while (due := self._timers.next()) is not None and due <= latest:
+            self.pass_to(due)
+
+    def activate(self, playbook: Playbook) -> None:
+        """From now on this playbook is in force, for everybody."""
+        memo = decode_memo(self._segmenter.memo()) if self._playbooks else NO_MEMO
+        inside = {one.playbook for person in self.people.values() for one in person.enrollments} - {playbook.hash}
+        self._playbooks[playbook.hash] = playbook
+        self._triggers[playbook.hash] = Triggers(playbook.journeys)
+        activation = Activation(playbook=playbook.hash, received_at=self.as_of, keeps=tuple(sorted(inside)))
+        name = in_force(activation)
+        rules = compile_rules(playbook, [self._playbooks[hash] for hash in activation.keeps])
+        in_play = [self._rules[memo.playbook], rules]
+        self._rules[name] = rules
+        self._definitions[rules.definition.hash] = rules.definition
+        self._close_batch()
+        self._segmenter = self._segmenter_batch(memo, self._rebuilt(in_play))
+        self._segmenter.handle(activation, self._segmenter_out)
+        self._carry()
+        # What the services do beside their records: bring up every profile, and wake what a pause had held.
+        for key in sorted(self.profiles):
+            self._segmenter.bring_up(key, self._segmenter_out)
+        self._carry()
+        for key, person in self.people.items():
+            if any(one.status == "parked" and one.journey not in playbook.paused for one in person.enrollments):
+                self._timers.set(_JOURNEYS, WAKE, key, self.as_of)
+        self._close_batch()
+        self._segmenter = self._segmenter_batch(decode_memo(self._segmenter.memo()), {})
+        self._settle()
+
+    def _set_time(self, moment: datetime) -> None:
+        for out in self._outs:
+            out.as_of = moment
+
+    def _take(self, event: Event) -> None:
+        self._segmenter.handle(event, self._segmenter_out)
+        self._left_in_batch -= 1
+        if not self._left_in_batch:
+            self._next_batch()
+        self._carry()
+
+    def _settle(self) -> None:
+        """All that is due by now: timers, mails, and what follows from them."""
+        now = self.as_of
+        while True:
+            while (ring := self._timers.pop(now)) is not None:
+                if ring.place == _MAILER:
+                    self._mailroom.fire(ring.timer, self._mailer_out)
+                elif ring.place == _JOURNEYS:
+                    self._journeys.fire(ring.timer, self._journeys_out)
+                else:
+                    self._segmenter.fire(ring.timer, self._segmenter_out)
+                self._carry()
+            if not self._mailroom.due:
+                return
+            self._mailroom.decide(self._mailer_out)
+            self._carry()
+
+    def _carry(self) -> None:
+        """What came out of one service goes into the next, until nothing moves any more."""
+        witness, now = self._witness, self.as_of
+        while True:
+            while self._customers:
+                record = self._customers.popleft()
+                if isinstance(record, CustomerUpdated | DateReached):
+                    witness.told(record, now)
+                self._journeys.handle(record, self._journeys_out)
+            for customer, enrollment in self._journeys.take_moved():
+                witness.moved(customer, enrollment, now)
+            while self._messages:
+                self._mailroom.take(self._messages.popleft(), self._mailer_out)
+            if not self._events:
+                return
+            said = self._events.popleft()
+            event = _decode_event(said) if isinstance(said, bytes) else said
+            witness.reported(event, now)
+            self._segmenter.handle(event, self._segmenter_out)
+
+    def _next_batch(self) -> None:
+        """What a batch would have written is let go, so that memory grows with customers and not with events."""
+        self._close_batch()
+        self._segmenter = self._segmenter_batch(decode_memo(self._segmenter.memo()), {})
+        self._left_in_batch = _BATCH
+        oldest = self.as_of - fingerprints.WINDOW
+        while self._seen and self._seen[first := next(iter(self._seen))].seen_at < oldest:
+            del self._seen[first]
+
+    def _close_batch(self) -> None:
+        if self._past is not None:
+            self._past += self._segmenter.rows()
+
+    def _segmenter_batch(self, memo: Memo, rebuilt: Mapping[str, Mapping[str, Any]]) -> SegmenterBatch:
+        return SegmenterBatch(0, memo, self._rules, self._definitions, self.profiles, self._sizes, self._seen, rebuilt)
+
+    def _rebuilt(self, in_play: list[Rules]) -> dict[str, dict[str, Any]]:
+        """From the past: the aggregates that customers lack under the rules that they will be brought up to."""
+        past: dict[str, list[Row]] = {key: [] for key in self.profiles}
+        for row in self._past or ():
+            if row.customer in past:
+                past[row.customer].append(row)
+        rebuilt = {}
+        for key, rows in past.items():
+            ids = wanted(self._definitions[self.profiles[key].definition], in_play)
+            if ids:
+                rebuilt[key] = history.rebuild({}, feeding(ids, in_play), sorted(rows, key=lambda row: row[1:4]))
+        return rebuilt

@@ -1,0 +1,158 @@
+"""The mailer in memory: its rows as dictionaries, and a mail server that answers at once."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from services.mailer.batch import MailerBatch
+from services.mailer.consent import Decision, merge, normalise
+from services.mailer.outcomes import NO_SUCH_ADDRESS
+from services.mailer.policy import NO_PLAYBOOK, PAUSED
+from services.mailer.rendering import Rendered
+from services.mailer.store import Candidate, Change, Changes, Message, Person
+from services.mailer.transport import Accepted, Mail, Receipt, Rejected
+from services.mailer.turn import Compose, Known, Means, Turn
+from services.rehearsal.witness import End, Hold, Witness
+from shared.contracts.messages import MessageRecord, MessageRequested
+from shared.language.playbook import Playbook
+from shared.processing.port import Outputs, Timer
+
+Answer = Callable[[MessageRequested, datetime], Receipt]
+"""What the mail server says to a message at a time."""
+
+_RETRY_BASE = timedelta(minutes=1)
+_UNWRITTEN = Rendered("", "", "", (), "", "")
+
+
+def accepted(request: MessageRequested, now: datetime) -> Receipt:
+    return Accepted("250 rehearsed")
+
+
+def unwritten(playbook: Playbook, request: MessageRequested, now: datetime) -> Mail:
+    """A mail without words, where nobody is to read it: making them takes most of the time."""
+    return Mail(request, "", request.address or "", b"", _UNWRITTEN, {})
+
+
+class Mailroom:
+    """What `services.mailer` keeps in tables, and what it does beside its records."""
+
+    def __init__(self, playbooks: Mapping[str, Playbook], compose: Compose, answer: Answer, witness: Witness) -> None:
+        self._playbooks = playbooks
+        self._answer = answer
+        self._witness = witness
+        self._means = Means(compose, lambda: "rehearsed", _RETRY_BASE, timedelta(0))
+        self._memo = b""
+        self._messages: dict[str, Message] = {}
+        """Those that have not ended."""
+        self._attempts: dict[str, int] = {}
+        self._people: dict[str, Person] = {}
+        self._consent: dict[str, dict[str, Decision]] = {}
+        self._suppressed: dict[str, str] = {}
+        self._counted: dict[str, list[datetime]] = {}
+        self._requested: dict[str, Message] = {}
+
+    @property
+    def due(self) -> bool:
+        """Whether something is to be decided."""
+        return bool(self._requested)
+
+    def take(self, record: MessageRecord, out: Outputs) -> None:
+        batch = self._batch()
+        batch.handle(record, out)
+        self._keep(batch.changes(), out.as_of)
+        self._memo = batch.memo
+
+    def fire(self, timer: Timer, out: Outputs) -> None:
+        batch = self._batch()
+        batch.fire(timer, out)
+        self._keep(batch.changes(), out.as_of)
+
+    def decide(self, out: Outputs) -> None:
+        """All that is due, and hand over what may go."""
+        due = sorted(self._requested.values(), key=lambda one: (one.due, -one.asked.priority, one.id))
+        candidates = [self._candidate(message) for message in due]
+        self._requested.clear()
+        now, playbook = out.as_of, self._playbooks.get(self._memo.decode())
+        turn = Turn(now, out)
+        turn.decide(candidates, self._known(candidates, playbook, now), self._means, len(candidates))
+        undelivered = len(turn.changes)
+        for message, error in turn.defects:
+            self._witness.set_aside(message, "not_made", f"{type(error).__name__}: {error}", now)
+        mails: dict[str, Mail] = {}
+        for hand, mail in turn.begun:
+            mails[hand.id] = mail
+            receipt = self._answer(hand.request, now)
+            if isinstance(receipt, Rejected) and receipt.suppress:
+                self._suppressed[hand.address] = NO_SUCH_ADDRESS
+            turn.conclude(hand, receipt, "", self._means.retry_base)
+        for change in turn.changes[:undelivered]:
+            if change.status != "sending":
+                self._change(change, None, now)
+        for change in turn.changes[undelivered:]:
+            self._change(change, mails[change.id], now)
+
+    def _batch(self) -> MailerBatch:
+        paused = {name: playbook.paused for name, playbook in self._playbooks.items()}
+        return MailerBatch(0, self._memo, paused, self._messages, self._people, lambda: None)
+
+    def _keep(self, changes: Changes, at: datetime) -> None:
+        for message in changes.new:
+            self._witness.asked(message.asked, at)
+            if message.status == "held":
+                self._witness.held(Hold(message.asked, message.reason, message.due), at)
+        for message in (*changes.new, *changes.changed):
+            if message.ended_at is not None:
+                self._end(message, message.due, "", None, at)
+            elif message.status == "requested":
+                self._requested[message.id] = message
+        for paused, since in changes.activated:
+            for message in self._messages.values():
+                released = message.reason == PAUSED and message.asked.journey not in paused
+                if message.status == "held" and (released or message.reason == NO_PLAYBOOK):
+                    message.status, message.due = "requested", min(message.due, since)
+                    self._requested[message.id] = message
+        for address, news in changes.consent.items():
+            self._consent[address] = merge(self._consent.get(address, {}), news)
+
+    def _candidate(self, message: Message) -> Candidate:
+        person = self._people.get(message.customer)
+        attempts = self._attempts.get(message.id, 0)
+        return Candidate(message.id, message.due, attempts, person.address if person else None, message.asked)
+
+    def _known(self, candidates: Sequence[Candidate], playbook: Playbook | None, now: datetime) -> Known:
+        addresses = {normalise(candidate.address) for candidate in candidates} - {None}
+        counted: dict[str, list[datetime]] = {}
+        if playbook is not None and playbook.brand.caps:
+            oldest = now - max(cap.window for cap in playbook.brand.caps)
+            for candidate in candidates:
+                customer = candidate.request.customer
+                if customer in self._counted:
+                    kept = self._counted[customer] = [at for at in self._counted[customer] if at > oldest]
+                    counted[customer] = list(kept)
+        return Known(
+            playbook,
+            {address: self._suppressed.get(address, "") for address in addresses if address},
+            {address: self._consent.get(address, {}) for address in addresses if address},
+            counted,
+        )
+
+    def _change(self, change: Change, mail: Mail | None, at: datetime) -> None:
+        message = self._messages[change.id]
+        message.status, message.due, message.reason = change.status, change.due, change.reason
+        message.ended_at = change.ended_at
+        if change.ended_at is not None:
+            self._end(message, change.due, change.detail, mail, at)
+        else:
+            self._attempts[change.id] = change.attempts
+            self._witness.held(Hold(message.asked, change.reason, change.due), at)
+        if change.counted_at is not None:
+            counted = self._counted.setdefault(message.customer, [])
+            insort(counted, change.counted_at)
+
+    def _end(self, message: Message, decided_for: datetime, detail: str, mail: Mail | None, at: datetime) -> None:
+        del self._messages[message.id]
+        self._attempts.pop(message.id, None)
+        self._requested.pop(message.id, None)
+        self._witness.ended(End(message.asked, message.status, message.reason, detail, decided_for, mail), at)
