@@ -108,18 +108,27 @@ class Mailroom:
             elif message.status == "requested":
                 self._requested[message.id] = message
         for paused, since in changes.activated:
-            for message in self._messages.values():
-                released = message.reason == PAUSED and message.asked.journey not in paused
-                if message.status == "held" and (released or message.reason == NO_PLAYBOOK):
-                    message.status, message.due = "requested", min(message.due, since)
-                    self._requested[message.id] = message
+            for message in self._held(NO_PLAYBOOK, PAUSED):
+                if message.reason == NO_PLAYBOOK or message.asked.journey not in paused:
+                    self._release(message, since)
+        if changes.lifted:
+            for message in self._held(PAUSED):
+                if message.customer in changes.lifted:
+                    self._release(message, changes.lifted[message.customer])
         for address, news in changes.consent.items():
             self._consent[address] = merge(self._consent.get(address, {}), news)
 
+    def _held(self, *reasons: str) -> list[Message]:
+        return [one for one in self._messages.values() if one.status == "held" and one.reason in reasons]
+
+    def _release(self, message: Message, at: datetime) -> None:
+        message.status, message.due = "requested", min(message.due, at)
+        self._requested[message.id] = message
+
     def _candidate(self, message: Message) -> Candidate:
-        person = self._people.get(message.customer)
+        person = self._people.get(message.customer) or Person()
         attempts = self._attempts.get(message.id, 0)
-        return Candidate(message.id, message.due, attempts, person.address if person else None, message.asked)
+        return Candidate(message.id, message.due, attempts, person.address, message.asked, person.paused_until)
 
     def _known(self, candidates: Sequence[Candidate], playbook: Playbook | None, now: datetime) -> Known:
         addresses = {normalise(candidate.address) for candidate in candidates} - {None}
