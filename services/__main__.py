@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from services.backtest import commands as backtest
 from services.publishing import commands as publishing
 from services.publishing.journeys import journeys_app
 from services.terminal import DEFAULT_DATA, Data, Folder
@@ -35,6 +36,7 @@ partitions_app = typer.Typer(
 )
 keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
 publishing.publish_in(playbook_app)
+backtest.simulate_in(app)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(journeys_app, name="journeys")
 app.add_typer(letters_app, name="dead-letters")

@@ -112,6 +112,7 @@ class House:
         self._triggers: dict[str, Triggers] = {}
         self._rules: dict[str, Rules] = {"": NO_RULES}
         self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
+        self._duplicates = 0
         self._sizes: dict[str, int] = {}
         self._seen: dict[bytes, Seen] = {}
         self._segmenter = self._segmenter_batch(NO_MEMO, {})
@@ -125,6 +126,16 @@ class House:
     def as_of(self) -> datetime:
         """The time that the road has reached."""
         return self._segmenter_out.as_of
+
+    @property
+    def declined(self) -> Mapping[tuple[str, str], int]:
+        """Who was not let in, by journey and reason."""
+        return self._journeys.declined
+
+    @property
+    def duplicates(self) -> int:
+        """Events that came again within a day, and counted once."""
+        return self._duplicates + self._segmenter.deduplicated
 
     def next_due(self) -> datetime | None:
         """When time alone will next do something."""
@@ -248,6 +259,7 @@ class House:
             del self._seen[first]
 
     def _close_batch(self) -> None:
+        self._duplicates += self._segmenter.deduplicated
         if self._past is not None:
             self._past += self._segmenter.rows()
 

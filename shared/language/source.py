@@ -181,13 +181,10 @@ def parse(file: str, data: bytes, report: Callable[[Problem], None]) -> Document
         for problem in refused:
             report(problem)
         return None
-    reader = _Reader(file, text, report)
     try:
-        return reader.read()
+        return _Reader(file, text, report).read()
     except yaml.MarkedYAMLError as error:
-        problem = _reworded(file, text, error)
-        if problem.line not in reader.cut_lines:
-            report(problem)
+        report(_reworded(file, text, error))
     except yaml.YAMLError as error:
         report(Problem(file, 1, 1, f"this is not YAML: {' '.join(str(error).split())}.", "Check the file."))
     return None
@@ -231,8 +228,6 @@ class _Reader:
         self.text = text
         self.report = report
         self.document = Document(file, text, Scalar("", None, "", 0, 0))
-        self.cut_lines: set[int] = set()
-        """Lines with a value that was cut short: that has been said, and what the parser finds there follows of it."""
         self.events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
 
     def read(self) -> Document | None:
@@ -318,7 +313,6 @@ class _Reader:
         elif flow and cut and rest.lstrip().startswith(","):
             message = "inside { } and [ ] a comma ends the value, so the expression is cut here."
             self.trap(end + rest.index(","), message, "Put the whole value in single quotes.")
-            self.cut_lines.add(self.document.place_of(end).line)
             self.document.broken.add(path[:-1])
 
     def list(self, event: yaml.SequenceStartEvent, path: Path, depth: int) -> ListNode:

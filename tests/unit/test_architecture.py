@@ -14,6 +14,7 @@ SERVICES = ("ingest", "segmenter", "journeys", "mailer")
 LEAVES = {
     "services.__main__",
     "services.embedded",
+    "services.backtest",
     "services.serving",
     "services.demo",
     "services.publishing",

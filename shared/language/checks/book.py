@@ -121,8 +121,7 @@ class Book:
     def remark(self, document: Document, path: Path, remark: Remark, warning: bool = False) -> None:
         place = document.within(path, remark.offset)
         severity: Severity = "warning" if warning else "error"
-        message = remark.message[:1].lower() + remark.message[1:]
-        self.report(document.problem(place, message, remark.remedy, severity))
+        self.report(document.problem(place, remark.message, remark.remedy, severity))
 
 
 def some_of(names: Sequence[str] | frozenset[str] | Mapping[str, object]) -> str:

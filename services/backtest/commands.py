@@ -1,0 +1,105 @@
+"""`rapport simulate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.terminal import Folder, out
+from shared.errors import RapportError
+
+if TYPE_CHECKING:
+    from services.backtest.simulation import Progress
+
+
+def simulate_in(app: typer.Typer) -> None:
+    """Put the command under `rapport`."""
+    app.command()(simulate)
+
+
+def simulate(
+    folder: Folder,
+    events: Annotated[
+        list[Path],
+        typer.Option(
+            help="History: one Segment message a line (NDJSON), or CSV; packed by gzip or not. Several add up."
+        ),
+    ],
+    compare: Annotated[
+        Path | None, typer.Option(help="Another playbook's folder, to be put beside this one.", show_default=False)
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="For CSV: a file that says which column is what.", show_default=False)
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+    html: Annotated[Path | None, typer.Option(help="Also write one HTML page with charts.", show_default=False)] = None,
+) -> None:
+    """What a playbook would have done with history: who would have entered, and what would have been sent when."""
+    if form not in ("table", "json"):
+        raise typer.BadParameter(f"there is no format {form!r}. There are table and json.")
+    try:
+        _simulate(folder, events, compare, mapping, form, html)
+    except RapportError as error:
+        from services.terminal import fail
+
+        fail(str(error))
+
+
+def _simulate(
+    folder: Path, events: list[Path], compare: Path | None, mapping: Path | None, form: str, html: Path | None
+) -> None:
+    import msgspec
+
+    from services.backtest.columns import read_mapping
+    from services.backtest.comparing import compare as compared
+    from services.backtest.page import as_page
+    from services.backtest.reading import History
+    from services.backtest.simulation import simulate as run
+    from services.backtest.tables import as_comparison, as_tables
+    from shared.language import load, read_folder
+    from shared.memory import collect_seldom
+
+    collect_seldom()
+    columns = read_mapping(mapping) if mapping is not None else None
+    histories = [History(path, columns if _is_csv(path) else None) for path in events]
+    playbooks = [load(read_folder(one)) for one in (folder, compare) if one is not None]
+    with _shown(sum(history.size for history in histories)) as progress:
+        simulations = run(playbooks, histories, progress)
+    reports = [simulation.report() for simulation in simulations]
+    comparison = None
+    if len(reports) == 2:
+        comparison = compared(simulations[0].findings, reports[0], simulations[1].findings, reports[1])
+    if html is not None:
+        html.write_text(as_page(reports[0], comparison), encoding="utf-8")
+    if form == "json":
+        told = msgspec.json.encode(comparison or reports[0])
+        sys.stdout.write(msgspec.json.format(told, indent=2).decode() + "\n")
+        return
+    for part in as_comparison(comparison) if comparison is not None else as_tables(reports[0]):
+        out.print(part, highlight=False, soft_wrap=True)
+    if html is not None:
+        out.print(f"\nThe page with charts is {html}", highlight=False, soft_wrap=True)
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith(".csv")
+
+
+@contextmanager
+def _shown(size: int) -> Iterator[Progress]:
+    """A bar on a terminal, and nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield lambda read: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+    columns = ("simulating", BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=size)
+        yield lambda read: bar.update(task, completed=read)

@@ -1,0 +1,120 @@
+"""Two playbooks over the same history, side by side. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from services.backtest.report import CustomerStory, Findings, Report
+
+MOST_NAMED = 20
+
+
+class Differing(msgspec.Struct, frozen=True):
+    """A customer whom the two treat differently: the mails of each by message, and the entries into journeys."""
+
+    customer: str
+    mails: dict[str, int]
+    other_mails: dict[str, int]
+    entered: dict[str, int]
+    other_entered: dict[str, int]
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """`differing` customers in all; `in_number` of them in what they get or enter and not only in when or why it ends.
+    Of those, `named` are the ones with the greatest difference."""
+
+    report: Report
+    other: Report
+    differing: int
+    in_number: int
+    more: int
+    """Customers who get more mails under the other playbook."""
+    fewer: int
+    named: list[Differing]
+
+
+class Line(NamedTuple):
+    """One figure of both, and what it changes by."""
+
+    name: str
+    one: int
+    other: int
+
+    @property
+    def change(self) -> str:
+        return "=" if self.one == self.other else f"{self.other - self.one:+,}"
+
+
+def compare(one: Findings, report: Report, other: Findings, other_report: Report) -> Comparison:
+    nobody = CustomerStory()
+    differing = more = fewer = 0
+    named: list[tuple[int, int, str]] = []
+    for customer in one.customers.keys() | other.customers.keys():
+        here, there = one.customers.get(customer, nobody), other.customers.get(customer, nobody)
+        if here.digest == there.digest:
+            continue
+        differing += 1
+        change = sum(there.mails.values()) - sum(here.mails.values())
+        more += change > 0
+        fewer += change < 0
+        distance = _distance(here.mails, there.mails), _distance(here.entered, there.entered)
+        if any(distance):
+            named.append((*distance, customer))
+    greatest = heapq.nsmallest(MOST_NAMED, named, key=lambda told: (-told[0], -told[1], told[2]))
+    return Comparison(
+        report=report,
+        other=other_report,
+        differing=differing,
+        in_number=len(named),
+        more=more,
+        fewer=fewer,
+        named=[
+            _told(customer, one.customers.get(customer, nobody), other.customers.get(customer, nobody))
+            for _, _, customer in greatest
+        ],
+    )
+
+
+def lines(comparison: Comparison) -> list[Line]:
+    """The figures that both have, in the order in which one reads them."""
+    one, other = comparison.report, comparison.other
+    told = [Line("mails sent", one.sent, other.sent)]
+    told.append(Line("customers with a mail", sum(one.per_customer.values()), sum(other.per_customer.values())))
+    told.append(
+        Line("most mails to one customer", max(one.per_customer, default=0), max(other.per_customer, default=0))
+    )
+    journeys = {found.journey: found for found in one.journeys}
+    others = {found.journey: found for found in other.journeys}
+    for name in [*journeys, *(name for name in others if name not in journeys)]:
+        for figure in ("entered", "sent", "goals", "held_out"):
+            here, there = (getattr(found.get(name), figure, 0) for found in (journeys, others))
+            if here or there:
+                told.append(Line(f"{name}: {figure.replace('_', ' ')}", here, there))
+    for what in ("held", "skipped"):
+        here, there = _reasons(one, what), _reasons(other, what)
+        told += [Line(f"{what}: {reason}", here.get(reason, 0), there.get(reason, 0)) for reason in {**here, **there}]
+    for tags, others_tags, what in ((one.stages, other.stages, "stage"), (one.segments, other.segments, "segment")):
+        told += [
+            Line(f"{what} {name}", tags.get(name, 0), others_tags.get(name, 0)) for name in {**tags, **others_tags}
+        ]
+    return told
+
+
+def _reasons(report: Report, what: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for sends in report.messages:
+        for reason, count in getattr(sends, what).items():
+            found[reason] = found.get(reason, 0) + count
+    return found
+
+
+def _distance(here: Mapping[str, int], there: Mapping[str, int]) -> int:
+    return sum(abs(here.get(name, 0) - there.get(name, 0)) for name in here.keys() | there.keys())
+
+
+def _told(customer: str, here: CustomerStory, there: CustomerStory) -> Differing:
+    return Differing(customer, dict(here.mails), dict(there.mails), dict(here.entered), dict(there.entered))

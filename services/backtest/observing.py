@@ -1,0 +1,54 @@
+"""What a rehearsal tells, as the findings of a report."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from services.backtest.reading import Refusal
+from services.backtest.report import Findings
+from services.journeys.engine import HELD_OUT
+from services.journeys.enrollment import Enrollment
+from services.rehearsal.witness import End, Hold, Witness
+
+
+class Observer(Witness):
+    """Remembers the enrollments that are open; those that are over are counted and forgotten."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self._open: dict[str, tuple[bool, bool]] = {}
+        """By id: whether it is inside, and whether its goal was reached."""
+
+    def moved(self, customer: str, enrollment: Enrollment, at: datetime) -> None:
+        findings, journey = self.findings, enrollment.journey
+        inside, reached = self._open.get(enrollment.id, (None, False))
+        held_out = enrollment.status == "held_out" or enrollment.reason == HELD_OUT
+        if inside is None:
+            findings.entered(journey, customer, at, held_out=held_out)
+            inside = True
+        if inside and not enrollment.inside:
+            assert enrollment.ended_at is not None
+            findings.left(journey, customer, enrollment.reason, enrollment.ended_at)
+        if enrollment.goal_at is not None and not reached:
+            findings.reached_goal(journey, held_out=held_out)
+            reached = True
+        if enrollment.status == "ended":
+            self._open.pop(enrollment.id, None)
+        else:
+            self._open[enrollment.id] = enrollment.inside, reached
+
+    def held(self, hold: Hold, at: datetime) -> None:
+        if hold.reason != "not_due":
+            self.findings.held(hold.request.journey, hold.request.message, hold.reason)
+
+    def ended(self, end: End, at: datetime) -> None:
+        request = end.request
+        if end.status == "sent":
+            self.findings.sent(request.journey, request.message, request.customer, end.decided_for)
+        elif end.status == "skipped":
+            self.findings.skipped(request.journey, request.message, request.customer, end.reason, end.decided_for)
+        else:
+            self.findings.failed(request.journey, request.message, end.reason)
+
+    def set_aside(self, customer: str, code: str, message: str, at: datetime) -> None:
+        self.findings.refused(Refusal(f"customer {customer}", code, message))
