@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from shared.language.aggregates import Aggregate, expires, falls_to, living
 from shared.language.analysis import AGGREGATES
@@ -55,9 +55,12 @@ def next_flip(expression: Expression, scope: Scope) -> datetime | None:
     moved through time on the way, and is back at its `now` in the end. Raises ExpressionError for an expression that
     is `unsolvable`.
     """
-    leaves = _leaves(expression)
+    decides, leaves = _plan(expression)
     if not leaves:
         return None
+    for decided, still in decides:
+        if (still(scope) is True) == decided:
+            return None
     now = scope.now
     found: datetime | None = None
     for leaf in leaves:
@@ -70,7 +73,7 @@ def next_flip(expression: Expression, scope: Scope) -> datetime | None:
 
 def changes_with_time(expression: Expression) -> bool:
     """Whether time alone can ever change the expression's truth."""
-    return bool(_leaves(expression))
+    return bool(_plan(expression).leaves)
 
 
 def unsolvable(expression: Expression) -> tuple[Remark, ...]:
@@ -180,12 +183,29 @@ class Leaf(Protocol):
         """The next moment after `probe.now` at which it may change. `probe` is the leaf's to move through time."""
 
 
+class _Plan(NamedTuple):
+    """How an expression's flip is found.
+
+    `decides` are the parts joined by the outermost `and` (or `or`) that time does not change, each with the outcome
+    that decides the whole: while one of an `and` is false, or one of an `or` true, time alone changes nothing.
+    """
+
+    decides: tuple[tuple[bool, Callable[[Any], Any]], ...]
+    leaves: tuple[Leaf, ...]
+
+
 @lru_cache(maxsize=4096)
-def _leaves(expression: Expression) -> tuple[Leaf, ...]:
+def _plan(expression: Expression) -> _Plan:
     if problems := unsolvable(expression):
         raise ExpressionError(problems)
     nodes = {render(node): node for node in _cut(expression.tree)}
-    return tuple(leaf for node in nodes.values() if (leaf := _leaf(node)) is not None)
+    leaves = tuple(leaf for node in nodes.values() if (leaf := _leaf(node)) is not None)
+    decides: tuple[tuple[bool, Callable[[Any], Any]], ...] = ()
+    if isinstance(expression.tree, Logic):
+        operands = expression.tree.operands
+        still = [part for part in operands if all(_shape_of_leaf(leaf, []) == "still" for leaf in _cut(part))]
+        decides = tuple((expression.tree.operator == "or", code_of(part)) for part in still)
+    return _Plan(decides, leaves)
 
 
 def _leaf(node: Node) -> Leaf | None:
