@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import ssl
 from base64 import b64encode
@@ -32,7 +33,7 @@ class Broken(Exception):
         self.reason, self.reply = reason, reply
 
     def receipt(self, *, abandoned: bool = False) -> Deferred:
-        return Deferred(self.reply, "abandoned" if abandoned and not self.reply else self.reason)
+        return Deferred(str(self), "abandoned" if abandoned and not self.reply else self.reason)
 
 
 class _Reply(NamedTuple):
@@ -184,7 +185,8 @@ class Session:
         except ssl.SSLError as error:
             broken = Broken("tls", f"no encryption: {error.reason or error}")
         except OSError as error:
-            broken = Broken("connection", f"cannot connect: {error.strerror or error}")
+            # asyncio's own text names the address, and not what was the matter with it.
+            broken = Broken("connection", f"cannot connect: {os.strerror(error.errno) if error.errno else error}")
         except Broken as error:
             broken = error
         if wire is not None and wire.transport is not None:

@@ -47,7 +47,8 @@ class Deferred(NamedTuple):
     """Nothing can have been accepted, and a later attempt may succeed.
 
     An explicit 4xx at any stage, a connection that failed before the final dot of DATA, or `abandoned`: DATA was not
-    reached in time. `reason` is a short code (`greylisted`, `connection`, `abandoned`), `reply` what the server said.
+    reached in time. `reason` is a short code (`greylisted`, `connection`, `abandoned`); `reply` is what the server
+    said, or else what became of the connection.
     """
 
     reply: str

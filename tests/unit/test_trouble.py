@@ -6,6 +6,7 @@ import logging
 from io import StringIO
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from structlog.testing import CapturingLogger
 
 from shared.telemetry import Bound
@@ -35,6 +36,15 @@ def test_an_hour_without_a_server_is_a_line_a_minute_for_all_who_miss_it() -> No
     ]
     assert lines.calls[0].kwargs == {"error": "ConnectionRefusedError: refused", "remedy": "Bring it back."}
     assert lines.calls[-1].kwargs == {"seconds": 3600, "times": 3600 * 2 * 36}
+
+
+def test_a_driver_is_quoted_and_not_what_wraps_it() -> None:
+    lines = CapturingLogger()
+    driver = OSError("the database system is starting up")
+    wrapper = RuntimeError("OSError: the database system is starting up")
+    wrapper.__cause__ = driver
+    Trouble("mailer", "", logger=lines, now=Time()).met("one", DBAPIError("SELECT 1", None, wrapper))
+    assert lines.calls[0].kwargs["error"] == "OSError: the database system is starting up"
 
 
 def test_trouble_lasts_until_the_last_who_met_it_goes_on() -> None:
