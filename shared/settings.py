@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """How many records one fenced transaction may hold."""
     partitions_in_flight: int = Field(4, ge=1, le=64)
     """How many partitions of this process may be between load and COMMIT at one time."""
+    story_days: int = Field(90, ge=1, le=3650)
+    """For how many days it is kept what was decided about each customer, and why."""
     read_keys: str = ""
     """The SHA-256 hashes of the keys that may read customers and journeys, separated by commas; none: nobody may."""
     log_level: str = "info"

@@ -12,14 +12,32 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from services.journeys import engine, store
-from services.journeys.commands import BeginAgain, CancelMessage, Command, PausePromotion, ReportEvent, SendMessage
+from services.journeys import decisions, engine, store
+from services.journeys.commands import (
+    BeginAgain,
+    CancelMessage,
+    Command,
+    Passed,
+    PausePromotion,
+    ReportEvent,
+    SendMessage,
+)
 from services.journeys.consent import declined
+from services.journeys.decisions import Decided
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
 from services.journeys.person import Person
 from services.journeys.store import Changes, Tally
-from services.journeys.triggers import Declined, Triggers, admit, enters_again, entries, forgotten_at, left_of
+from services.journeys.triggers import (
+    SEEN_AFTERWARDS,
+    Declined,
+    Triggers,
+    admit,
+    enters_again,
+    entries,
+    forgotten_at,
+    left_of,
+)
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
 from shared.contracts.events import JOURNEYS_SOURCE, Event
@@ -75,6 +93,7 @@ class JourneysBatch:
         self._begun: Counter[str] = Counter()
         self._ended: Counter[tuple[str, str]] = Counter()
         self._declined: Counter[tuple[str, str]] = Counter()
+        self._decided: dict[str, list[Decided]] = {}
         self._switched = False
 
     def versions_missing(self) -> set[str]:
@@ -122,6 +141,7 @@ class JourneysBatch:
             enrollments=list(self._written.values()),
             moved=[enrollment for _, enrollment in self._moved.values()],
             tallies={tally: change for tally, change in self._tallies.items() if change},
+            decided=[decisions.row_of(customer, decided) for customer, decided in self._decided.items()],
             switched=self._switched,
             memo=msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told)),
         )
@@ -217,7 +237,7 @@ class JourneysBatch:
                     commands = [*commands, *more]
             if moved is not enrollment:
                 person.enrollments[index] = moved
-                self._move(person, enrollment, moved)
+                self._move(person, enrollment, moved, commands, out.as_of)
                 self._carry_out(person, moved, commands, out)
 
     def _consider(
@@ -227,7 +247,7 @@ class JourneysBatch:
         assert self._in_force is not None
         for found in entries(journey, record, happening, self._in_force, out.as_of):
             if isinstance(found, Declined):
-                self._declined[journey.name, found.reason] += 1
+                self._decline(journey, record.customer.key, found, out.as_of)
             else:
                 self._admit(journey, record.customer, found, out)
 
@@ -242,7 +262,7 @@ class JourneysBatch:
         last = person.last_of(journey.name, key)
         admission = admit(journey, found, inside, last, others, len(person.enrollments))
         if isinstance(admission, Declined):
-            self._declined[journey.name, admission.reason] += 1
+            self._decline(journey, customer.key, admission, out.as_of, key)
             return
         person.seen = customer
         if inside is not None:
@@ -254,10 +274,17 @@ class JourneysBatch:
             else:
                 moved, commands = engine.leave(inside, engine.RESTARTED, out.as_of)
             person.enrollments[person.enrollments.index(inside)] = moved
-            self._move(person, inside, moved)
+            self._move(person, inside, moved, commands, out.as_of)
             self._carry_out(person, moved, commands, out)
         if admission != "restart":
             self._begin(person, journey, found, out)
+
+    def _decline(self, journey: Journey, customer: str, why: Declined, now: datetime, key: str = "") -> None:
+        self._declined[journey.name, why.reason] += 1
+        if why.reason not in SEEN_AFTERWARDS:
+            assert self._in_force is not None
+            told = decisions.declined(journey.name, self._in_force.hash, key, why, now)
+            self._decided.setdefault(customer, []).append(told)
 
     def _begin(self, person: Person, journey: Journey, entry: Entry, out: Outputs) -> None:
         assert self._in_force is not None
@@ -265,7 +292,7 @@ class JourneysBatch:
         enrollment, commands = engine.begin(course, person.latest, entry)
         person.enrollments.append(enrollment)
         self._begun[journey.name] += 1
-        self._move(person, None, enrollment)
+        self._move(person, None, enrollment, commands, out.as_of)
         self._carry_out(person, enrollment, commands, out)
 
     def _carry_out(self, person: Person, enrollment: Enrollment, commands: Sequence[Command], out: Outputs) -> None:
@@ -281,13 +308,25 @@ class JourneysBatch:
                 case PausePromotion(at=at, until=until):
                     paused = PromotionPaused(as_of=out.as_of, customer=person.key, at=at, until=until, v=VERSION)
                     self._say(out, person.key, paused)
+                case Passed():
+                    pass  # told with the move
                 case BeginAgain(entry=entry):
                     journey = self._journey(enrollment.journey)
                     if journey is not None and journey.status != "paused":
                         self._begin(person, journey, entry, out)
 
-    def _move(self, person: Person, before: Enrollment | None, after: Enrollment) -> None:
-        """Note a change for the tables, and what is remembered of an enrollment that has left."""
+    def _move(
+        self,
+        person: Person,
+        before: Enrollment | None,
+        after: Enrollment,
+        commands: Sequence[Command],
+        now: datetime,
+    ) -> None:
+        """Note a change for the tables and for the story, and what is remembered of an enrollment that has left."""
+        told = decisions.moved(before, after, commands, now)
+        if told is not None:
+            self._decided.setdefault(person.key, []).append(told)
         person.changed = person.unsettled = True
         if after.id in self._written or before is None or not _merely_moved(before, after):
             self._written[after.id] = (person.key, after)

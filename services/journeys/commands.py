@@ -56,4 +56,12 @@ class BeginAgain(msgspec.Struct, frozen=True):
     entry: Entry
 
 
-Command = SendMessage | CancelMessage | ReportEvent | PausePromotion | BeginAgain
+class Passed(msgspec.Struct, frozen=True):
+    """A step is behind the customer, and this is the way that they took from it: `then` or `else`, an arm, a number of
+    `choose`, `matched` or `timeout`; empty where there was only one. For the story alone."""
+
+    step: str
+    way: str
+
+
+Command = SendMessage | CancelMessage | ReportEvent | PausePromotion | BeginAgain | Passed

@@ -14,7 +14,15 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from services.journeys.commands import BeginAgain, CancelMessage, Command, PausePromotion, ReportEvent, SendMessage
+from services.journeys.commands import (
+    BeginAgain,
+    CancelMessage,
+    Command,
+    Passed,
+    PausePromotion,
+    ReportEvent,
+    SendMessage,
+)
 from services.journeys.enrollment import (
     Enrollment,
     Entry,
@@ -200,7 +208,7 @@ def _woken(course: Course, enrollment: Enrollment, customer: Customer, now: date
         case "waiting", Wait():
             return _run(course, enrollment, customer, step.next, due, [])
         case "listening", WaitFor():
-            return _run(course, enrollment, customer, step.timed_out, due, [])
+            return _run(course, enrollment, customer, step.timed_out, due, [Passed(step.id, "timeout")])
     return enrollment, []
 
 
@@ -233,11 +241,11 @@ def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datet
             step = journey.steps[enrollment.step]
             assert isinstance(step, WaitFor)
             if step.clicked is not None and step.clicked in enrollment.clicked:
-                return _run(course, enrollment, customer, step.matched, now, [])
+                return _run(course, enrollment, customer, step.matched, now, [Passed(step.id, "matched")])
             if step.match is not None and _matches(course, enrollment, customer, happening, step.match, now):
                 answer = b'{"event":' + bytes(happening.event.properties) + b"}"
                 enrollment = _with(enrollment, steps={**enrollment.steps, step.id: answer})
-                return _run(course, enrollment, customer, step.matched, now, [])
+                return _run(course, enrollment, customer, step.matched, now, [Passed(step.id, "matched")])
     return _moved_clock(course, enrollment, customer, now)
 
 
@@ -353,6 +361,7 @@ def _run(
         enrollment = _with(enrollment, step=step_id, since=now, due=None, zone="")
         if course.status == "paused":
             return _with(enrollment, status="parked"), commands
+        way = ""
         match step:
             case Wait():
                 after = now + (step.duration or _NOTHING)
@@ -368,7 +377,7 @@ def _run(
             case WaitFor():
                 if step.clicked is None or step.clicked not in enrollment.clicked:
                     return _with(enrollment, status="listening", due=now + step.timeout), commands
-                step_id = step.matched
+                step_id, way = step.matched, "matched"
             case Email():
                 send = _send(course, enrollment, customer, step, now)
                 visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
@@ -376,15 +385,19 @@ def _run(
                 return sending, [*commands, send]
             case If():
                 seen = scope(course.playbook, customer, now, enrollment=enrollment)
-                step_id = step.then if step.condition.truth(seen) else step.otherwise
+                step_id, way = (step.then, "then") if step.condition.truth(seen) else (step.otherwise, "else")
             case Choose():
                 seen = scope(course.playbook, customer, now, enrollment=enrollment)
-                step_id = next((way for condition, way in step.ways if condition.truth(seen)), step.otherwise)
+                step_id, way = step.otherwise, "else"
+                for number, (condition, leads_to) in enumerate(step.ways, 1):
+                    if condition.truth(seen):
+                        step_id, way = leads_to, str(number)
+                        break
             case Split():
-                arm = _arm(step, journey, enrollment, customer)
-                left = _encode({"arm": arm})
+                way = _arm(step, journey, enrollment, customer)
+                left = _encode({"arm": way})
                 enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left})
-                step_id = step.arms[arm].first
+                step_id = step.arms[way].first
             case Set():
                 enrollment, reports = _set(course, enrollment, customer, step, now)
                 commands = [*commands, *reports]
@@ -401,6 +414,7 @@ def _run(
                 step_id = step.next
             case Exit():
                 return _end(course, enrollment, step.reason, now, commands)
+        commands = [*commands, Passed(step.id, way)]
     return _end(course, enrollment, COMPLETED, now, commands)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -26,7 +27,7 @@ class Journeys:
     def __init__(self, runtime: Runtime, settings: JourneysSettings) -> None:
         if runtime.database is None:
             raise RapportError("journeys needs a database. Set DATABASE_URL.")
-        self.worker = Worker(runtime, JourneysProcessor(PlaybookShelf()), settings)
+        self.worker = Worker(runtime, JourneysProcessor(PlaybookShelf(), timedelta(days=settings.story_days)), settings)
         self.app: FastAPI = create(runtime.database, runtime.log.partitions, settings.read_keys, self.ready)
 
     async def start(self) -> None:

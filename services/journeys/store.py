@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from services.journeys import decisions
+from services.journeys.decisions import Decided
 from services.journeys.enrollment import Enrollment, key_text
 from shared.processing.port import Connection
 
@@ -45,6 +47,7 @@ class Changes(NamedTuple):
     enrollments: Sequence[tuple[str, Enrollment]]
     moved: Sequence[Enrollment]
     tallies: Mapping[Tally, int]
+    decided: Sequence[decisions.Row]
     switched: bool
     memo: bytes
 
@@ -104,6 +107,8 @@ async def write(connection: Connection, partition: int, changes: Changes) -> Non
     if changes.tallies:
         columns = zip(*((*tally, change) for tally, change in changes.tallies.items()), strict=True)
         await connection.execute(_ADD_TO_TALLIES, partition, *columns)
+    if changes.decided:
+        await connection.execute(_APPEND_DECISIONS, partition, *zip(*changes.decided, strict=True))
     if changes.switched:
         # What was inside under an old playbook and counts nothing any more.
         await connection.execute("DELETE FROM journeys.tallies WHERE partition = $1 AND count = 0", partition)
@@ -138,6 +143,10 @@ _ADD_TO_TALLIES = """
                                $8::bigint[]) AS t
     ON CONFLICT (partition, journey, version, playbook, status, reason, goal)
     DO UPDATE SET count = tallies.count + excluded.count"""
+
+_APPEND_DECISIONS = """
+    INSERT INTO journeys.decisions (partition, customer, at, body)
+    SELECT $1, d.* FROM unnest($2::text[], $3::timestamptz[], $4::bytea[]) AS d"""
 
 
 def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:
@@ -174,6 +183,28 @@ async def forget_ended(connection: Connection, partition: int, before: datetime,
         limit,
     )
     return int(done.rpartition(" ")[2])
+
+
+async def forget_decisions(connection: Connection, partition: int, before: datetime, limit: int) -> int:
+    """Delete up to `limit` rows of what was decided before then, the oldest first; says how many."""
+    done = await connection.execute(
+        "DELETE FROM journeys.decisions WHERE ctid = ANY(ARRAY("
+        " SELECT ctid FROM journeys.decisions WHERE partition = $1 AND at < $2 ORDER BY at LIMIT $3))",
+        partition,
+        before,
+        limit,
+    )
+    return int(done.rpartition(" ")[2])
+
+
+async def decisions_of(connection: Connection, partition: int, customer: str) -> list[Decided]:
+    """Everything that was decided about a customer and is still kept, in order."""
+    rows = await connection.fetch(
+        "SELECT body FROM journeys.decisions WHERE partition = $1 AND customer = $2 ORDER BY number",
+        partition,
+        customer,
+    )
+    return [decided for row in rows for decided in decisions.unpack(row["body"])]
 
 
 async def counts(connection: Connection) -> list[tuple[Tally, int]]:

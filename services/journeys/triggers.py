@@ -25,10 +25,13 @@ T = TypeVar("T")
 
 
 class Declined(NamedTuple):
-    """Why a record whose trigger fits does not enter: `historical`, `too_old`, `loop`, `paused`, `filtered`, `no_key`,
-    `inside`, `again`, `elsewhere` (in a journey that keeps them out), `crowded`."""
+    """Why a record whose trigger fits does not enter: `historical`, `too_old`, `loop`, `paused`, `filtered` (its
+    `where`), `condition` (its `if`), `no_key`, `inside`, `again`, `elsewhere` (`by` are the journeys that keep them
+    out), `crowded`. `until` is when `again` is over, where time alone ends it."""
 
     reason: str
+    by: tuple[str, ...] = ()
+    until: datetime | None = None
 
 
 Admission = Literal["enter", "restart", "replace"]
@@ -40,6 +43,8 @@ kept in one row. Who invents carts must not hold up everybody else's."""
 
 _encode = msgspec.json.Encoder().encode
 _NO_MATCH = Declined("filtered")
+SEEN_AFTERWARDS = frozenset({"filtered", "historical", "too_old"})
+"""Reasons that the event itself shows to whoever reads it later. They are the ones that may be had with each event."""
 _GONE_REMEMBERED = timedelta(days=365)
 
 
@@ -122,7 +127,7 @@ def entries(
     def holds(entry: Entry) -> bool:
         return condition.truth(scope(playbook, record.customer, now, event=properties, entry=entry))
 
-    return [one if isinstance(one, Declined) or holds(one) else _NO_MATCH for one in found]
+    return [one if isinstance(one, Declined) or holds(one) else Declined("condition") for one in found]
 
 
 def _of_event(
@@ -168,7 +173,7 @@ def admit(
     """What an entry may do. `inside` is the customer's enrollment for the same key, `left` their last one before,
     `elsewhere` the journeys that they are in, and `enrollments` how many they have in all."""
     if not journey.unless_in.isdisjoint(elsewhere):
-        return Declined("elsewhere")
+        return Declined("elsewhere", tuple(sorted(journey.unless_in.intersection(elsewhere))))
     if not entry.draft:
         # What a draft only counted keeps nobody from the journey itself.
         if inside is not None and inside.entry.draft:
@@ -180,9 +185,9 @@ def admit(
             return Declined("inside")
         if not inside.gone_out:
             return "restart"
-        return "replace" if enters_again(journey, inside.entry.at, entry.at) else Declined("again")
+        return "replace" if enters_again(journey, inside.entry.at, entry.at) else _too_soon(journey, inside.entry.at)
     if left is not None and not enters_again(journey, left.at, entry.at):
-        return Declined("again")
+        return _too_soon(journey, left.at)
     if enrollments >= MOST_AT_ONCE:
         return Declined("crowded")
     return "enter"
@@ -193,6 +198,10 @@ def enters_again(journey: Journey, last: datetime, now: datetime) -> bool:
     if isinstance(journey.again, timedelta):
         return now - last >= journey.again
     return journey.again == "always"
+
+
+def _too_soon(journey: Journey, last: datetime) -> Declined:
+    return Declined("again", until=last + journey.again if isinstance(journey.again, timedelta) else None)
 
 
 def left_of(journey: Journey | None, enrollment: Enrollment) -> Left:

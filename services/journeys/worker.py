@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from services.journeys import store
@@ -35,8 +35,9 @@ class JourneysProcessor:
     service = SERVICE
     stream = streams.CUSTOMERS
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, story_kept: timedelta = KEPT) -> None:
         self._shelf = shelf
+        self._story_kept = story_kept
         self._triggers: dict[str, Triggers] = {}
 
     def decode(self, key: str, value: bytes) -> CustomerRecord:
@@ -88,7 +89,8 @@ class JourneysProcessor:
                 swept = memo.playbook
             if lane.as_of - forgot >= _FORGET_EVERY:
                 forgot = lane.as_of
-                await self._forget(lane, forgot - KEPT)
+                await self._forget(lane, store.forget_ended, forgot - KEPT)
+                await self._forget(lane, store.forget_decisions, forgot - self._story_kept)
             await first_of(lane.woken, lane.leaving)
 
     async def _sweep(self, lane: Lane, memo: Memo) -> None:
@@ -106,9 +108,11 @@ class JourneysProcessor:
             if not after:
                 return
 
-    async def _forget(self, lane: Lane, before: datetime) -> None:
+    async def _forget(
+        self, lane: Lane, oldest: Callable[[Connection, int, datetime, int], Awaitable[int]], before: datetime
+    ) -> None:
         async def some(connection: Connection, out: Outputs) -> int:
-            return await store.forget_ended(connection, lane.partition, before, _FORGET)
+            return await oldest(connection, lane.partition, before, _FORGET)
 
         while not lane.leaving.is_set():
             if await lane.transact(some) < _FORGET:

@@ -1,4 +1,4 @@
-"""`rapport playbook apply | history`."""
+"""`rapport playbook plan | apply | history`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-from services.terminal import DEFAULT_DATA, Data, database, one_of, out, run, say
+from services.terminal import DEFAULT_DATA, Data, Folder, database, one_of, out, run, say
 from shared.errors import RapportError
 
 _SHOWN = 12
@@ -21,8 +23,41 @@ _SHOWN = 12
 
 def publish_in(playbook_app: typer.Typer) -> None:
     """Put these commands under `rapport playbook`."""
+    playbook_app.command("plan")(playbook_plan)
     playbook_app.command("apply")(playbook_apply)
     playbook_app.command("history")(playbook_history)
+
+
+def playbook_plan(
+    folder: Folder,
+    form: Annotated[str, typer.Option("--format", help="text, markdown (for a pull request) or json.")] = "text",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 2 where something would change.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """What would change if this playbook came into force, and what would become of those who are inside. Reads only."""
+    one_of(form, "text", "markdown", "json")
+
+    async def work() -> None:
+        from services.publishing.plan import as_data, as_markdown, as_text, make_plan
+        from shared.language import load, read_folder
+
+        playbook = load(read_folder(folder))
+        async with database(data) as connection:
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                task = progress.add_task("Looking through the customers", total=None, visible=False)
+
+                def passed(partitions: int) -> None:
+                    progress.update(task, advance=1, total=partitions, visible=True)
+
+                plan = await make_plan(connection, playbook, passed)
+        if form == "json":
+            typer.echo(json.dumps(as_data(plan), indent=2))
+        else:
+            typer.echo(as_text(plan) if form == "text" else as_markdown(plan))
+        if exit_code and plan.sections:
+            raise typer.Exit(2)
+
+    run(work())
 
 
 def playbook_apply(

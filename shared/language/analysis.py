@@ -63,6 +63,9 @@ _ARGUMENTS: Final[Mapping[str, tuple[int, int, str]]] = {
 }
 """Least and most arguments, and what a call looks like."""
 
+ANSWER: Final = "steps.<step>"
+"""Stands in a remedy where only the journey knows the step."""
+
 _WHERE_TO_FIND: Final = {
     "event": "It is known where an event is at hand: in where, in a trigger and in goal.value.",
     "trigger": "It is known inside a journey that an event begins.",
@@ -129,11 +132,14 @@ _JSON_KINDS: Final[Mapping[str, KindName]] = {
 def kind_of_schema(schema: Mapping[str, Any]) -> Kind:
     """The kind that a JSON Schema describes; `data` where it leaves it open."""
     names = schema.get("type")
+    options = schema.get("enum")
+    if names is None and options and all(isinstance(option, str) for option in options):
+        names = "string"
     found = {_JSON_KINDS.get(name) for name in ([names] if isinstance(names, str) else names or ()) if name != "null"}
     name = found.pop() if len(found) == 1 else None
     if name is None:
         return DATA
-    items, options = schema.get("items"), schema.get("enum")
+    items = schema.get("items")
     return Kind(
         name,
         kind_of_schema(items) if name == "list" and isinstance(items, Mapping) else None,
@@ -477,7 +483,7 @@ class Analysis:
         if root in ROOTS:
             remedy = _WHERE_TO_FIND[root]
             if root == "event" and "steps" in allowed:
-                remedy = f"For the answer to a step write steps.<step>.event.{rest}"
+                remedy = f"For the answer to a step write {ANSWER}.event.{rest}"
                 remedy += f", for the event that began the journey trigger.{rest}." if "trigger" in allowed else "."
             self.error(node, "name", f'"{root}" is not known {place}.', remedy)
             return

@@ -31,6 +31,8 @@ def read(document: Document, shape: type[T], report: Callable[[Problem], None]) 
     empty: list[Path] = []
     data = _plain(document.root, (), reading.paths, empty if shape is not EventFile else None)
     for path in empty:
+        if document.is_broken(path):
+            continue
         document.broken.add(path)
         message = f"{quoted(str(path[-1]))} is empty."
         report(document.problem(document.at_key(path), message, "Write a value, or remove the line."))
@@ -122,6 +124,8 @@ def _problem(document: Document, reading: Reading, around: Path, error: ErrorDet
     what, remedy = expected
     if kind == "string_type" and isinstance(node, Scalar):
         remedy = f"Put it in quotes: {quoted(node.text)}."
+    if kind == "list_type" and isinstance(node, Scalar) and node.text:
+        remedy = f"Put it in brackets: [{node.text}]."
     name = f"{quoted(str(path[-1]))} takes" if path and isinstance(path[-1], str) else "here belongs"
     return problem(f"{name} {what}, and here stands {_kind(node)}.", remedy)
 

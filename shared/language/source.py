@@ -181,10 +181,13 @@ def parse(file: str, data: bytes, report: Callable[[Problem], None]) -> Document
         for problem in refused:
             report(problem)
         return None
+    reader = _Reader(file, text, report)
     try:
-        return _Reader(file, text, report).read()
+        return reader.read()
     except yaml.MarkedYAMLError as error:
-        report(_reworded(file, text, error))
+        problem = _reworded(file, text, error)
+        if problem.line not in reader.cut_lines:
+            report(problem)
     except yaml.YAMLError as error:
         report(Problem(file, 1, 1, f"this is not YAML: {' '.join(str(error).split())}.", "Check the file."))
     return None
@@ -228,6 +231,8 @@ class _Reader:
         self.text = text
         self.report = report
         self.document = Document(file, text, Scalar("", None, "", 0, 0))
+        self.cut_lines: set[int] = set()
+        """Lines with a value that was cut short: that has been said, and what the parser finds there follows of it."""
         self.events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
 
     def read(self) -> Document | None:
@@ -313,6 +318,7 @@ class _Reader:
         elif flow and cut and rest.lstrip().startswith(","):
             message = "inside { } and [ ] a comma ends the value, so the expression is cut here."
             self.trap(end + rest.index(","), message, "Put the whole value in single quotes.")
+            self.cut_lines.add(self.document.place_of(end).line)
             self.document.broken.add(path[:-1])
 
     def list(self, event: yaml.SequenceStartEvent, path: Path, depth: int) -> ListNode:

@@ -66,11 +66,16 @@ async def test_what_is_saved_and_what_is_applied_comes_into_force_and_what_is_ba
             assert bad.code == 1
             assert "journeys/thank-you.yaml:" in bad.output
             edit(mine / "topics.yaml", "thanks:", "thank-you:")
+            planned = await rapport("playbook", "plan", mine, "--data", house.data, "--exit-code")
+            assert planned.code == 2, planned.output
+            assert "~ thank-you-first  changed. Those inside get the new wording, too." in planned.output
             applied = await rapport("playbook", "apply", mine, "--data", house.data)
             assert applied.code == 0, applied.output
             await house.post(*first_order("cat"))
             (mail,) = await house.mailed("cat")
             assert mail["Subject"] == "Thanks by command"
+            told = await rapport("playbook", "plan", mine, "--data", house.data, "--format", "markdown", "--exit-code")
+            assert (told.code, told.output.splitlines()[-1]) == (0, "**Nothing would change.**")
             # And back again, by what the history says.
             history = await rapport("playbook", "history", "--data", house.data, "--format", "json")
             now, before, *_ = json.loads(history.output)

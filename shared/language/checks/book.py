@@ -121,7 +121,8 @@ class Book:
     def remark(self, document: Document, path: Path, remark: Remark, warning: bool = False) -> None:
         place = document.within(path, remark.offset)
         severity: Severity = "warning" if warning else "error"
-        self.report(document.problem(place, remark.message, remark.remedy, severity))
+        message = remark.message[:1].lower() + remark.message[1:]
+        self.report(document.problem(place, message, remark.remedy, severity))
 
 
 def some_of(names: Sequence[str] | frozenset[str] | Mapping[str, object]) -> str:

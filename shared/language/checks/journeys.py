@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from shared.language.catalogue import OWN
 from shared.language.checks.book import (
     CONDITION,
@@ -17,9 +15,10 @@ from shared.language.checks.book import (
     each_of,
     some_of,
 )
+from shared.language.checks.certain import check_ways
 from shared.language.checks.circles import circle_from
+from shared.language.checks.hours import Clock, check_hours, clocks
 from shared.language.checks.names import check_event, check_match, check_name, read_expression
-from shared.language.durations import format_duration
 from shared.language.graph import Placed, lay_out
 from shared.language.journey_file import (
     ChooseStep,
@@ -33,6 +32,7 @@ from shared.language.journey_file import (
     JourneyFile,
     SegmentTrigger,
     SetStep,
+    SplitStep,
     StageTrigger,
     WaitForStep,
     Way,
@@ -44,9 +44,6 @@ from shared.language.sections import Hole
 from shared.language.templates import Sender
 from shared.language.templating import GLOBALS
 from shared.language.variables import STANDARD
-
-DAY = timedelta(days=1)
-
 
 _TAKEN = frozenset({*STANDARD, *GLOBALS, "loop"})
 """Names that a template knows already."""
@@ -75,8 +72,11 @@ def check_journey(book: Book, file: str) -> None:
             check_match(book, journey, ("exit_on", position), match, None, "so this exit never happens")
     if not isinstance(shape.defaults, Hole) and shape.defaults.topic is not None:
         check_name(book, journey, ("defaults", "topic"), "topic", shape.defaults.topic)
+    due = clocks(journey)
     for placed in journey.layout.placed:
-        check_step(book, journey, placed)
+        check_step(book, journey, placed, due.get(placed.id))
+    check_exits(book, journey)
+    check_variables(book, journey)
     if shape.holdout is not None:
         check_holdout(book, journey)
 
@@ -116,7 +116,8 @@ def check_trigger(book: Book, journey: ReadJourney) -> None:
             book.wrong_at(journey.document, here)(f"there is no journey {quoted(name)}.", remedy)
     if trigger.if_ is not None:
         site = TRIGGER if event is not None else TRIGGER_WITHOUT_EVENT
-        read_expression(book, journey, (*path, "if"), trigger.if_, site, event)
+        ending = "so this journey never begins"
+        read_expression(book, journey, (*path, "if"), trigger.if_, site, event, consequence=ending)
 
 
 def check_holdout(book: Book, journey: ReadJourney) -> None:
@@ -137,10 +138,11 @@ def check_holdout(book: Book, journey: ReadJourney) -> None:
             break
 
 
-def check_step(book: Book, journey: ReadJourney, placed: Placed) -> None:
+def check_step(book: Book, journey: ReadJourney, placed: Placed, clock: Clock | None) -> None:
     step, path = placed.step, placed.path
     if isinstance(step, IfStep):
         read_expression(book, journey, (*path, "if"), step.if_, CONDITION, step=placed)
+        check_ways(book, journey, placed)
     elif isinstance(step, WaitForStep):
         if isinstance(step.wait_for, EventMatch):
             ending = "so this always waits until the timeout"
@@ -148,16 +150,55 @@ def check_step(book: Book, journey: ReadJourney, placed: Placed) -> None:
         else:
             check_clicked(book, journey, placed, step.wait_for)
     elif isinstance(step, EmailStep):
-        check_mail(book, journey, placed, step)
+        check_mail(book, journey, placed, step, clock)
     elif isinstance(step, ChooseStep):
         for position, way in enumerate(step.choose):
             if isinstance(way, Way):
                 read_expression(book, journey, (*path, "choose", position, "if"), way.if_, CONDITION, step=placed)
+        check_ways(book, journey, placed)
+    elif isinstance(step, SplitStep):
+        for name, arm in step.split.items():
+            if not isinstance(arm, Hole) and not arm.share and arm.then:
+                wrong = book.wrong_at(journey.document, (*path, "split", name, "share"))
+                wrong("nobody draws this.", "Give it a share, or remove it.", True)
     elif isinstance(step, SetStep):
         for name, text in step.set.items():
             read_expression(book, journey, (*path, "set", name), text, GIVEN, step=placed)
     elif isinstance(step, EmitStep):
         check_emitted(book, journey, placed, step)
+
+
+def check_exits(book: Book, journey: ReadJourney) -> None:
+    """Exits that never happen, since the same event always ends the journey as something else."""
+    shape = journey.shape
+    ends: dict[str, str] = {}
+    if isinstance(shape.goal, Goal) and shape.goal.where is None and shape.goal.within is None:
+        ends[shape.goal.event] = "any such event reaches the goal first"
+    for position, match in enumerate(shape.exit_on):
+        if isinstance(match, Hole):
+            continue
+        if match.event in ends:
+            wrong = book.wrong_at(journey.document, ("exit_on", position, "event"))
+            wrong(f"{ends[match.event]}, so this exit never happens.", "Remove it, or give the first a where.", True)
+        elif match.where is None:
+            ends[match.event] = "the exit above takes any such event"
+
+
+def check_variables(book: Book, journey: ReadJourney) -> None:
+    """Values that a `set` keeps and nothing asks for."""
+    if not journey.layout.sound or journey.document.broken:
+        return
+    asked = {name[1] for expression in journey.expressions.values() for name in expression.names if name[0] == "vars"}
+    if asked - journey.layout.variables:
+        return  # A misspelt name; that it is not asked for under its right one is the same slip.
+    for placed in journey.layout.placed:
+        for name in placed.step.set if isinstance(placed.step, SetStep) else ():
+            root, _, variable = name.partition(".")
+            if root == "vars" and variable not in asked:
+                place = journey.document.at_key((*placed.path, "set", name))
+                message = f"nothing in this journey asks for {name}."
+                problem = journey.document.problem(place, message, "Remove it, or use it in a later step.", "warning")
+                book.report(problem)
 
 
 def check_emitted(book: Book, journey: ReadJourney, placed: Placed, step: EmitStep) -> None:
@@ -230,7 +271,7 @@ def check_clicked(book: Book, journey: ReadJourney, placed: Placed, wanted: Clic
         book.report(document.problem(document.at(path), message, "Move this step behind it."))
 
 
-def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep) -> None:
+def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, clock: Clock | None) -> None:
     document, path, shape = journey.document, placed.path, journey.shape
     if step.email not in book.messages:
         remedy = did_you_mean(step.email, book.messages, f"Add the folder messages/{step.email}.")
@@ -257,30 +298,9 @@ def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep
         else:
             read_expression(book, journey, given, text, GIVEN, step=placed)
     entry = book.topics.get(topic) if topic is not None else None
-    check_expiry(book, journey, placed, step, entry)
+    if entry is None or entry.kind != "transactional":
+        check_hours(book, journey, placed, step, clock)
     note_sender(book, journey, placed, step, entry)
-
-
-def check_expiry(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, topic: TopicEntry | None) -> None:
-    """A mail that expires before the quiet hours end."""
-    quiet = book.brand.quiet_hours if book.brand is not None else None
-    defaults = journey.shape.defaults
-    if quiet is None or isinstance(defaults, Hole) or (topic is not None and topic.kind == "transactional"):
-        return
-    expires = step.expires if step.expires is not None else defaults.expires
-    path = (*placed.path, "expires") if step.expires is not None else ("defaults", "expires")
-    start = timedelta(hours=quiet.start.hour, minutes=quiet.start.minute)
-    end = timedelta(hours=quiet.end.hour, minutes=quiet.end.minute)
-    length = (end - start) % DAY
-    if expires < length:
-        shown = f"{quiet.start:%H:%M}-{quiet.end:%H:%M}"
-        last = (end - expires) % DAY
-        until = f"{last // timedelta(hours=1):02d}:{last % timedelta(hours=1) // timedelta(minutes=1):02d}"
-        message = (
-            f"{format_duration(expires)} is shorter than the quiet hours {shown}: what falls due from "
-            f"{quiet.start:%H:%M} to {until} is never sent."
-        )
-        book.wrong_at(journey.document, path)(message, f"Use {format_duration(length)} or more.", True)
 
 
 def note_sender(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, topic: TopicEntry | None) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
+from shared.language.analysis import ANSWER
 from shared.language.catalogue import USUAL
 from shared.language.checks.book import GIVEN, MATCH, Book, ReadJourney, Site, each_of, some_of
+from shared.language.checks.certain import check_possible
 from shared.language.expressions import Expression, ExpressionError, Mention, Remark, compile_expression
 from shared.language.graph import Placed
 from shared.language.journey_file import EventMatch, EventTrigger, SplitStep, WaitForStep
 from shared.language.problems import did_you_mean, nearest, quoted
 from shared.language.sections import Hole
 from shared.language.source import Document, Path
+
+NULL = "so this is always null"
+"""What comes of a property that is not there, unless something worse does."""
 
 
 def compile_at(
@@ -27,7 +33,7 @@ def compile_at(
     each: tuple[str, ...] = (),
     journey: ReadJourney | None = None,
     step: Placed | None = None,
-    consequence: str = "so this is always null",
+    consequence: str = NULL,
 ) -> Expression | None:
     """An expression for the place where it stands; what is wrong with it is reported."""
     if document.is_broken(path):
@@ -57,7 +63,7 @@ def compile_at(
             book.report(document.problem(document.at(path), message, remedy))
             return None
         for remark in compiled.problems:
-            book.remark(document, path, remark)
+            book.remark(document, path, _with_answer(remark, journey, step))
         return None
     for remark in compiled.warnings:
         book.remark(document, path, remark, warning=True)
@@ -71,6 +77,24 @@ def compile_at(
     return compiled.expression
 
 
+def _with_answer(remark: Remark, journey: ReadJourney | None, step: Placed | None) -> Remark:
+    """Advice to ask for a step's answer names the step that waits last before this one."""
+    if journey is None or step is None or ANSWER not in remark.remedy:
+        return remark
+    waiting = [
+        placed.id
+        for placed in journey.layout.placed
+        if placed.id in step.before
+        and isinstance(placed.step, WaitForStep)
+        and isinstance(placed.step.wait_for, EventMatch)
+    ]
+    if not waiting:
+        return remark
+    asked = remark.remedy.partition(",")[0].removesuffix(".")
+    asked = asked.replace(ANSWER, f"steps.{waiting[-1]}").replace("the answer to a step", "the answer")
+    return replace(remark, remedy=f"{asked}.")
+
+
 def read_expression(
     book: Book,
     journey: ReadJourney,
@@ -79,7 +103,7 @@ def read_expression(
     site: Site,
     event: str | None = None,
     step: Placed | None = None,
-    consequence: str = "so this is always null",
+    consequence: str = NULL,
 ) -> None:
     trigger = journey.shape.trigger
     began = trigger.event if isinstance(trigger, EventTrigger) else None
@@ -98,6 +122,8 @@ def read_expression(
     )
     if compiled is not None:
         journey.expressions[path] = compiled
+        if consequence != NULL:
+            check_possible(book, journey.document, path, compiled, consequence)
 
 
 def check_mention(
@@ -125,7 +151,7 @@ def check_mention(
         absent = book.catalogue.absent(event, (*each, *mention.path))
         if absent is not None:
             part, known = absent
-            ending = consequence if kind == "property" else "so this is always null"
+            ending = consequence if kind == "property" else NULL
             instead = "Remove where" if path[-1] == "where" else "Correct it"
             remedy = did_you_mean(part, known, f"{instead}, or have the shop send {part}.")
             wrong(f"{quoted(event or '')} has no {part} in the catalogue, {ending}.", remedy)

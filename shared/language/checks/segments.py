@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from shared.language.checks.book import SEGMENT, STAGE, Book, Site
+from shared.language.checks.certain import check_possible, check_stages_apart
 from shared.language.checks.circles import circle_from
 from shared.language.checks.names import compile_at
 from shared.language.expressions import Compiled, Expression, Remark
@@ -27,13 +28,14 @@ def check_stages(book: Book) -> None:
             continue
         book.stage_expressions[name] = expression
         check_watched(book, document, path, expression)
-        always = text.strip() == "true"
-        if always and name != names[-1]:
+        everybody = text.strip() == "true"
+        if everybody and name != names[-1]:
             message = f"everybody is in {quoted(name)}, so the stages below are never reached."
             book.report(document.problem(document.at(path), message, "Move it to the end."))
-        elif name == names[-1] and not always:
+        elif name == names[-1] and not everybody:
             message = "who matches none of the stages has no stage."
             book.report(document.problem(document.at(path), message, "Let the last one be true: attract: true."))
+    check_stages_apart(book, document)
 
 
 def check_watched(book: Book, document: Document, path: Path, expression: Expression) -> None:
@@ -58,6 +60,7 @@ def check_segments(book: Book) -> None:
         expression = compile_at(book, document, path, entry.when, SEGMENT)
         if expression is not None:
             book.segment_expressions[name] = expression
+            check_possible(book, document, path, expression, "so nobody is ever in this segment")
             check_watched(book, document, path, expression)
     check_circles(book, document)
 

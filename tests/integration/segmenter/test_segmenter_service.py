@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +17,9 @@ from segmenter_world import at, event, identify
 
 from services.segmenter import main as segmenter
 from services.segmenter import store
+from services.segmenter.forecast import forecast
 from services.segmenter.main import Segmenter
+from services.segmenter.rules import compile_rules
 from services.segmenter.settings import SegmenterSettings
 from shared.clock import ManualClock
 from shared.contracts.customers import CustomerRecord, CustomerUpdated, DateReached
@@ -27,7 +31,7 @@ from shared.language import SHIPPED, load, read_folder
 from shared.log.port import Entry
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
-from shared.processing import MIGRATIONS, playbooks
+from shared.processing import MIGRATIONS, partitions, playbooks
 from shared.processing.installation import Installation, open_installation
 from shared.runtime import Runtime
 from shared.security import hash_key
@@ -246,6 +250,59 @@ async def test_applying_a_playbook_sweeps_everybody_in(shop: Shop) -> None:
     await shop.apply(stages='stages:\n  loyal: count("Order Completed") >= 1\n  attract: true\n')
     swept = (await shop.updates("c7", 3))[-1]
     assert (swept.cause, swept.stage_before, swept.customer.stage) == ("definition", "retain", "loyal")
+
+
+async def test_what_a_playbook_would_change_is_what_it_changes(shop: Shop) -> None:
+    """Some conditions need counts that nobody has kept so far: they come from history, now and in earnest."""
+    dice = random.Random(7)
+    people = [f"c{number}" for number in range(60)]
+    await shop.apply()
+    for key in people:
+        orders = [dice.randrange(1, 400) for _ in range(dice.randrange(4))]
+        days = dice.uniform(0, 60)
+        await shop.post(
+            event("Product Viewed", at(-days), key=key, category=dice.choice(["lamps", "rugs"])),
+            *(event("Order Completed", at(-days), key=key, total=total, currency="EUR") for total in orders),
+        )
+    shipped = dict(read_folder(SHIPPED))
+    edited = {
+        "stages": 'stages:\n  delight: sum("Order Completed", "total") >= 400\n  attract: true\n',
+        "segments": """
+            segments:
+              vip: {title: Best, when: 'sum("Order Completed", "total", within=365d) >= 300'}
+              lamps: {title: Lamps, when: 'count("Product Viewed", where=event.category == "lamps", within=30d) >= 1'}
+              both: {title: Both, when: 'in_segment("vip") and in_segment("lamps")'}
+            """,
+    }
+    wanted = load({**shipped, **{f"{name}.yaml": text.encode() for name, text in edited.items()}})
+
+    async def all_counted() -> bool:
+        return await shop.fetch("SELECT count(*)::int FROM segmenter.profiles") == [(60,)]
+
+    await until(all_counted)
+    async with shop.database.connect() as connection:
+        roads = {one.partition: one.as_of for one in await partitions.standings(connection, "segmenter") if one.as_of}
+        expected = await forecast(connection, roads, wanted)
+    await shop.apply(**edited)
+
+    async def all_swept() -> bool:
+        hashes = await shop.fetch("SELECT DISTINCT definition FROM segmenter.sweeps WHERE finished")
+        return hashes == [(compile_rules(wanted).definition.hash,)]
+
+    await until(all_swept)
+    entering: Counter[str] = Counter()
+    leaving: Counter[str] = Counter()
+    stages: Counter[tuple[str, str]] = Counter()
+    for key in people:
+        for record in await shop.told(key):
+            if isinstance(record, CustomerUpdated) and record.cause == "definition":
+                entering.update(record.entered)
+                leaving.update(record.left)
+                if record.stage_before:
+                    stages[record.stage_before, record.customer.stage] += 1
+    assert (expected.entering, expected.leaving, expected.stages) == (entering, leaving, stages)
+    assert min(entering["lamps"], entering["both"], entering["vip"], len(leaving), len(stages)) > 0
+    assert expected.looked_at == 60
 
 
 async def test_owner_that_begins_anew_goes_on_where_the_last_one_stopped(shop: Shop) -> None:

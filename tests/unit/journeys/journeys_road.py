@@ -5,7 +5,7 @@ Times are told as durations since Monday 2 March 2026, 12:00 UTC, which is `NOON
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from services.journeys.batch import JourneysBatch, Memo
+from services.journeys.decisions import Decided, Decision, unpack
 from services.journeys.enrollment import Enrollment
 from services.journeys.person import Person
 from services.journeys.store import StoredCustomer, Tally
@@ -29,7 +30,7 @@ from shared.contracts.customers import (
 )
 from shared.contracts.events import MAILER_SOURCE, Event
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
-from shared.language.durations import parse_duration
+from shared.language.durations import format_duration, parse_duration
 from shared.language.expressions import ROOTS, Expression, compile_expression
 from shared.language.playbook import (
     Brand,
@@ -168,6 +169,7 @@ class Road:
         self.timers: dict[tuple[str, str], datetime] = {}
         self.enrollments: dict[str, tuple[str, Enrollment]] = {}
         self.tallies: Counter[Tally] = Counter()
+        self.decided: defaultdict[str, list[Decided]] = defaultdict(list)
         self.values: list[bytes] = []
         self.reported: list[bytes] = []
 
@@ -188,6 +190,8 @@ class Road:
             assert enrollment == msgspec.structs.replace(enrollment, **shown)
             self.enrollments[enrollment.id] = (customer, enrollment)
         self.tallies.update(changes.tallies)
+        for row_of_decisions in changes.decided:
+            self.decided[row_of_decisions.customer] += unpack(row_of_decisions.body)
         for name, due in agenda.changed.items():
             if due is None:
                 self.timers.pop(name, None)
@@ -250,6 +254,15 @@ class Road:
             known = journeys.get(enrollment.journey)
             if enrollment.status == "parked" and (known is None or known.status != "paused"):
                 self.timers["wake", customer] = self.as_of
+
+
+def in_words(at: datetime, decision: Decision) -> str:
+    """A decision as tests tell it: `1h waits at wait-1h`."""
+    after = f"{format_duration(at - NOON)} "
+    until = f" until {format_duration(decision.until - NOON)}" if decision.until else ""
+    where = f" {decision.step}" if decision.step else ""
+    word = decision.word if decision.what in ("declined", "passed", "left") else ""
+    return f"{after}{decision.what}{where}{': ' + word if word else ''}{until}"
 
 
 class Shop:
@@ -418,6 +431,10 @@ class Shop:
     def ended(self, customer: str = "anna") -> list[str]:
         """Why each of a customer's enrollments has ended; empty for one that is inside."""
         return [enrollment.reason for enrollment in self.enrollments(customer)]
+
+    def decided(self, customer: str = "anna") -> list[str]:
+        """What was decided about a customer, in words."""
+        return [in_words(told.at, one) for told in self.road.decided[customer] for one in told.decisions]
 
 
 def replayed(road: Road, log: Iterable[CustomerRecord], sizes: Iterable[int]) -> Road:

@@ -124,6 +124,7 @@ def state(road: Road) -> dict[str, Any]:
         "tallies": +road.tallies,
         "timers": road.timers,
         "messages": road.messages,
+        "decided": road.decided,
         "memo": road.memo,
         "as_of": road.as_of,
     }
