@@ -510,7 +510,7 @@ class BareLane:
                 prepared.ids.append(fingerprints.identity(event.source, event.id))
                 prepared.seen.append(Seen(fingerprints.content(event), event.received_at))
                 told = CustomerUpdated(as_of=event.received_at, customer=Customer(key=event.key), event=event)
-                prepared.rows.append(history.row_of(told))
+                prepared.rows.append(history.row(told))
                 prepared.values.append(record.value)
         await reader.close()
         fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], row["as_of"], {}, {}, 0, 0)

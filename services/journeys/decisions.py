@@ -12,9 +12,7 @@ import msgspec
 from services.journeys.commands import Command, Passed
 from services.journeys.enrollment import Enrollment, key_text
 from services.journeys.triggers import Declined
-
-NAMED_BY = 12
-"""Characters of a playbook's hash that name it, here as on the screen."""
+from shared.language.folder import NAMED_BY
 
 What = Literal[
     "entered",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from services.mailer.consent import Decision as ConsentDecision
 from services.mailer.consent import refusal
 from shared.contracts.messages import MessageRequested
+from shared.language.durations import format_duration
 from shared.language.playbook import Brand, Cap, QuietHours, Topic
 from shared.walltime import instant, zone_of
 
@@ -37,12 +38,15 @@ class Defer(NamedTuple):
 
     until: datetime
     reason: str
+    note: str = ""
+    """What the reason does not say: which cap; whether it is the journey that pauses."""
 
 
 class Skip(NamedTuple):
-    """It does not go, and this is why."""
+    """It does not go, and this is why; `note` as with Defer."""
 
     reason: str
+    note: str = ""
 
 
 class Fail(NamedTuple):
@@ -94,7 +98,7 @@ def decide(
     if recipient.suppressed:
         return Skip("suppressed")
     if paused:
-        return held(request, request.expires, PAUSED, now)
+        return held(request, request.expires, PAUSED, now, "journey")
     if topic.kind == "promotional" and recipient.paused_until is not None and recipient.paused_until > now:
         return held(request, recipient.paused_until, PAUSED, now)
     if topic.kind != "transactional":
@@ -104,7 +108,8 @@ def decide(
                 return held(request, quiet, "quiet_hours", now)
         room = room_at(brand.caps, recipient.counted, now)
         if room > now:
-            return held(request, room, "cap", now)
+            full = max(brand.caps, key=lambda cap: room_at((cap,), recipient.counted, now))
+            return held(request, room, "cap", now, f"{full.limit} in {format_duration(full.window)}")
     if now > request.expires:
         return Skip("expired")
     if request.draft:
@@ -112,9 +117,9 @@ def decide(
     return Deliver(counts=topic.kind != "transactional")
 
 
-def held(request: MessageRequested, until: datetime, reason: str, now: datetime) -> Defer | Skip:
+def held(request: MessageRequested, until: datetime, reason: str, now: datetime, note: str = "") -> Defer | Skip:
     """A hold for `reason`. It lasts at most until the message expires; then the message is skipped for what held it."""
-    return Skip(reason) if now >= request.expires else Defer(min(until, request.expires), reason)
+    return Skip(reason, note) if now >= request.expires else Defer(min(until, request.expires), reason, note)
 
 
 def quiet_until(hours: QuietHours, timezone: str | None, brand_timezone: str, now: datetime) -> datetime | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from services.mailer import outcomes, policy
+from services.mailer import lines, outcomes, policy
 from services.mailer.consent import Decision, normalise
 from services.mailer.outcomes import Again, Ended
 from services.mailer.policy import Defer, Fail, Recipient, Skip
@@ -80,7 +80,7 @@ class Turn:
         for candidate in candidates:
             request, now = candidate.request, means.moment(candidate.due, self.now)
             if playbook is None:
-                self._settle(candidate, policy.held(request, request.expires, policy.NO_PLAYBOOK, now))
+                self._settle(candidate, policy.held(request, request.expires, policy.NO_PLAYBOOK, now), "")
                 continue
             address = normalise(candidate.address)
             history = known.counted.get(request.customer, [])
@@ -100,7 +100,7 @@ class Turn:
                 paused=request.journey in playbook.paused,
             )
             if isinstance(decision, (Defer, Skip)):
-                self._settle(candidate, decision)
+                self._settle(candidate, decision, playbook.hash)
                 continue
             if len(self.begun) == most:
                 return True
@@ -121,7 +121,7 @@ class Turn:
         )
         detail = storable(result.detail)
         if isinstance(result, Again):
-            held = held_line(now, result.reason, result.at)
+            held = lines.written(now, Defer(result.at, result.reason), "")
             self.hold(Change(hand.id, "held", result.at, result.reason, detail, held, hand.attempts))
             return
         counted_at = hand.counted_at if result.status in ("sent", "unknown") else None
@@ -151,20 +151,21 @@ class Turn:
         self.held.append(change.reason)
         self.out.set_timer(RELEASE, change.id, change.due)
 
-    def end_undelivered(self, candidate: Candidate, ended: Ended) -> None:
+    def end_undelivered(self, candidate: Candidate, ended: Ended, line: str | None = None) -> None:
         detail = storable(ended.detail)
-        change = Change(candidate.id, ended.status, candidate.due, ended.reason, detail, attempts=candidate.attempts)
+        change = Change(candidate.id, ended.status, candidate.due, ended.reason, detail, line, candidate.attempts)
         self.end(candidate.request, ended, change._replace(ended_at=self.now))
 
-    def hold_undelivered(self, candidate: Candidate, defer: Defer, attempts: int) -> None:
-        held = held_line(self.now, defer.reason, defer.until)
-        self.hold(Change(candidate.id, "held", defer.until, defer.reason, held=held, attempts=attempts))
+    def hold_undelivered(self, candidate: Candidate, defer: Defer, attempts: int, playbook: str) -> None:
+        line = lines.written(self.now, defer, playbook)
+        self.hold(Change(candidate.id, "held", defer.until, defer.reason, held=line, attempts=attempts))
 
-    def _settle(self, candidate: Candidate, decision: Defer | Skip) -> None:
+    def _settle(self, candidate: Candidate, decision: Defer | Skip, playbook: str) -> None:
         if isinstance(decision, Skip):
-            self.end_undelivered(candidate, Ended("skipped", decision.reason))
+            line = lines.written(self.now, decision, playbook)
+            self.end_undelivered(candidate, Ended("skipped", decision.reason), line)
         else:
-            self.hold_undelivered(candidate, decision, candidate.attempts)
+            self.hold_undelivered(candidate, decision, candidate.attempts, playbook)
 
     def _prepare(
         self,
@@ -189,7 +190,7 @@ class Turn:
             if isinstance(retry, Fail):
                 self.end_undelivered(candidate, Ended("failed", retry.reason, type(error).__name__))
             else:
-                self.hold_undelivered(candidate, Defer(retry.until, "rendering"), attempts)
+                self.hold_undelivered(candidate, Defer(retry.until, "rendering"), attempts, playbook.hash)
             return False
         taken = means.name()
         hand = InHand(candidate.id, candidate.due, attempts, taken, address, counted_at, candidate.request)
@@ -207,11 +208,6 @@ class Turn:
             )
         )
         return True
-
-
-def held_line(now: datetime, reason: str, until: datetime) -> str:
-    """One line of a message's story."""
-    return f"{now:%Y-%m-%dT%H:%M:%SZ} {reason} until {until:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def storable(detail: str) -> str:

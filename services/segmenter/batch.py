@@ -17,6 +17,7 @@ from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, Activation, Event, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS
+from shared.language.folder import NAMED_BY
 from shared.processing.port import Connection, Outputs, Timer
 from shared.telemetry import SEGMENTER_CHANGES, SEGMENTER_EVENTS
 
@@ -78,7 +79,7 @@ class SegmenterBatch:
         self._rebuilt = rebuilt
         self._changed: set[str] = set()
         self.taken: dict[bytes, Seen] = {}
-        self._told: list[Told] = []
+        self._told: list[tuple[Told, str]] = []
         self.processed = 0
         self.deduplicated = 0
         self._moved: dict[str, int] = {}
@@ -115,7 +116,7 @@ class SegmenterBatch:
         states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
         if self._activated and lacking:
             # Events of this very batch, from before the activation, are not in the database yet.
-            mine = (history.row(record) for record in self._told if record.customer.key == key)
+            mine = (history.row(record) for record, _ in self._told if record.customer.key == key)
             states = history.rebuild(states, feeding(lacking, [rules]), mine)
         since = {journey: at for journey, (_, at) in self._memo.dates.items()}
         after, record = adopt(profile, key, rules, before, states, since, out.as_of)
@@ -132,7 +133,7 @@ class SegmenterBatch:
 
     def rows(self) -> list[Row]:
         """What is to be kept of what was told, in the order in which it was."""
-        return [history.row(record) for record in self._told]
+        return [history.row(record, playbook) for record, playbook in self._told]
 
     def memo(self) -> bytes:
         return b"" if self._memo is NO_MEMO else _encode_memo(self._memo)
@@ -274,7 +275,7 @@ class SegmenterBatch:
                     out.set_timer(DATE, f"{journey}\n{key}", due)
 
     def _tell(self, record: Told, out: Outputs) -> None:
-        self._told.append(record)
+        self._told.append((record, self._memo.playbook[:NAMED_BY]))
         out.emit(CUSTOMERS, record.customer.key, record)
 
     def _set_aside(self, event: Event, out: Outputs, code: str, message: str) -> None:

@@ -66,6 +66,8 @@ class Changes(msgspec.Struct, array_like=True, frozen=True):
     left: tuple[str, ...]
     consent: dict[str, bool]
     address_before: str | None
+    playbook: str = ""
+    """What begins the hash of the playbook that was in force."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -76,8 +78,8 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _KINDS = {"time": Kind.TIME, "definition": Kind.DEFINITION}
 
 
-def row(record: CustomerUpdated | DateReached) -> Row:
-    """The row that a record leaves behind."""
+def row(record: CustomerUpdated | DateReached, playbook: str = "") -> Row:
+    """The row that a record leaves behind; `playbook` is the one in force, as `Changes` has it."""
     if isinstance(record, DateReached):
         return Row(record.customer.key, record.as_of, Kind.DATE, record.occasion, "", record.journey, b"", None)
     event = record.event
@@ -91,6 +93,7 @@ def row(record: CustomerUpdated | DateReached) -> Row:
                 record.left,
                 {decision.topic: decision.subscribed for decision in record.consent},
                 record.address_before,
+                playbook,
             )
         )
         if changed or record.address_before is not None

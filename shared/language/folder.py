@@ -62,6 +62,10 @@ def read_folder(path: Path | str) -> dict[str, bytes]:
     return files
 
 
+NAMED_BY = 12
+"""Characters of a playbook's hash that name it where there is little room, and to people."""
+
+
 def playbook_hash(files: Mapping[str, bytes]) -> str:
     """The content hash of a playbook: SHA-256 over its files' paths and bytes, in hexadecimal."""
     digest = hashlib.sha256()

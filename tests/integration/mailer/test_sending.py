@@ -65,7 +65,7 @@ async def test_a_mail_at_night_waits_for_the_morning_and_stands_for_it(post_offi
     # The next tick comes a little late, as ticks do; the mail still stands for eight o'clock.
     await post_office.pass_time(MORNING - EVENING + timedelta(seconds=20))
     sent = (await post_office.settled(m1="sent"))["m1"]
-    assert sent.held == [f"{stamp(EVENING)} quiet_hours until {stamp(MORNING)}"]
+    assert sent.held == [f"{stamp(EVENING)} quiet_hours until {stamp(MORNING)} @{post_office.shelf.playbook.hash[:12]}"]
     assert await post_office.told("m1") == [("Email Sent", "", stamp(MORNING))]
 
 
