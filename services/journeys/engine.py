@@ -65,6 +65,7 @@ HELD_OUT = "held_out"
 
 _OUTCOMES = frozenset({events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN})
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN})
+_USED = frozenset({events.EMAIL_LINK_CLICKED, events.EMAIL_OPENED})
 _NOTHING = timedelta(0)
 _encode = msgspec.json.Encoder().encode
 _UNWATCHED = frozenset({GOAL, RESTARTED, REMOVED})
@@ -215,6 +216,8 @@ def _woken(course: Course, enrollment: Enrollment, customer: Customer, now: date
 def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datetime) -> Moved:
     customer, happening, lost = signal
     journey = course.journey
+    if happening is not None and happening.event.source == events.MAILER_SOURCE:
+        enrollment = _heard(enrollment, happening, now)
     if happening is not None and _is_news(happening, enrollment):
         goal = journey.goal
         armed = goal is not None and (goal.within is None or now < enrollment.entry.at + goal.within)
@@ -235,12 +238,10 @@ def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datet
     if happening is not None:
         if happening.event.source == events.MAILER_SOURCE and happening.event.name in _OUTCOMES:
             return _outcome(course, enrollment, customer, happening, now)
-        if happening.event.source == events.MAILER_SOURCE and happening.event.name == events.EMAIL_LINK_CLICKED:
-            enrollment = _clicked(enrollment, happening)
         if enrollment.status == "listening" and _is_news(happening, enrollment):
             step = journey.steps[enrollment.step]
             assert isinstance(step, WaitFor)
-            if step.clicked is not None and step.clicked in enrollment.clicked:
+            if _used(step, enrollment):
                 return _run(course, enrollment, customer, step.matched, now, [Passed(step.id, "matched")])
             if step.match is not None and _matches(course, enrollment, customer, happening, step.match, now):
                 answer = b'{"event":' + bytes(happening.event.properties) + b"}"
@@ -280,10 +281,9 @@ def _outcome(course: Course, enrollment: Enrollment, customer: Customer, happeni
     assert isinstance(step, Email)
     decided = _moment(happening.properties.get("decided_for")) or now
     at = max(enrollment.since or decided, min(decided, now))
-    gone_out = enrollment.gone_out or happening.event.name in _GONE_OUT
     pending = enrollment.pending
-    enrollment = _with(enrollment, message="", pending=None, gone_out=gone_out)
-    if pending is not None and not gone_out:
+    enrollment = _with(enrollment, message="", pending=None)
+    if pending is not None and not enrollment.gone_out:
         return _anew(course, enrollment, customer, pending.entry, [])
     if pending is not None and pending.again:
         left, commands = leave(enrollment, RESTARTED, now)
@@ -298,16 +298,48 @@ def _moment(text: object) -> datetime | None:
         return None
 
 
-def _clicked(enrollment: Enrollment, happening: Happening) -> Enrollment:
-    """A link in one of its messages was clicked: remembered, since a later step may wait for it."""
-    if happening.properties.get("enrollment") != enrollment.id:
+def _heard(enrollment: Enrollment, happening: Happening, now: datetime) -> Enrollment:
+    """What is remembered when one of its messages went out, or was used by a person: a later step may wait for that,
+    and an order is attributed by it, also after the journey was left."""
+    name = happening.event.name
+    if name not in _GONE_OUT and name not in _USED:
         return enrollment
-    message = happening.properties.get("message_id")
-    for step, visit in enrollment.visits.items():
-        if step not in enrollment.clicked and effect_id(enrollment.id, step, visit) == message:
-            # Who clicks has the mail, even where its outcome is not known yet.
-            return _with(enrollment, clicked=(*enrollment.clicked, step), gone_out=True)
-    return enrollment
+    properties = happening.properties
+    if properties.get("enrollment") != enrollment.id or properties.get("machine") is True:
+        return enrollment
+    if name in _GONE_OUT:
+        at = min(_moment(properties.get("decided_for")) or now, now)
+        return _with(enrollment, gone_out=True, sent_at=_later(enrollment.sent_at, at))
+    at = happening.event.occurred_at
+    changes: dict[str, Any] = {}
+    if not enrollment.gone_out:
+        # Who uses a mail has it, even where its outcome is not known yet.
+        changes = {"gone_out": True, "sent_at": at}
+    if name == events.EMAIL_LINK_CLICKED:
+        changes["clicked_at"] = _later(enrollment.clicked_at, at)
+    known = "clicked" if name == events.EMAIL_LINK_CLICKED else "opened"
+    before: tuple[str, ...] = getattr(enrollment, known)
+    step = _sender(enrollment, properties.get("message_id"))
+    if step is not None and step not in before:
+        changes[known] = (*before, step)
+    return _with(enrollment, **changes) if changes else enrollment
+
+
+def _later(one: datetime | None, other: datetime) -> datetime:
+    return other if one is None else max(one, other)
+
+
+def _sender(enrollment: Enrollment, message: object) -> str | None:
+    """The step that sent a message in its latest run. None where it was another run, or the journey was left."""
+    sent = enrollment.visits.items()
+    return next((step for step, visit in sent if effect_id(enrollment.id, step, visit) == message), None)
+
+
+def _used(step: WaitFor, enrollment: Enrollment) -> bool:
+    """Whether what it waits for has been done in a mail. Who clicks has opened it, whether or not it shows images."""
+    if step.opened is not None:
+        return step.opened in enrollment.opened or step.opened in enrollment.clicked
+    return step.clicked is not None and step.clicked in enrollment.clicked
 
 
 def _moved_clock(course: Course, enrollment: Enrollment, customer: Customer, now: datetime) -> Moved:
@@ -342,7 +374,7 @@ def _over(step: Wait, customer: Customer, after: datetime, zone: ZoneInfo) -> da
 
 
 def _anew(course: Course, enrollment: Enrollment, customer: Customer, entry: Entry, commands: list[Command]) -> Moved:
-    enrollment = _with(enrollment, entry=entry, clicked=(), steps={}, vars={})
+    enrollment = _with(enrollment, entry=entry, clicked=(), opened=(), steps={}, vars={})
     return _run(course, enrollment, customer, course.journey.first, entry.at, commands)
 
 
@@ -375,7 +407,7 @@ def _run(
                     return _with(enrollment, status="waiting", since=after, due=due, zone=worked_out_in), commands
                 step_id = step.next
             case WaitFor():
-                if step.clicked is None or step.clicked not in enrollment.clicked:
+                if not _used(step, enrollment):
                     return _with(enrollment, status="listening", due=now + step.timeout), commands
                 step_id, way = step.matched, "matched"
             case Email():
@@ -511,5 +543,5 @@ def _end(course: Course, enrollment: Enrollment, reason: str, now: datetime, com
     if goal is not None and goal.within is not None and reason not in _UNWATCHED:
         until = enrollment.entry.at + goal.within
         if now < until:
-            left = _with(left, status="watching", due=until, steps={}, vars={}, clicked=(), visits={})
+            left = _with(left, status="watching", due=until, steps={}, vars={}, clicked=(), opened=(), visits={})
     return left, [*commands, *cancelled]

@@ -21,7 +21,7 @@ Status = Literal["waiting", "listening", "sending", "parked", "held_out", "watch
 """Where an enrollment is.
 
 - `waiting`: for time to pass
-- `listening`: for an event or a click, or the step's timeout
+- `listening`: for something that the customer does, or the step's timeout
 - `sending`: for the outcome of its message
 - `parked`: the next step is due, and the journey is paused
 - `held_out`: it runs no steps, so that its goal can be compared with that of others
@@ -65,8 +65,8 @@ class Enrollment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `step` is where it stands: when parked the step to run next, at the end the last one. `since` is when that step
     began; for a wait, when its duration is over. `due` is when time is the next to move it. `zone` is the timezone in
     which a time of day or a date was worked out. `visits` counts the runs of each step that has an effect outside,
-    `clicked` names those whose message was clicked, `steps` holds what steps left behind for expressions and `vars`
-    what was set (JSON each).
+    `clicked` names those whose message was clicked, `opened` those whose message a person opened, `steps` holds what
+    steps left behind for expressions and `vars` what was set (JSON each).
     """
 
     id: str
@@ -86,11 +86,19 @@ class Enrollment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Whether a message of this enrollment has, or may have, reached the customer."""
     visits: dict[str, int] = {}
     clicked: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
     steps: dict[str, bytes] = {}
     vars: dict[str, bytes] = {}
     ended_at: datetime | None = None
     reason: str = ""
     goal_at: datetime | None = None
+    sent_at: datetime | None = None
+    """When its last message was sent."""
+    clicked_at: datetime | None = None
+    """When one of its messages was clicked last."""
+    attributed: Decimal | None = None
+    """What the order that reached its goal is worth to it, in `currency`."""
+    currency: str = ""
 
     @property
     def inside(self) -> bool:
@@ -109,12 +117,21 @@ class Left(msgspec.Struct, frozen=True, omit_defaults=True):
     draft: bool = False
 
 
+class Credited(msgspec.Struct, frozen=True):
+    """An order whose value a journey has, for as long as it is remembered: none has it twice."""
+
+    order: str
+    until: datetime
+
+
 class Story(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All that one customer is in, what is remembered of what they left, and what their timer is set to."""
+    """All that one customer is in, what is remembered of what they left, what their timer is set to, and which orders
+    have been attributed."""
 
     enrollments: tuple[Enrollment, ...] = ()
     left: tuple[Left, ...] = ()
     due: datetime | None = None
+    credited: tuple[Credited, ...] = ()
 
 
 class Happening:

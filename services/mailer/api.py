@@ -1,4 +1,4 @@
-"""The mailer's HTTP face: the links of mails (clicks, unsubscribing), and the local inbox where there is one."""
+"""The mailer's HTTP face: the links of mails (clicks, unsubscribing, opens), and the local inbox where there is one."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class _Source(Response):
     media_type = "message/rfc822"
 
 
+class _Image(Response):
+    media_type = "image/gif"
+
+
 def create(
     doors: Doors,
     database: Database,
@@ -57,6 +61,12 @@ def create(
     async def clicked(token: str, request: Request) -> Response:
         """Follow a tracked link: 302 to its target, 404 for a link that is not ours."""
         return await doors.click(token, counts=request.method == "GET")
+
+    @app.head("/o/{token}", include_in_schema=False)
+    @app.get("/o/{token}", tags=["links"], response_class=_Image, responses=_PAGES)
+    async def opened(token: str, request: Request) -> Response:
+        """The image of a mail: one pixel that nobody sees. Fetching it is reported as an open."""
+        return await doors.open(token, request.headers.get("user-agent", ""), counts=request.method == "GET")
 
     @app.get("/u/{token}", tags=["links"], response_class=HTMLResponse, responses=_PAGES)
     async def asked(token: str) -> Response:

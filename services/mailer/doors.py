@@ -1,9 +1,12 @@
-"""What the links of mails do: a click leads on and is reported, an unsubscribe is taken before it is answered."""
+"""What the links of mails do: a click leads on, an image shows nothing, and both are reported; an unsubscribe is taken
+before it is answered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import idna
@@ -13,7 +16,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from services.mailer import pages, store
 from services.mailer.consent import Decision, normalise, refusal
-from services.mailer.links import Click, Links, Unsubscribe, occurrence
+from services.mailer.links import Click, Links, Open, Unsubscribe, occurrence
+from services.mailer.openers import opened_by
 from services.mailer.outcomes import Ended, report
 from services.mailer.outcomes import event as outcome
 from services.mailer.store import Sent
@@ -29,10 +33,19 @@ from shared.processing import playbooks
 from shared.processing.playbooks import PlaybookUnusable, Shelf
 from shared.processing.port import Connection
 
-_ARRIVED = "clicked"
+_CLICKED, _OPENED = "clicked", "opened"
 """Why a message of which it was not known counts as sent."""
-_CLICK_TRIES = 60.0
-"""Seconds for which a click that the log did not take is tried again."""
+_TRIES = 60.0
+"""Seconds for which a click or an open that the log did not take is tried again."""
+_PIXEL = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+"""A GIF of one transparent pixel."""
+_PIXEL_HEADERS: Mapping[str, str] = {
+    # Each time it is looked at, it is fetched anew: Gmail's proxy heeds that.
+    "Cache-Control": "no-store, no-cache, max-age=0",
+    "X-Robots-Tag": "noindex",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
 
 
 class Doors:
@@ -54,13 +67,13 @@ class Doors:
         self._logger = structlog.get_logger(service="mailer")
 
     async def stop(self) -> None:
-        """Give the clicks under way a moment; what the log does not take then is lost, and said to be."""
+        """Give the clicks and opens under way a moment; what the log does not take then is lost, and said to be."""
         if self._reporting:
             _, unfinished = await asyncio.wait(self._reporting, timeout=self._click_seconds)
             for task in unfinished:
                 task.cancel()
             if unfinished:
-                self._logger.error("clicks lost", count=len(unfinished))
+                self._logger.error("clicks or opens lost", count=len(unfinished))
 
     async def click(self, token: str, counts: bool) -> Response:
         """To the target that is kept with the message. The person hardly waits for the log."""
@@ -79,20 +92,33 @@ class Doors:
             now = self._clock.now()
             id = occurrence(click, "click", now)
             event = report(sent.request, id, events.EMAIL_LINK_CLICKED, now, {"link": target})
-            entries = [Entry(sent.request.customer, event)]
-            if sent.status == "unknown":
-                # Its mail has arrived. The event has one id, whoever clicks and whenever.
-                ended = Ended("sent", _ARRIVED)
-                entries.insert(0, Entry(sent.request.customer, outcome(sent.request, ended, sent.due, now)))
-            task = asyncio.create_task(self._report(sent, entries))
-            self._reporting.add(task)
-            task.add_done_callback(self._reporting.discard)
-            await asyncio.wait([task], timeout=self._click_seconds)
+            await self._tell(sent, event, _CLICKED, now)
         return RedirectResponse(
             _ascii(target),
             302,
             {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"},
         )
+
+    async def open(self, token: str, agent: str, counts: bool) -> Response:
+        """One pixel that nobody sees. Who fetched it is told from `agent` and from how soon it was."""
+        link = self._links.read(token)
+        if not isinstance(link, Open):
+            return page(pages.nowhere(), 404)
+        try:
+            async with self._database.connect() as connection:
+                sent = await store.sent_message(connection, link.message)
+        except Exception as error:
+            return self._later(error)
+        if sent is None:
+            return page(pages.nowhere(), 404)
+        if counts:
+            now = self._clock.now()
+            opener = opened_by(agent, sent.ended_at, now)
+            id = occurrence(link, f"open {opener.reason}", now)
+            properties = {"machine": opener.machine, "reason": opener.reason}
+            event = report(sent.request, id, events.EMAIL_OPENED, now, properties)
+            await self._tell(sent, event, _OPENED if opener.has_it else "", now)
+        return Response(_PIXEL, media_type="image/gif", headers=_PIXEL_HEADERS)
 
     async def ask(self, token: str) -> Response:
         """The page that asks. It changes nothing: mail servers follow links to look at them."""
@@ -174,22 +200,36 @@ class Doors:
         # A person's own word is nobody's consequence, so it is never dropped as a loop.
         return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
 
-    async def _report(self, sent: Sent, entries: Sequence[Entry]) -> None:
-        """Append a click, again and again while the log is away; its id makes that harmless. Then the message itself
-        may be told: where that fails, the next click does it."""
+    async def _tell(self, sent: Sent, event: bytes, arrived: str, now: datetime) -> None:
+        """Report a click or an open. `arrived` says why a message of which it was not known counts as sent; where it is
+        empty, it does not."""
+        entries = [Entry(sent.request.customer, event)]
+        resolving = arrived if sent.status == "unknown" else ""
+        if resolving:
+            # The event has one id, whoever used the mail and whenever.
+            ended = Ended("sent", resolving)
+            entries.insert(0, Entry(sent.request.customer, outcome(sent.request, ended, sent.due, now)))
+        task = asyncio.create_task(self._report(sent, entries, resolving))
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
+        await asyncio.wait([task], timeout=self._click_seconds)
+
+    async def _report(self, sent: Sent, entries: Sequence[Entry], resolving: str) -> None:
+        """Append a click or an open, again and again while the log is away; its id makes that harmless. Then the
+        message itself may be told: where that fails, the next one does it."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + _CLICK_TRIES
+        until = loop.time() + _TRIES
         delay = 0.1
         while True:
             try:
                 await self._log.append(EVENTS, partition_of(sent.request.customer, self._log.partitions), entries)
-                if sent.status == "unknown":
+                if resolving:
                     async with self._database.connect() as connection:
-                        await store.resolve(connection, sent.id, _ARRIVED)
+                        await store.resolve(connection, sent.id, resolving)
                 return
             except Exception as error:
                 if not is_transient(error) or loop.time() + delay > until:
-                    self._logger.error("click lost", error=str(error))
+                    self._logger.error("click or open lost", error=str(error))
                     return
             await asyncio.sleep(delay)
             delay = min(2 * delay, 5.0)

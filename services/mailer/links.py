@@ -1,4 +1,4 @@
-"""The signed links of a mail: a click and an unsubscribe. Pure.
+"""The signed links of a mail: a click, an unsubscribe, and the image that tells of an open. Pure.
 
 A token names the message and the number of the link, never where the link leads: targets are looked up. It carries no
 address either, so a forwarded mail gives nothing away.
@@ -16,7 +16,7 @@ from shared.security import sign, unsign
 _OCCURRENCES = UUID("9f1c6d0a-52f3-5c1e-8a53-0d6f7f4f2b6e")
 
 # The first byte of a token's payload. Message ids are UUIDs; any other id is carried as its text.
-_CLICK, _CLICK_TEXT, _UNSUBSCRIBE, _UNSUBSCRIBE_TEXT = b"C", b"c", b"U", b"u"
+_CLICK, _CLICK_TEXT, _UNSUBSCRIBE, _UNSUBSCRIBE_TEXT, _OPEN, _OPEN_TEXT = b"C", b"c", b"U", b"u", b"O", b"o"
 MAX_LINKS = 65_536
 
 
@@ -29,6 +29,12 @@ class Click(NamedTuple):
 
 class Unsubscribe(NamedTuple):
     """The unsubscribe link of a message."""
+
+    message: str
+
+
+class Open(NamedTuple):
+    """The image of a message was fetched."""
 
     message: str
 
@@ -48,7 +54,11 @@ class Links:
         kind, id = _payload(message, _UNSUBSCRIBE, _UNSUBSCRIBE_TEXT)
         return f"{self._base}/u/{sign(self._secret, kind + id)}"
 
-    def read(self, token: str) -> Click | Unsubscribe | None:
+    def open(self, message: str) -> str:
+        kind, id = _payload(message, _OPEN, _OPEN_TEXT)
+        return f"{self._base}/o/{sign(self._secret, kind + id)}"
+
+    def read(self, token: str) -> Click | Unsubscribe | Open | None:
         """What a token stands for; None where it is not one of ours."""
         payload = unsign(self._secret, token)
         if not payload:
@@ -62,10 +72,14 @@ class Links:
             return Unsubscribe(str(UUID(bytes=rest)))
         if kind == _UNSUBSCRIBE_TEXT and rest:
             return Unsubscribe(rest.decode())
+        if kind == _OPEN and len(rest) == 16:
+            return Open(str(UUID(bytes=rest)))
+        if kind == _OPEN_TEXT and rest:
+            return Open(rest.decode())
         return None
 
 
-def occurrence(link: Click | Unsubscribe, what: str, now: datetime) -> str:
+def occurrence(link: Click | Unsubscribe | Open, what: str, now: datetime) -> str:
     """The id of the event that using a link makes: the same within a minute, so a double click is one event."""
     return str(uuid5(_OCCURRENCES, f"{what}\n{':'.join(map(str, link))}\n{now:%Y-%m-%dT%H:%M}"))
 

@@ -116,6 +116,8 @@ class Renderer:
         if not subject:
             raise RenderingFailed(f"{compiled.subject.path}:1: the subject is empty for this customer. Give it words.")
         html = _rendered(compiled.html, variables, rendition)
+        if self.playbook.brand.opens == "tracked":
+            html = _with_image(html, self.links.open(request.id))
         text = _rendered(compiled.text, variables, rendition)
         text = targets.in_text(_BLANK_LINES.sub("\n\n", text).strip("\n") + "\n")
         return Rendered(subject, html, text, tuple(targets.found), locale, unsubscribe_url)
@@ -200,6 +202,13 @@ def _derived(path: str, source: Source, *, html: bool) -> _Part:
         return _Part(path, compile_template(source.text, html=html, name=path), source)
     except TemplateInvalid as error:
         raise RenderingFailed(f"{path}:{source.line(error.line)}: {error.message}") from None
+
+
+def _with_image(html: str, url: str) -> str:
+    """The image that tells of an open, last: what readers hear and see is not moved by it."""
+    image = f'<img src="{escape(url)}" width="1" height="1" alt="" style="display:block;border:0">'
+    end = html.rfind("</body>")
+    return f"{html}{image}\n" if end < 0 else f"{html[:end]}{image}{html[end:]}"
 
 
 _WHITESPACE = re.compile(r"[ \t\n\r\f\v]+")

@@ -457,6 +457,7 @@ class Sent(NamedTuple):
     address: str | None
     status: str
     due: datetime
+    ended_at: datetime | None
     links: tuple[str, ...]
     request: MessageRequested
 
@@ -500,13 +501,12 @@ _LISTED = ", ".join(Listed._fields)
 
 async def sent_message(connection: Connection, id: str) -> Sent | None:
     row = await connection.fetchrow(
-        "SELECT id, address, status, due, links, request FROM mailer.messages WHERE id = $1", id
+        "SELECT id, address, status, due, ended_at, links, request FROM mailer.messages WHERE id = $1", id
     )
     if row is None:
         return None
-    return Sent(
-        row["id"], row["address"], row["status"], row["due"], tuple(row["links"]), _unpack_request(row["request"])
-    )
+    links, request = tuple(row["links"]), _unpack_request(row["request"])
+    return Sent(row["id"], row["address"], row["status"], row["due"], row["ended_at"], links, request)
 
 
 async def resolve(connection: Connection, id: str, reason: str) -> None:

@@ -23,6 +23,7 @@ from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdate
 from shared.contracts.events import (
     EMAIL_BOUNCED,
     EMAIL_FAILED,
+    EMAIL_OPENED,
     EMAIL_SENT,
     EMAIL_SKIPPED,
     EMAIL_UNKNOWN,
@@ -378,7 +379,7 @@ def _can_be_topic(name: str) -> bool:
 
 def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
     """First and last seen, and what the customer's device says of language and place."""
-    if event.source == MAILER_SOURCE and event.name in OUR_OWN_DOING:
+    if event.source == MAILER_SOURCE and (event.name in OUR_OWN_DOING or _by_machine(event)):
         return 0
     mask = 0
     at = event.occurred_at
@@ -400,6 +401,10 @@ def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
             after.last_seen = at
             mask |= readers.get("customer.last_seen", 0)
     return mask
+
+
+def _by_machine(event: Event) -> bool:
+    return event.name == EMAIL_OPENED and _object(event, event.properties).get("machine") is True
 
 
 def _observe(after: Profile, event: Event, rules: Rules) -> int:

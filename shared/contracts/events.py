@@ -38,6 +38,9 @@ EMAIL_SKIPPED = "Email Skipped"
 EMAIL_FAILED = "Email Failed"
 EMAIL_UNKNOWN = "Email Unknown"
 
+# What a shop, or the tool with which it asks, reports of an answer: `survey` names the survey.
+SURVEY_ANSWERED = "Survey Answered"
+
 TOPIC_SUBSCRIBED = "Topic Subscribed"
 TOPIC_UNSUBSCRIBED = "Topic Unsubscribed"
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from shared.contracts.events import EMAIL_OPENED
 from shared.errors import RapportError
 from shared.language import values
 from shared.language.aggregates import Aggregate, Function, aggregate_of, reader
@@ -63,6 +64,8 @@ __all__ = [
     "Mention",
     "Remark",
     "Scope",
+    "both",
+    "by_people",
     "compile_expression",
     "plain",
     "schema_at",
@@ -215,6 +218,37 @@ def _expression(source: str, tree: Node) -> Expression:
     )
 
 
+def both(one: Expression, other: Expression | None) -> Expression:
+    """What holds where both do."""
+    if other is None:
+        return one
+    return _of_tree(Logic(0, 0, "and", (one.tree, other.tree)))
+
+
+def by_people(event: str, where: Expression | None) -> Expression | None:
+    """The `where` of an event as it is meant: machines open mails, too, and count only where they are asked about."""
+    asked = where.tree if where is not None else None
+    meant = _by_people(event, asked)
+    return where if meant is asked or meant is None else _of_tree(meant)
+
+
+def _by_people(event: str, where: Node | None) -> Node | None:
+    if event != EMAIL_OPENED:
+        return where
+    if where is None:
+        return _BY_PEOPLE
+    if any(isinstance(node, Name) and node.path[:2] == ("event", "machine") for node in walk(where)):
+        return where
+    return Logic(0, 0, "and", (where, _BY_PEOPLE))
+
+
+_BY_PEOPLE: Final = Binary(0, 0, "!=", Name(0, 0, ("event", "machine")), Literal(0, 0, True))
+
+
+def _of_tree(tree: Node) -> Expression:
+    return _expression(render(tree), tree)
+
+
 def _outside_aggregates(tree: Node) -> Iterable[Node]:
     if isinstance(tree, Call) and tree.function in AGGREGATES:
         return [tree]
@@ -238,15 +272,17 @@ def aggregate_calls(tree: Node) -> list[Call]:
 def aggregate_from(call: Call) -> Aggregate:
     """The aggregate that a call, which has been found right, asks for."""
     window: timedelta | None = None
-    where: Expression | None = None
+    asked: Node | None = None
     for named in call.named:
         if named.name == "where":
-            where = _expression(render(named.value), named.value)
+            asked = named.value
         elif isinstance(named.value, Literal) and isinstance(named.value.value, timedelta):
             window = named.value.value
     function: Function = call.function  # type: ignore[assignment]
+    event = _text(call.arguments[0])
     path = tuple(_text(call.arguments[1]).split(".")) if len(call.arguments) > 1 else None
-    return aggregate_of(function, _text(call.arguments[0]), path, where, window)
+    meant = _by_people(event, asked)
+    return aggregate_of(function, event, path, None if meant is None else _of_tree(meant), window)
 
 
 def _text(node: Node) -> str:

@@ -278,8 +278,7 @@ def _box(step: Step) -> Box:
         case Wait():
             return Box(step.id, "wait", ("wait", *_waiting(step)))
         case WaitFor():
-            what = f"a click in {step.clicked}" if step.match is None else step.match.event
-            return Box(step.id, "wait", ("wait for", what, *_where(step.match)))
+            return Box(step.id, "wait", ("wait for", _awaited(step), *_where(step.match)))
         case Email():
             return Box(step.id, "send", ("email", step.message, f"topic {step.topic}"))
         case If():
@@ -297,6 +296,12 @@ def _box(step: Step) -> Box:
             return Box(step.id, "do", ("pause", format_duration(step.duration) if step.duration else "lifted"))
         case Exit():
             return Box(step.id, "leave", ("exit", step.reason))
+
+
+def _awaited(step: WaitFor) -> str:
+    if step.match is not None:
+        return step.match.event
+    return f"a click in {step.clicked}" if step.clicked is not None else f"an open of {step.opened}"
 
 
 def _where(match: EventMatch | None) -> tuple[str, ...]:

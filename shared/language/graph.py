@@ -15,8 +15,10 @@ from shared.language.journey_file import (
     ExitStep,
     IfStep,
     JourneyFile,
+    Opened,
     OtherWay,
     PauseStep,
+    Reply,
     SetStep,
     SplitStep,
     Step,
@@ -60,9 +62,9 @@ class Layout:
     def mails(self) -> list[tuple[Placed, EmailStep]]:
         return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, EmailStep)]
 
-    def clicked(self, name: str) -> tuple[Placed | None, Sequence[Placed]]:
-        """The sending step that `clicked:` means: by its id, else by its message where one step sends that; and
-        all candidates."""
+    def sender(self, name: str) -> tuple[Placed | None, Sequence[Placed]]:
+        """The sending step that `clicked:` or `opened:` means: by its id, else by its message where one step sends
+        that; and all candidates."""
         mails = self.mails()
         named = [placed for placed, _ in mails if placed.id == name]
         candidates = named or [placed for placed, step in mails if step.email == name]
@@ -136,6 +138,10 @@ def _given(document: Document, path: Path, step: Step) -> str:
             return f"wait-for-{slug(step.wait_for.event)}"
         if isinstance(step.wait_for, Clicked):
             return f"clicked-{step.wait_for.clicked}"
+        if isinstance(step.wait_for, Opened):
+            return f"opened-{step.wait_for.opened}"
+        if isinstance(step.wait_for, Reply):
+            return f"reply-{step.wait_for.reply}"
     return ""
 
 

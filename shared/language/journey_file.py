@@ -151,12 +151,32 @@ class EventMatch(Section):
     )
 
 
+_SENDER_TEXT = "The step that sent the mail: its id, which is the message's name unless given."
+
+
 class Clicked(Section):
     """A click in a mail of this journey."""
 
     noun: ClassVar[str] = "field"
 
-    clicked: Name = Field(description="The step that sent the mail: its id, which is the message's name unless given.")
+    clicked: Name = Field(description=_SENDER_TEXT)
+
+
+class Opened(Section):
+    """A mail of this journey that a person has opened, or clicked in."""
+
+    noun: ClassVar[str] = "field"
+
+    opened: Name = Field(description=f"{_SENDER_TEXT} What machines open does not count.")
+
+
+class Reply(Section):
+    """The answer to a survey: the event Survey Answered with this name under survey."""
+
+    noun: ClassVar[str] = "field"
+
+    reply: Name = Field(description="The survey, as the event Survey Answered names it under survey.")
+    where: ExpressionText | None = Field(None, description="What must hold of the answer, such as event.score >= 9.")
 
 
 class Goal(Section):
@@ -261,18 +281,20 @@ class WaitStep(Step):
     ] = Field(description='A duration such as 1h or 2d, or {for: 2d, until: "10:00", on: [tue]}.')
 
 
+ANSWERS = {"event": "@event", "clicked": "@clicked", "opened": "@opened", "reply": "@reply"}
+
+
 class WaitForStep(Step):
-    """Waits for an event or for a click, no longer than the timeout."""
+    """Waits for something that the customer does, no longer than the timeout."""
 
     id: Name | None = Field(None, description=_ID_TEXT)
     wait_for: Annotated[
-        Annotated[EventMatch, Tag("@event")] | Annotated[Clicked, Tag("@clicked")],
-        Discriminator(
-            _kind_by_key({"event": "@event", "clicked": "@clicked"}),
-            custom_error_type="wait_for",
-            custom_error_message="wait_for",
-        ),
-    ] = Field(description="{clicked: step-id}, or {event: Name, where: expression}.")
+        Annotated[EventMatch, Tag("@event")]
+        | Annotated[Clicked, Tag("@clicked")]
+        | Annotated[Opened, Tag("@opened")]
+        | Annotated[Reply, Tag("@reply")],
+        Discriminator(_kind_by_key(ANSWERS), custom_error_type="wait_for", custom_error_message="wait_for"),
+    ] = Field(description="{clicked: step-id}, {opened: step-id}, {reply: survey} or {event: Name, where: expression}.")
     timeout: LongerDuration = Field(description="How long to wait at most.", examples=["2d"])
     then: Steps = Field([], description="What happens when it came; then the journey goes on below.")
     on_timeout: Steps = Field([], description="What happens when it did not come in time; absent: goes on below.")

@@ -54,6 +54,7 @@ class Brand:
     quiet_hours: QuietHours | None
     caps: tuple[Cap, ...]
     carts: Literal["derived", "sent"]
+    opens: Literal["tracked", "untracked"] = "tracked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,8 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """Wait for an event, or for a click in the message that step `clicked` sent; or go `on_timeout`."""
+    """Wait for an event, or for a click in the message that step `clicked` sent, or for a person who opens the one of
+    step `opened`; or go `timed_out`."""
 
     id: str
     matched: str | None
@@ -171,6 +173,7 @@ class WaitFor:
     match: EventMatch | None
     clicked: str | None
     timeout: timedelta
+    opened: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

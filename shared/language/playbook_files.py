@@ -145,6 +145,10 @@ class BrandFile(Section):
         description="derived: Cart Updated and Cart Emptied are made from Product Added, Product Removed and Order "
         "Completed. sent: the shop sends them itself.",
     )
+    opens: Literal["tracked", "untracked"] = Field(
+        "tracked",
+        description="tracked: each mail has an image of one pixel, which tells that it is opened. untracked: none has.",
+    )
 
 
 class MessageFile(Section):

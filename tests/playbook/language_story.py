@@ -34,6 +34,7 @@ _TOPICS: Mapping[str, Mapping[str, str]] = {
 }
 _BRAND = {"name": "Shop", "sender": "shop@example.com", "postal_address": "Harbour Street 12", "carts": "sent"}
 _OUTCOMES = {"sent": contracts.EMAIL_SENT, "failed": contracts.EMAIL_FAILED, "unknown": contracts.EMAIL_UNKNOWN}
+_USES = {"clicked": contracts.EMAIL_LINK_CLICKED, "opened": contracts.EMAIL_OPENED}
 
 
 class Loader(yaml.SafeLoader):
@@ -141,10 +142,14 @@ class Story:
         properties = given.get("properties", {})
         if "traits" in given:
             return segmenter_world.identify(moment, key=KEY, **given["traits"])
-        if "clicked" in given:
-            request = [request for request, _ in self.mails if request.step == given["clicked"]][-1]
-            return self._outcome(contracts.EMAIL_LINK_CLICKED, request, moment, moment)
+        for used, name in _USES.items():
+            if used in given:
+                request = [request for request, _ in self.mails if request.step == given[used]][-1]
+                return self._outcome(name, request, moment, moment, machine=given.get("machine", False))
         occurred = self.start + parse_duration(given["occurred_at"]) if "occurred_at" in given else moment
+        if "reply" in given:
+            given = {"event": contracts.SURVEY_ANSWERED, **given}
+            properties = {"survey": given["reply"], **properties}
         event = segmenter_world.event(
             given["event"], occurred, key=KEY, received=moment, historical=given.get("historical", False)
         )
@@ -192,7 +197,7 @@ class Story:
         return self._outcome(_OUTCOMES[name], request, now, request.due)
 
     def _outcome(
-        self, name: str, request: MessageRequested, now: datetime, decided_for: datetime, reason: str = ""
+        self, name: str, request: MessageRequested, now: datetime, decided_for: datetime, reason: str = "", **more: Any
     ) -> Event:
         about = {
             "message_id": request.id,
@@ -203,6 +208,7 @@ class Story:
             "topic": request.topic,
             "reason": reason,
             "decided_for": decided_for.isoformat(),
+            **more,
         }
         id = f"mailer-{next(self._ids)}"
         event = segmenter_world.event(name, now, key=KEY, id=id, source=MAILER_SOURCE, hops=request.hops + 1, **about)

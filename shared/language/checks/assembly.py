@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import cast
 
+from shared.contracts.events import SURVEY_ANSWERED
 from shared.language import playbook as proven
 from shared.language.checks.book import Book, ReadJourney, each_of
-from shared.language.expressions import Expression
+from shared.language.expressions import Expression, both, by_people
 from shared.language.fields import WEEKDAYS
 from shared.language.folder import playbook_hash
 from shared.language.graph import Placed
 from shared.language.journey_file import (
     ChooseStep,
+    Clicked,
     DateTrigger,
     EmailStep,
     EmitStep,
@@ -24,8 +26,10 @@ from shared.language.journey_file import (
     ExitStep,
     IfStep,
     JourneyFile,
+    Opened,
     OtherWay,
     PauseStep,
+    Reply,
     SegmentTrigger,
     SetStep,
     SplitStep,
@@ -89,6 +93,7 @@ def _brand(shape: BrandFile) -> proven.Brand:
         quiet_hours=shape.quiet_hours,
         caps=tuple(proven.Cap(cap.limit, cap.within) for cap in shape.caps.email),
         carts=shape.carts,
+        opens=shape.opens,
     )
 
 
@@ -117,12 +122,12 @@ def _journey(journey: ReadJourney) -> proven.Journey:
         goal=None
         if goal is None
         else proven.Goal(
-            match=proven.EventMatch(goal.event, journey.expression(("goal", "where"))),
+            match=_match(goal.event, journey.expression(("goal", "where"))),
             within=goal.within,
             value=journey.expression(("goal", "value")),
         ),
         exit_on=tuple(
-            proven.EventMatch(match.event, journey.expression(("exit_on", position, "where")))
+            _match(match.event, journey.expression(("exit_on", position, "where")))
             for position, match in enumerate(shape.exit_on)
         ),
         topic=shape.defaults.topic,
@@ -141,7 +146,7 @@ def _trigger(journey: ReadJourney) -> proven.Trigger:
     trigger = journey.shape.trigger
     if isinstance(trigger, EventTrigger):
         where, key = journey.expression(("trigger", "where")), journey.expression(("trigger", "key"))
-        return proven.EventTrigger(trigger.event, where, key, each_of(journey) or None)
+        return proven.EventTrigger(trigger.event, by_people(trigger.event, where), key, each_of(journey) or None)
     if isinstance(trigger, StageTrigger):
         return proven.StageTrigger(trigger.stage)
     if isinstance(trigger, SegmentTrigger):
@@ -168,18 +173,20 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
     if isinstance(step, WaitStep):
         return _wait(step, name, following)
     if isinstance(step, WaitForStep):
-        clicked: Placed | None = None
+        awaited, where = step.wait_for, journey.expression((*path, "wait_for", "where"))
         match: proven.EventMatch | None = None
-        if isinstance(step.wait_for, EventMatch):
-            match = proven.EventMatch(step.wait_for.event, journey.expression((*path, "wait_for", "where")))
-        else:
-            clicked, _ = journey.layout.clicked(step.wait_for.clicked)
+        if isinstance(awaited, EventMatch):
+            match = _match(awaited.event, where)
+        elif isinstance(awaited, Reply):
+            survey = journey.expressions[(*path, "wait_for", "reply")]
+            match = proven.EventMatch(SURVEY_ANSWERED, both(survey, where))
         return proven.WaitFor(
             id=name,
             matched=_link(journey, (*path, "then"), step.then, following, linked),
             timed_out=_link(journey, (*path, "on_timeout"), step.on_timeout, following, linked),
             match=match,
-            clicked=clicked.id if clicked is not None else None,
+            clicked=_sender(journey, awaited.clicked) if isinstance(awaited, Clicked) else None,
+            opened=_sender(journey, awaited.opened) if isinstance(awaited, Opened) else None,
             timeout=step.timeout,
         )
     if isinstance(step, EmailStep):
@@ -227,6 +234,16 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
         return proven.Pause(name, following, step.pause)
     assert isinstance(step, ExitStep)
     return proven.Exit(name, step.exit)
+
+
+def _sender(journey: ReadJourney, name: str) -> str:
+    found, _ = journey.layout.sender(name)
+    assert found is not None
+    return found.id
+
+
+def _match(event: str, where: Expression | None) -> proven.EventMatch:
+    return proven.EventMatch(event, by_people(event, where))
 
 
 def _wait(step: WaitStep, name: str, following: str | None) -> proven.Wait:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from shared.contracts.events import SURVEY_ANSWERED
 from shared.language.catalogue import OWN
 from shared.language.checks.book import (
     CONDITION,
     GIVEN,
+    MATCH,
     TRIGGER,
     TRIGGER_KEY,
     TRIGGER_WITHOUT_EVENT,
@@ -19,6 +21,7 @@ from shared.language.checks.certain import check_ways
 from shared.language.checks.circles import circle_from
 from shared.language.checks.hours import Clock, check_hours, clocks
 from shared.language.checks.names import check_event, check_match, check_name, read_expression
+from shared.language.expressions import compile_expression
 from shared.language.graph import Placed, lay_out
 from shared.language.journey_file import (
     ChooseStep,
@@ -30,6 +33,8 @@ from shared.language.journey_file import (
     Goal,
     IfStep,
     JourneyFile,
+    Opened,
+    Reply,
     SegmentTrigger,
     SetStep,
     SplitStep,
@@ -41,6 +46,7 @@ from shared.language.playbook_files import TopicEntry
 from shared.language.problems import did_you_mean, listed, quoted
 from shared.language.reading import read
 from shared.language.sections import Hole
+from shared.language.source import Path
 from shared.language.templates import Sender
 from shared.language.templating import GLOBALS
 from shared.language.variables import STANDARD
@@ -144,11 +150,7 @@ def check_step(book: Book, journey: ReadJourney, placed: Placed, clock: Clock | 
         read_expression(book, journey, (*path, "if"), step.if_, CONDITION, step=placed)
         check_ways(book, journey, placed)
     elif isinstance(step, WaitForStep):
-        if isinstance(step.wait_for, EventMatch):
-            ending = "so this always waits until the timeout"
-            check_match(book, journey, (*path, "wait_for"), step.wait_for, placed, ending)
-        else:
-            check_clicked(book, journey, placed, step.wait_for)
+        check_answer(book, journey, placed, step.wait_for)
     elif isinstance(step, EmailStep):
         check_mail(book, journey, placed, step, clock)
     elif isinstance(step, ChooseStep):
@@ -251,23 +253,64 @@ def check_loops(book: Book) -> None:
         book.wrong_at(journey.document, (*placed.path, "emit"))(message, "Add again: to one of them, or a where.")
 
 
-def check_clicked(book: Book, journey: ReadJourney, placed: Placed, wanted: Clicked) -> None:
-    document, path = journey.document, (*placed.path, "wait_for", "clicked")
-    layout = journey.layout
-    sender, candidates = layout.clicked(wanted.clicked)
+def check_answer(
+    book: Book, journey: ReadJourney, placed: Placed, awaited: EventMatch | Clicked | Opened | Reply
+) -> None:
+    path, ending = (*placed.path, "wait_for"), "so this always waits until the timeout"
+    if isinstance(awaited, Clicked):
+        check_sender(book, journey, placed, (*path, "clicked"), awaited.clicked)
+    elif isinstance(awaited, Opened):
+        check_sender(book, journey, placed, (*path, "opened"), awaited.opened)
+        if book.brand is not None and book.brand.opens == "untracked":
+            wrong = book.wrong_at(journey.document, (*path, "opened"))
+            message = "rapport.yaml says opens: untracked, so nothing but a click ends this."
+            wrong(message, "Wait for clicked, or remove opens there.", True)
+    elif isinstance(awaited, EventMatch):
+        check_match(book, journey, path, awaited, placed, ending)
+    else:
+        check_reply(book, journey, placed, awaited, ending)
+
+
+def check_reply(book: Book, journey: ReadJourney, placed: Placed, awaited: Reply, ending: str) -> None:
+    """An answer is an event like others; which survey it belongs to is one of its properties."""
+    path = (*placed.path, "wait_for")
+    wrong = book.wrong_at(journey.document, (*path, "reply"))
+    absent = book.catalogue.absent(SURVEY_ANSWERED, ("survey",))
+    if absent is not None:
+        message = f"{quoted(SURVEY_ANSWERED)} has no survey in the catalogue, {ending}."
+        wrong(message, "Have the shop send survey, the name of the survey.")
+    else:
+        check_event(book, SURVEY_ANSWERED, wrong)
+    own = compile_expression(
+        f'event.survey == "{awaited.reply}"',
+        allowed=MATCH.roots,
+        event=SURVEY_ANSWERED,
+        catalogue=book.catalogue.properties,
+    )
+    journey.expressions[*path, "reply"] = own.expression
+    for remark in own.warnings:
+        wrong(remark.message, remark.remedy, True)
+    if awaited.where is not None:
+        read_expression(book, journey, (*path, "where"), awaited.where, MATCH, SURVEY_ANSWERED, placed, ending)
+
+
+def check_sender(book: Book, journey: ReadJourney, placed: Placed, path: Path, name: str) -> None:
+    """The mail whose click or open is waited for."""
+    document, layout = journey.document, journey.layout
+    sender, candidates = layout.sender(name)
     if sender is None and not candidates:
         if layout.sound:
             names = [mail.id for mail, _ in layout.mails()]
             otherwise = f"It sends {some_of(names)}." if names else "Send it in a step above."
-            remedy = did_you_mean(wanted.clicked, names, otherwise)
-            message = f"this journey sends no mail {quoted(wanted.clicked)}."
+            remedy = did_you_mean(name, names, otherwise)
+            message = f"this journey sends no mail {quoted(name)}."
             book.report(document.problem(document.at(path), message, remedy))
     elif sender is None:
-        message = f"several steps send {quoted(wanted.clicked)}."
+        message = f"several steps send {quoted(name)}."
         remedy = f"Name one of them: {listed([candidate.id for candidate in candidates])}."
         book.report(document.problem(document.at(path), message, remedy))
     elif sender.id not in placed.before:
-        message = f"{quoted(wanted.clicked)} has not been sent when this step begins."
+        message = f"{quoted(name)} has not been sent when this step begins."
         book.report(document.problem(document.at(path), message, "Move this step behind it."))
 
 

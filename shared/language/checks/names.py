@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from shared.contracts.events import EMAIL_OPENED, SURVEY_ANSWERED
 from shared.language.analysis import ANSWER
 from shared.language.catalogue import USUAL
 from shared.language.checks.book import GIVEN, MATCH, Book, ReadJourney, Site, each_of, some_of
 from shared.language.checks.certain import check_possible
 from shared.language.expressions import Expression, ExpressionError, Mention, Remark, compile_expression
 from shared.language.graph import Placed
-from shared.language.journey_file import EventMatch, EventTrigger, SplitStep, WaitForStep
+from shared.language.journey_file import Clicked, EventMatch, EventTrigger, Opened, SplitStep, WaitForStep
 from shared.language.problems import did_you_mean, nearest, quoted
 from shared.language.sections import Hole
 from shared.language.source import Document, Path
@@ -177,6 +178,8 @@ def check_known(book: Book, kind: str, name: str, wrong: Callable[[str, str], No
 def check_event(book: Book, name: str, wrong: Callable[[str, str, bool], None]) -> None:
     known = book.catalogue.events
     if name in known:
+        if name == EMAIL_OPENED and book.brand is not None and book.brand.opens == "untracked":
+            wrong(f"{quoted(name)} is never reported: rapport.yaml says opens: untracked.", "Remove that.", True)
         return
     if book.catalogue.described:
         remedy = did_you_mean(name, known, "Add it to the catalogue, or correct the name.")
@@ -206,11 +209,15 @@ def check_step_mention(
         wrong(f"step {quoted(name)} leaves nothing behind.", "Ask for a wait_for or a split.")
     elif mention.path[:1] != ("event",):
         wrong("a wait_for leaves its event behind and nothing else.", f"Write steps.{name}.event.")
-    elif isinstance(placed.step.wait_for, EventMatch):
-        absent = book.catalogue.absent(placed.step.wait_for.event, mention.path[1:])
+    elif isinstance(placed.step.wait_for, Clicked | Opened):
+        wrong(f"step {quoted(name)} waits for no event, and leaves nothing behind.", "Ask for another step.")
+    else:
+        awaited = placed.step.wait_for
+        event = awaited.event if isinstance(awaited, EventMatch) else SURVEY_ANSWERED
+        absent = book.catalogue.absent(event, mention.path[1:])
         if absent is not None:
             part, known = absent
-            message = f"{quoted(placed.step.wait_for.event)} has no {part} in the catalogue, so this is always null."
+            message = f"{quoted(event)} has no {part} in the catalogue, so this is always null."
             wrong(message, did_you_mean(part, known, f"Correct it, or have the shop send {part}."))
 
 

@@ -32,6 +32,7 @@ from shared.processing.playbooks import PlaybookShelf, activate
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC)
+DELIVERED = NOW - timedelta(minutes=1)
 ANNA = "anna@example.org"
 TARGETS = ("https://lamps.example/?a=1&b=2", "https://blåbær.example/lampe/ø?q=å#ø")
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
@@ -82,7 +83,8 @@ async def town(database: Database) -> AsyncIterator[Town]:
         await activate(log, connection, load(read_folder(ROOT / "playbook")), NOW)
         message = Message(asked.id, asked.customer, "requested", asked.due, request=asked)
         await store.insert_messages(connection, partition_of("anna", 12), [message])
-        await store.change_messages(connection, [Change(asked.id, "sent", asked.due, address=ANNA, links=TARGETS)])
+        sent = Change(asked.id, "sent", asked.due, address=ANNA, links=TARGETS, ended_at=DELIVERED)
+        await store.change_messages(connection, [sent])
     doors = Doors(log, database, clock, links, shelf, click_seconds=0.2)
 
     async def ready() -> list[str]:
@@ -163,6 +165,81 @@ async def test_a_click_is_reported_when_the_log_is_back(town: Town) -> None:
     async with asyncio.timeout(5):
         while not town.events():
             await asyncio.sleep(0.01)
+
+
+# Opens.
+
+READER = {"User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 Version/17.4"}
+APPLE = {"User-Agent": "Mozilla/5.0"}
+SCANNER = {"User-Agent": "Barracuda Sentinel (EE)"}
+
+
+async def test_an_image_that_is_fetched_is_an_open_by_a_person_or_a_machine(town: Town) -> None:
+    image = town.links.open(town.message)
+    for headers in (READER, READER, APPLE, SCANNER):
+        answer = await town.http.get(image, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "image/gif"
+        assert "no-store" in answer.headers["cache-control"]
+        assert answer.content.startswith(b"GIF89a")
+    told = [(event.name, msgspec.json.decode(event.properties)) for event in town.events()]
+    assert {name for name, _ in told} == {"Email Opened"}
+    assert [(said["machine"], said["reason"]) for _, said in told] == [
+        (False, ""), (False, ""), (True, "apple_privacy"), (True, "scanner"),
+    ]  # fmt: skip
+    assert {said["message_id"] for _, said in told} == {town.message}
+    # Once in a minute for each kind of opener, so that a machine's never hides a person's.
+    assert len({event.id for event in town.events()}) == 3
+
+
+async def test_nobody_reads_a_mail_in_the_second_that_it_arrives(town: Town) -> None:
+    town.clock.advance(timedelta(seconds=-60))
+    await town.http.get(town.links.open(town.message), headers=READER)
+    (event,) = town.events()
+    assert msgspec.json.decode(event.properties)["reason"] == "at_once"
+
+
+async def test_who_only_asks_for_the_image_opens_nothing(town: Town) -> None:
+    answer = await town.http.head(town.links.open(town.message), headers=READER)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert town.events() == []
+
+
+@pytest.mark.parametrize("forge", ["last", "other_secret", "click", "unknown", "nonsense"])
+async def test_an_image_that_is_not_ours_is_refused_as_a_link_is(town: Town, forge: str) -> None:
+    image = town.links.open(town.message)
+    forged = {
+        "last": image[:-1] + ("A" if image[-1] != "A" else "B"),
+        "other_secret": Links(b"x" * 32, "http://mail.example/mailer").open(town.message),
+        "click": town.links.click(town.message, 0).replace("/c/", "/o/"),
+        "unknown": town.links.open("00000000-52f3-5c1e-8a53-0d6f7f4f2b6e"),
+        "nonsense": "http://mail.example/mailer/o/%F0%9F%92%A1..",
+    }[forge]
+    assert (await town.http.get(forged, headers=READER)).status_code == 404
+    assert (await town.get(image.replace("/o/", "/c/"))).status_code == 404
+    assert (await town.get(image.replace("/o/", "/u/"))).status_code == 404
+    assert town.events() == []
+
+
+@pytest.mark.parametrize(("headers", "resolves"), [(READER, True), (APPLE, True), (SCANNER, False)])
+async def test_an_open_in_the_mailbox_tells_that_a_mail_has_arrived(
+    town: Town, headers: dict[str, str], resolves: bool
+) -> None:
+    async with town.database.connect() as connection:
+        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
+        await store.change_messages(connection, [unknown])
+    await town.http.get(town.links.open(town.message), headers=headers)
+    async with town.database.connect() as connection:
+        listed = await store.listed(connection, town.message)
+    assert listed is not None
+    names = [event.name for event in town.events()]
+    if resolves:
+        assert (listed.status, listed.reason) == ("sent", "opened")
+        assert names == ["Email Sent", "Email Opened"]
+    else:
+        # It may have looked before the mail server said no.
+        assert (listed.status, listed.reason) == ("unknown", "interrupted")
+        assert names == ["Email Opened"]
 
 
 # Unsubscribing.

@@ -347,6 +347,85 @@ def test_a_click_is_awaited_in_a_mail_that_was_sent() -> None:
     ]
 
 
+def test_an_open_is_awaited_as_a_click_is() -> None:
+    wait = "- email: cart-reminder\n- {id: w, wait_for: {opened: %s}, timeout: 1d}\n"
+    assert of_journey(journey(wait % "cart-reminder")) == []
+    assert of_journey(journey(wait % "cart-remindr")) == [
+        '7:32: this journey sends no mail "cart-remindr". Did you mean "cart-reminder"?'
+    ]
+    asked = wait % "cart-reminder" + "- if: steps.w.event.x == 1\n  then: [exit: x]"
+    assert of_journey(journey(asked)) == [
+        '8:9: step "w" waits for no event, and leaves nothing behind. Ask for another step.'
+    ]
+
+
+def test_what_nobody_is_told_of_is_not_waited_for() -> None:
+    untracked = RAPPORT + "opens: untracked\n"
+    wait = "- email: cart-reminder\n- {wait_for: {opened: cart-reminder}, timeout: 1d}\n"
+    assert of_journey(journey(wait), rapport_yaml=untracked) == [
+        "7:25: warning: rapport.yaml says opens: untracked, so nothing but a click ends this. "
+        "Wait for clicked, or remove opens there."
+    ]
+    segments = 'segments:\n  a: {when: count("Email Opened") >= 1}'
+    assert said_of(sample(segments_yaml=segments, rapport_yaml=untracked)) == [
+        'segments.yaml:2:19: warning: "Email Opened" is never reported: rapport.yaml says opens: untracked. '
+        "Remove that."
+    ]
+
+
+ANSWERED = "event: Survey Answered\nproperties: {survey: {type: string, enum: [nps, csat]}, score: {type: number}}\n"
+
+
+def test_a_reply_is_the_event_survey_answered_of_that_survey() -> None:
+    wait = """
+        - {id: answer, wait_for: {reply: %s, where: event.score >= 0}, timeout: 5d}
+        - {if: steps.answer.event.%s <= 6, then: [email: cart-reminder]}
+    """
+    answered = {"events__answered_yaml": ANSWERED}
+    assert of_journey(journey(wait % ("nps", "score"))) == []
+    described = {**CATALOGUE, "events__updated_yaml": "event: Cart Updated\nproperties: {total: {}, cart_id: {}}"}
+    assert of_journey(journey(wait % ("nps", "score")), **described) == [
+        '6:36: no file under events/ describes "Survey Answered". Add it to the catalogue, or correct the name.'
+    ]
+    assert of_journey(journey(wait % ("nps", "score")), **described, **answered) == []
+    assert of_journey(journey(wait % ("npz", "scor")), **described, **answered) == [
+        '6:36: warning: "npz" is none of the values that the catalogue has for event.survey. Did you mean "nps"?',
+        '7:10: "Survey Answered" has no scor in the catalogue, so this is always null. Did you mean "score"?',
+    ]
+    silent = {"events__answered_yaml": "event: Survey Answered\nproperties: {score: {type: number}}\n"}
+    assert of_journey(journey(wait % ("nps", "score")), **described, **silent) == [
+        '6:36: "Survey Answered" has no survey in the catalogue, so this always waits until the timeout. '
+        "Have the shop send survey, the name of the survey."
+    ]
+    step = load(sample(journeys__cart_yaml=journey(wait % ("nps", "score")))).journeys["cart"].steps["answer"]
+    assert isinstance(step, WaitFor)
+    assert step.match is not None
+    assert step.match.where is not None
+    assert step.match.where.source == 'event.survey == "nps" and event.score >= 0'
+
+
+def test_opens_by_machines_are_none_where_they_are_not_asked_about() -> None:
+    def where_of(match: str) -> str | None:
+        text = journey("- wait: 1h", trigger=f"event: Email Opened\n{match}".strip())
+        trigger = load(sample(journeys__cart_yaml=text)).journeys["cart"].trigger
+        assert isinstance(trigger, EventTrigger)
+        return trigger.where.source if trigger.where is not None else None
+
+    assert where_of("") == "event.machine != true"
+    assert where_of('where: event.step == "a" or event.step == "b"') == (
+        '(event.step == "a" or event.step == "b") and event.machine != true'
+    )
+    assert where_of("where: event.machine in [true, false]") == "event.machine in [true, false]"
+    text = 'segments:\n  a: {when: count("Email Opened") >= 1}\n  b:\n    when: count("Email Opened", where=%s) >= 1'
+    for asked, meant in (
+        ("event.machine", "event.machine"),
+        ('event.step == "a"', 'event.step == "a" and event.machine != true'),
+    ):
+        found = load(sample(segments_yaml=text % asked)).segments
+        wheres = [one.when.definitions[0].where for one in (found["a"], found["b"])]
+        assert [where and where.canonical for where in wheres] == ["event.machine != true", meant]
+
+
 def test_a_mail_that_expires_within_the_quiet_hours_is_remarked_on() -> None:
     quiet = RAPPORT + "quiet_hours: 21:00-08:00\n"
     text = journey("- email: cart-reminder", "defaults: {topic: cart-reminders, expires: 6h}")

@@ -62,7 +62,7 @@ def test_each_example_of_steps_loads(steps: str) -> None:
         "steps:\n"
     )
     described = {
-        "events/answered.yaml": b"event: Survey Answered\nproperties: {order_id: {}, score: {type: number}}",
+        "events/answered.yaml": b"event: Survey Answered\nproperties: {survey: {}, order_id: {}, score: {}}",
         "events/solved.yaml": b"event: Complaint Solved",
         "events/interest.yaml": b"event: Interest Shown\nproperties: {visits: {type: number}}",
     }

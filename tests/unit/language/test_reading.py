@@ -132,8 +132,10 @@ def test_missing_fields_are_named_with_an_example() -> None:
         ('- wait: {until: "10:00", on: [tues]}', '6:33: "tues" is not known here. Did you mean "tue"?'),
         ("- wait: 0m", "6:11: this takes no time at all. Write at least 1m, or leave it out."),
         ("- wait: 9999999w", '6:11: "9999999w" is longer than a hundred years. Write at most 5214w.'),
-        ("- wait_for: {opened: cart-reminder}\n  timeout: 1d", '6:16: "opened" comes later. Leave it out for now.'),
-        ("- wait_for: {reply: nps}\n  timeout: 1d", '6:16: "reply" comes later. Leave it out for now.'),
+        ("- wait_for: {open: cart-reminder}\n  timeout: 1d", '6:16: unknown wait_for field "open". '
+         'Did you mean "opened"?'),
+        ("- wait_for: {opened: a, reply: b}\n  timeout: 1d", "6:27: opened and reply stand in one wait_for. "
+         "A wait_for has one of them. Keep one of them."),
         ("- wait_for: {event: Order Completed}", "6:15: without timeout this waits for ever. "
          "Add timeout: 10d, or as long as you want to wait."),
         ("- exit:", '6:5: "exit" is empty. Write a value, or remove the line.'),
@@ -199,7 +201,7 @@ def test_a_date_trigger_needs_a_time_and_counts_whole_days_before() -> None:
         ("urls:", "caps: {email: [{limit: 1}]}\nurls:", '7:16: this cap has no "within". Add within: 1d.'),
         ("urls:", "carts: no\nurls:", '7:8: "no" is not known here. Use derived or sent.'),
         ("urls:", "logo: x\nurls:", '7:1: unknown field "logo". Known here: name, sender, reply_to, '
-         "postal_address, timezone, locale, currency, rates, urls, quiet_hours, caps and carts."),
+         "postal_address, timezone, locale, currency, rates, urls, quiet_hours, caps, carts and opens."),
     ],
 )  # fmt: skip
 def test_the_brands_fields(old: str, new: str, said: str) -> None:

@@ -8,7 +8,7 @@ from uuid import uuid5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.mailer.links import _OCCURRENCES, Click, Links, Unsubscribe, occurrence
+from services.mailer.links import _OCCURRENCES, Click, Links, Open, Unsubscribe, occurrence
 
 LINKS = Links(b"secret" * 6, "https://mail.example/mailer/")
 ids = st.uuids().map(str) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -19,6 +19,7 @@ ids = st.uuids().map(str) | st.text(st.characters(exclude_categories=["Cs"]), mi
 def test_a_link_says_what_it_was_made_of(id: str, number: int) -> None:
     assert LINKS.read(LINKS.click(id, number).removeprefix("https://mail.example/mailer/c/")) == Click(id, number)
     assert LINKS.read(LINKS.unsubscribe(id).removeprefix("https://mail.example/mailer/u/")) == Unsubscribe(id)
+    assert LINKS.read(LINKS.open(id).removeprefix("https://mail.example/mailer/o/")) == Open(id)
 
 
 @settings(deadline=None)

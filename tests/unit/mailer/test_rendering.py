@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mailer_playbook import playbook, request
 
-from services.mailer.links import Click, Links
+from services.mailer.links import Click, Links, Open
 from services.mailer.rendering import Rendered, Renderer, RenderingFailed
 
 LINKS = Links(b"s" * 32, "https://mail.lamps.example/mailer")
@@ -67,7 +68,7 @@ def test_links_in_html_and_text_lead_through_us_and_share_their_targets() -> Non
         text="Shop: {{ urls.shop }}. And (https://other.example/a).\n",
     )
     assert mail.links == ("https://lamps.example/", "https://x.example/?a=1&b=Anna", "https://other.example/a")
-    found = re.findall(r"https?://[^\s\"<>]+", mail.html)
+    found = re.findall(r'href="([^"]+)"', mail.html)
     assert [LINKS.read(url.rpartition("/")[2]) for url in found] == [Click(request().id, 0), Click(request().id, 1)]
     assert mail.text == f"Shop: {LINKS.click(request().id, 0)}. And ({LINKS.click(request().id, 2)}).\n"
 
@@ -110,8 +111,29 @@ def test_targets_hold_no_line_ends() -> None:
 def test_whatever_a_link_holds_stays_inside_its_attribute(text: str) -> None:
     mail = WITH_A_LINK.render(request(trigger={"x": text}))
     body = mail.html[mail.html.index("<body>") :]
-    assert re.fullmatch(r'<body><a href="[^"<>]*">x</a></body></html>', body)
+    assert re.fullmatch(r'<body><a href="[^"<>]*">x</a><img src="[^"<>]*"[^<>]*></body></html>', body)
     assert len(mail.links) <= 1
+
+
+# Opens.
+
+
+def test_a_mail_tells_when_it_is_opened_by_an_image_at_its_end_and_its_text_does_not() -> None:
+    for html in ("<body><p>Hello</p></body>", "<p>Hello</p>"):
+        mail = rendered(html=html, text=None)
+        (image,) = re.findall(r"<img[^>]*>(?=\s*(?:</body></html>)?\s*$)", mail.html)
+        assert 'width="1" height="1" alt=""' in image
+        assert LINKS.read(re.findall(r'src="([^"]+)"', image)[0].rpartition("/")[2]) == Open(request().id)
+        assert mail.text == "Hello\n"
+        assert mail.links == ()
+
+
+def test_a_playbook_may_leave_opens_untracked() -> None:
+    book = playbook()
+    untracked = replace(book, brand=replace(book.brand, opens="untracked"))
+    mail = Renderer(untracked, LINKS).render(request())
+    assert "<img" not in mail.html
+    assert "/o/" not in mail.html
 
 
 # Languages.

@@ -91,11 +91,27 @@ def test_segment_of_those_not_seen_for_a_while() -> None:
     road = Road(playbook(segments={"away": "days_since(customer.last_seen) > 14"}))
     road.take(event("Page Viewed", at()))
     road.take(event("Email Sent", at(10), source=MAILER_SOURCE))
+    road.take(event("Email Opened", at(12), source=MAILER_SOURCE, machine=True))
     road.pass_to(at(15))
-    assert road.profile().segments == ("away",), "our own mail is no sign of life"
+    assert road.profile().segments == ("away",), "our own mail is no sign of life, nor is a machine that opens it"
     road.take(event("Email Link Clicked", at(16), source=MAILER_SOURCE))
     assert road.profile().segments == ()
     assert road.profile().last_seen == at(16)
+
+
+def test_opens_by_machines_are_counted_only_where_they_are_asked_about() -> None:
+    road = Road(
+        playbook(
+            segments={
+                "readers": 'count("Email Opened") >= 1',
+                "anybody": 'count("Email Opened", where=event.machine in [true, false]) >= 1',
+            }
+        )
+    )
+    road.take(event("Email Opened", at(1), source=MAILER_SOURCE, machine=True, reason="apple_privacy"))
+    assert road.profile().segments == ("anybody",)
+    road.take(event("Email Opened", at(2), source=MAILER_SOURCE, machine=False, reason=""))
+    assert road.profile().segments == ("anybody", "readers")
 
 
 def test_traits_are_replaced_by_name_and_null_removes_one() -> None:
