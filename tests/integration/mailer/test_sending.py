@@ -303,7 +303,9 @@ async def test_what_a_paused_journey_asked_for_waits_until_it_goes_on(post_offic
     await post_office.read_up()
     await post_office.activate()
     sent = (await post_office.settled(m1="sent"))["m1"]
-    assert sent.held == [f"{stamp(NOON)} paused until {stamp(NOON + 72 * HOUR)}"]
+    assert sent.held == [
+        f"{stamp(NOON)} paused until {stamp(NOON + 72 * HOUR)} (journey) @{'paused: abandoned-cart'[:12]}"
+    ]
     assert await post_office.told("m1") == [("Email Sent", "", stamp(NOON + DAY))]
 
 
