@@ -152,14 +152,19 @@ class JourneysBatch:
         return self._declined
 
     def take_moved(self) -> list[tuple[str, Enrollment]]:
-        """The enrollments that have changed since this was asked last, each with its customer. For who keeps nothing:
-        what was taken is no more among the `changes`."""
+        """The enrollments that have changed since this was asked last, each with its customer. For a house that keeps no
+        tables: what was taken is no more among the `changes`."""
         if not self._written and not self._moved:
             return []
         moved = [*self._written.values(), *self._moved.values()]
         self._written.clear()
         self._moved.clear()
         return moved
+
+    def take_decided(self) -> Mapping[str, Sequence[Decided]]:
+        """Likewise, what was decided, by customer."""
+        decided, self._decided = self._decided, {}
+        return decided
 
     def nothing_to_save(self) -> bool:
         untold = self._told == self._memo.told and not self._switched and not self._declined

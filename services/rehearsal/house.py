@@ -238,6 +238,9 @@ class House:
                 if isinstance(record, CustomerUpdated | DateReached):
                     witness.told(record, now)
                 self._journeys.handle(record, self._journeys_out)
+            for customer, decided in self._journeys.take_decided().items():
+                for one in decided:
+                    witness.decided(customer, one, now)
             for customer, enrollment in self._journeys.take_moved():
                 witness.moved(customer, enrollment, now)
             while self._messages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from services.journeys.decisions import Decided
 from services.journeys.enrollment import Enrollment
 from services.mailer.transport import Mail
 from shared.contracts.customers import CustomerUpdated, DateReached
@@ -42,6 +43,9 @@ class Witness:
 
     def moved(self, customer: str, enrollment: Enrollment, at: datetime) -> None:
         """An enrollment has begun, moved on, or ended."""
+
+    def decided(self, customer: str, decided: Decided, at: datetime) -> None:
+        """What journeys decided about a customer, in the words of `rapport why`."""
 
     def reported(self, event: Event, at: datetime) -> None:
         """An event that journeys or mailer reported back."""
