@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from typing import Any
 
-import journeys_road
 import msgspec
-import segmenter_world
 import yaml
 
 from services.journeys.enrollment import Enrollment
+from services.mailer.outcomes import report
+from services.mailer.transport import Accepted, Receipt, Rejected, Unknown
+from services.rehearsal.house import House
+from services.rehearsal.witness import End, Witness
 from shared.contracts import events as contracts
-from shared.contracts.customers import Activation, CustomerUpdated, DateReached, Tick
-from shared.contracts.events import MAILER_SOURCE, Event
-from shared.contracts.messages import MessageCancelled, MessageRequested
+from shared.contracts.customers import Customer, CustomerUpdated, DateReached
+from shared.contracts.events import JOURNEYS_SOURCE, Event
+from shared.contracts.messages import MessageRequested
 from shared.language import load
 from shared.language.durations import parse_duration
 from shared.language.playbook import Playbook, Split, Step
@@ -33,8 +35,13 @@ _TOPICS: Mapping[str, Mapping[str, str]] = {
     "receipts": {"title": "Receipts", "kind": "transactional", "default": "opt_out"},
 }
 _BRAND = {"name": "Shop", "sender": "shop@example.com", "postal_address": "Harbour Street 12", "carts": "sent"}
-_OUTCOMES = {"sent": contracts.EMAIL_SENT, "failed": contracts.EMAIL_FAILED, "unknown": contracts.EMAIL_UNKNOWN}
 _USES = {"clicked": contracts.EMAIL_LINK_CLICKED, "opened": contracts.EMAIL_OPENED}
+_ANSWERS: Mapping[str, Receipt] = {
+    "sent": Accepted("250 ok"),
+    "bounced": Rejected("550 5.1.1 no such user", suppress=True),
+    "failed": Rejected("554 no", suppress=False),
+    "unknown": Unknown("connection_lost"),
+}
 
 
 class Loader(yaml.SafeLoader):
@@ -97,168 +104,124 @@ def pinned(playbook: Playbook, arms: Mapping[str, str], holdout: Decimal) -> Pla
     return replace(playbook, journeys=journeys)
 
 
-class Story:
+class Story(Witness):
     """One customer's way through a case."""
 
     def __init__(self, case: Mapping[str, Any]) -> None:
         self.case = case
         self.start = _moment(case.get("start", MONDAY))
-        self.playbook = playbook_of(case)
-        self._edits = [playbook_of(case, given["playbook"]) for given in case_history(case) if "playbook" in given]
-        playbooks = (self.playbook, *self._edits)
-        self.segmenter = segmenter_world.Road(*playbooks)
-        self.journeys = journeys_road.Road(*playbooks)
-        self.journeys.drive([Activation(as_of=datetime(2020, 1, 1, tzinfo=UTC), playbook=self.playbook.hash)])
-        self.mails: list[tuple[MessageRequested, datetime]] = []
-        self.skipped: list[tuple[str, str]] = []
-        self._forwarded = self._reported = 0
-        self._handled: set[str] = set()
+        self.mails: list[End] = []
+        self.skipped: list[End] = []
+        self.emitted: list[Event] = []
+        self._moved: dict[str, Enrollment] = {}
+        self._latest: Customer | None = None
         self._ids = count(1)
-        self._tell()
+        history = case_history(case)
+        edits = iter([playbook_of(case, given["playbook"]) for given in history if "playbook" in given])
+        self.house = House(
+            playbook_of(case), self.start - timedelta(days=365), witness=self, answer=self._answer, remembers=True
+        )
+        self.house.pass_to(self.start)
+        self.house.take(self._customer())
+        for given in history:
+            moment = self.start + parse_duration(str(given["at"]))
+            self.house.pass_to(moment)
+            if "playbook" in given:
+                self.house.activate(next(edits))
+            else:
+                self.house.take(self._event(given, moment))
+        self.house.pass_to(self.start + parse_duration(case.get("until", "400d")))
 
-    def _tell(self) -> None:
+    def told(self, record: CustomerUpdated | DateReached, at: datetime) -> None:
+        self._latest = record.customer
+
+    def moved(self, customer: str, enrollment: Enrollment, at: datetime) -> None:
+        self._moved[enrollment.id] = enrollment
+
+    def reported(self, event: Event, at: datetime) -> None:
+        if event.source == JOURNEYS_SOURCE and event.type == "track":
+            self.emitted.append(event)
+
+    def ended(self, end: End, at: datetime) -> None:
+        if end.status == "sent":
+            self.mails.append(end)
+        elif end.status == "skipped" and end.reason != "draft":
+            self.skipped.append(end)
+
+    def _answer(self, request: MessageRequested, now: datetime) -> Receipt:
+        return _ANSWERS[self.case.get("outcomes", {}).get(request.step, "sent")]
+
+    def _customer(self) -> Event:
         customer = self.case.get("customer", {})
         traits = {"email": "ada@example.com"} if customer.get("address") != "none" else {"name": "Ada"}
         consent = {**dict.fromkeys(_TOPICS, True), **customer.get("consent", {})}
         traits["consent"] = {topic: said for topic, said in consent.items() if said is not None}
-        self.segmenter.take(segmenter_world.identify(self.start, key=KEY, **traits, **customer.get("traits", {})))
-        self._carry()
-        edits = iter(self._edits)
-        for given in case_history(self.case):
-            moment = self.start + parse_duration(str(given["at"]))
-            self.passes(moment)
-            if "playbook" in given:
-                book = next(edits)
-                self.segmenter.take(segmenter_world.activation(book, moment))
-                self.journeys.drive([Activation(as_of=moment, playbook=book.hash)])
-                self.journeys.sweep()
-                self.journeys.drive([Tick(as_of=moment)])
-            else:
-                self.segmenter.take(self._event(given, moment))
-            self._carry()
-        self.passes(self.start + parse_duration(self.case.get("until", "400d")))
+        return self._identified(self.start, {**traits, **customer.get("traits", {})})
+
+    def _identified(self, moment: datetime, traits: Mapping[str, Any]) -> Event:
+        return self._said(moment, type="identify", traits=msgspec.Raw(msgspec.json.encode(traits)))
 
     def _event(self, given: Mapping[str, Any], moment: datetime) -> Event:
-        properties = given.get("properties", {})
         if "traits" in given:
-            return segmenter_world.identify(moment, key=KEY, **given["traits"])
+            return self._identified(moment, given["traits"])
         for used, name in _USES.items():
             if used in given:
-                request = [request for request, _ in self.mails if request.step == given[used]][-1]
-                return self._outcome(name, request, moment, moment, machine=given.get("machine", False))
-        occurred = self.start + parse_duration(given["occurred_at"]) if "occurred_at" in given else moment
+                mail = [mail.request for mail in self.mails if mail.request.step == given[used]][-1]
+                about = {"machine": given.get("machine", False)}
+                return msgspec.json.decode(report(mail, f"use-{next(self._ids)}", name, moment, about), type=Event)
         if "reply" in given:
-            given = {"event": contracts.SURVEY_ANSWERED, **given}
-            properties = {"survey": given["reply"], **properties}
-        event = segmenter_world.event(
-            given["event"], occurred, key=KEY, received=moment, historical=given.get("historical", False)
-        )
-        return msgspec.structs.replace(event, properties=msgspec.Raw(msgspec.json.encode(properties)))
+            answer = {"survey": given["reply"], **given.get("properties", {})}
+            given = {"at": given["at"], "event": contracts.SURVEY_ANSWERED, "properties": answer}
+        occurred = self.start + parse_duration(given["occurred_at"]) if "occurred_at" in given else moment
+        properties = msgspec.Raw(msgspec.json.encode(given.get("properties", {})))
+        historical = given.get("historical", False)
+        return self._said(moment, occurred, name=given["event"], properties=properties, historical=historical)
 
-    def passes(self, end: datetime) -> None:
-        while True:
-            due = min([*self.segmenter.timers.values(), *self.journeys.timers.values()], default=end)
-            moment = min(end, max(due, self.segmenter.as_of))
-            self.segmenter.pass_to(moment)
-            self._carry()
-            self.journeys.drive([Tick(as_of=moment)])
-            self._carry()
-            if moment >= end:
-                return
-
-    def _carry(self) -> None:
-        while True:
-            records = self.segmenter.records[self._forwarded :]
-            self._forwarded += len(records)
-            self.journeys.drive([one for one in records if isinstance(one, CustomerUpdated | DateReached)])
-            reported = self.journeys.events[self._reported :]
-            self._reported += len(reported)
-            cancelled = {one.id for one in self.journeys.messages if isinstance(one, MessageCancelled)}
-            asked = [one for one in self._requests() if one.id not in self._handled | cancelled]
-            if not asked and not reported and not records:
-                return
-            for event in reported:
-                moment = max(event.received_at, self.segmenter.as_of)
-                self.segmenter.take(msgspec.structs.replace(event, received_at=moment))
-            for request in asked:
-                self._handled.add(request.id)
-                self.segmenter.take(self._mail(request))
-
-    def _mail(self, request: MessageRequested) -> Event:
-        now = max(self.segmenter.as_of, request.due)
-        if request.address is None:
-            self.skipped.append((request.message, "no_address"))
-            return self._outcome(contracts.EMAIL_SKIPPED, request, now, request.due, "no_address")
-        if request.draft:
-            return self._outcome(contracts.EMAIL_SKIPPED, request, now, request.due, "draft")
-        name = self.case.get("outcomes", {}).get(request.step, "sent")
-        if name == "sent":
-            self.mails.append((request, request.due))
-        return self._outcome(_OUTCOMES[name], request, now, request.due)
-
-    def _outcome(
-        self, name: str, request: MessageRequested, now: datetime, decided_for: datetime, reason: str = "", **more: Any
-    ) -> Event:
-        about = {
-            "message_id": request.id,
-            "message": request.message,
-            "journey": request.journey,
-            "enrollment": request.enrollment,
-            "step": request.step,
-            "topic": request.topic,
-            "reason": reason,
-            "decided_for": decided_for.isoformat(),
-            **more,
-        }
-        id = f"mailer-{next(self._ids)}"
-        event = segmenter_world.event(name, now, key=KEY, id=id, source=MAILER_SOURCE, hops=request.hops + 1, **about)
-        return msgspec.structs.replace(event, received_at=max(now, self.segmenter.as_of))
-
-    def _requests(self) -> list[MessageRequested]:
-        return [message for message in self.journeys.messages if isinstance(message, MessageRequested)]
+    def _said(self, received: datetime, occurred: datetime | None = None, **more: Any) -> Event:
+        id = f"event-{next(self._ids)}"
+        return Event(id=id, source="shop", key=KEY, occurred_at=occurred or received, received_at=received, **more)
 
     @property
     def enrollments(self) -> list[Enrollment]:
-        return sorted((one for _, one in self.journeys.enrollments.values()), key=lambda one: one.entry.at)
+        return sorted(self._moved.values(), key=lambda one: one.entry.at)
 
-    def told(self, expected: Mapping[str, Any]) -> dict[str, Any]:
+    def as_expected(self, expected: Mapping[str, Any]) -> dict[str, Any]:
         """As much of the story as is expected, in the same form."""
-        latest = next((one for one in reversed(self.segmenter.updates)), None)
+        latest = self._latest
         ends = [one.reason for one in self.enrollments if not one.inside]
+        skipped = _paired(self.skipped, expected.get("skipped", []))
         answers: dict[str, Any] = {
-            "sent": [self._sent(*mail, wanted) for mail, wanted in _paired(self.mails, expected["sent"])],
-            "skipped": [{"message": message, "reason": reason} for message, reason in self.skipped],
+            "sent": [self._shown(mail, wanted) for mail, wanted in _paired(self.mails, expected["sent"])],
+            "skipped": [self._shown(mail, wanted) for mail, wanted in skipped],
             "entered": len(self.enrollments),
             "exit": ends[-1] if ends else None,
             "goal": any(one.goal_at is not None for one in self.enrollments),
-            "stage": latest.customer.stage if latest else "",
-            "segments": list(latest.customer.segments) if latest else [],
-            "emitted": [
-                {"event": one.name, "properties": msgspec.json.decode(one.properties)}
-                for one in self.journeys.events
-                if one.type == "track"
-            ],
+            "stage": latest.stage if latest else "",
+            "segments": list(latest.segments) if latest else [],
+            "emitted": [{"event": one.name, "properties": msgspec.json.decode(one.properties)} for one in self.emitted],
         }
         if "traits" in expected and latest is not None:
-            answers["traits"] = {name: latest.customer.traits.get(name) for name in expected["traits"]}
+            answers["traits"] = {name: latest.traits.get(name) for name in expected["traits"]}
         return {name: answers[name] for name in ("sent", *expected) if name in answers}
 
-    def _sent(self, request: MessageRequested, at: datetime, wanted: Any) -> Any:
+    def _shown(self, end: End, wanted: Any) -> Any:
         if not isinstance(wanted, Mapping):
-            return request.message
-        shown: dict[str, Any] = {"message": request.message}
-        if "at" in wanted:
-            shown["at"] = at
-        if "with" in wanted:
-            shown["with"] = request.data["with"]
-        return shown
+            return end.request.message
+        every = {
+            "message": end.request.message,
+            "reason": end.reason,
+            "at": end.decided_for,
+            "with": end.request.data.get("with"),
+        }
+        return {name: every[name] for name in ("message", *wanted)}
 
     def expected(self) -> dict[str, Any]:
         expected = dict(self.case["expect"])
-        expected["sent"] = [
-            {**mail, "at": self._instant(mail["at"])} if isinstance(mail, Mapping) and "at" in mail else mail
-            for mail in expected["sent"]
-        ]
+        for listed in expected.keys() & {"sent", "skipped"}:
+            expected[listed] = [
+                {**mail, "at": self._instant(mail["at"])} if isinstance(mail, Mapping) and "at" in mail else mail
+                for mail in expected[listed]
+            ]
         return expected
 
     def _instant(self, told: Any) -> datetime:
@@ -274,7 +237,8 @@ def case_history(case: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _paired(mails: Sequence[Any], wanted: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Each mail with what was expected in its place; the rest with nothing in particular."""
-    return [(mail, wanted[place] if place < len(wanted) else {"at": ""}) for place, mail in enumerate(mails)]
+    nothing = {"at": "", "reason": ""}
+    return [(mail, wanted[place] if place < len(wanted) else nothing) for place, mail in enumerate(mails)]
 
 
 def _moment(told: Any) -> datetime:

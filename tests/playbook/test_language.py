@@ -20,4 +20,4 @@ CASES = [
 def test_language(case: dict[str, Any]) -> None:
     story = Story(case)
     expected = story.expected()
-    assert story.told(expected) == expected
+    assert story.as_expected(expected) == expected
