@@ -55,6 +55,21 @@ Loader.yaml_implicit_resolvers = {
 Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), ["t", "f"])
 
 
+def of_condition(case: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A case of one condition, `if`, as a journey that asks it once the customer has lived through what is given."""
+    if "if" not in case:
+        return case
+    history = case.get("given", [])
+    begins = {"at": history[-1]["at"] if history else "0m", "event": "Start"}
+    return {
+        "name": case["name"],
+        "customer": {"traits": case.get("traits", {})},
+        "steps": [{"if": case["if"], "then": [{"email": "m1"}]}],
+        "given": [*history, begins],
+        "expect": {"sent": ["m1"] if case["holds"] else []},
+    }
+
+
 def journeys_of(case: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The journeys of a case, with what each of them needs and the case does not say."""
     if "journeys" in case:
@@ -108,7 +123,7 @@ class Story(Witness):
     """One customer's way through a case."""
 
     def __init__(self, case: Mapping[str, Any]) -> None:
-        self.case = case
+        self.case = case = of_condition(case)
         self.start = _moment(case.get("start", MONDAY))
         self.mails: list[End] = []
         self.skipped: list[End] = []
