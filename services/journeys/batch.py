@@ -152,8 +152,8 @@ class JourneysBatch:
         return self._declined
 
     def take_moved(self) -> list[tuple[str, Enrollment]]:
-        """The enrollments that have changed since this was asked last, each with its customer. For a house that keeps no
-        tables: what was taken is no more among the `changes`."""
+        """The enrollments that have changed since this was asked last, each with its customer. For a house that keeps
+        no tables: what was taken is no more among the `changes`."""
         if not self._written and not self._moved:
             return []
         moved = [*self._written.values(), *self._moved.values()]
