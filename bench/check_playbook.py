@@ -21,10 +21,20 @@ def playbook(journeys: int, with_messages: bool) -> dict[str, bytes]:
         if with_messages:
             text = text.replace("cart-reminder\n", f"mail-{number}\n").replace("cart-reminder}", f"mail-{number}}}")
             for file in MESSAGE:
-                note = f"<!-- {number} -->".encode() if file == "body.mjml" else b""
-                files[f"messages/mail-{number}/{file}"] = files[f"messages/cart-reminder/{file}"] + note
+                written = files[f"messages/cart-reminder/{file}"].decode()
+                files[f"messages/mail-{number}/{file}"] = _varied(written, number).encode()
         files[f"journeys/cart-{number}.yaml"] = text.encode()
     return files
+
+
+def _varied(text: str, number: int) -> str:
+    """A mail with words of its own, and a sentence that only some get to read."""
+    own = (
+        f"{{% if traits.visits > {number} %}}You have been here {{{{ traits.visits - {number} }}}} times.{{% endif %}}"
+    )
+    return text.replace("still in your cart", f"still in your cart, number {number}. {own}").replace(
+        "Ask us", f"Ask {number}"
+    )
 
 
 def measure(folder: Path) -> dict[str, float]:

@@ -57,7 +57,7 @@ class _Tag(NamedTuple):
 
 
 # Texts within a tag may hold its end. A raw block is one tag, since nothing in it is Jinja's.
-_JINJA = re.compile(
+JINJA = re.compile(
     r"\{#.*?#\}"
     r"|\{%[-+]?\s*raw\s*-?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}"
     r"|\{%(?:'[^']*'|\"[^\"]*\"|[^'\"])*?%\}"
@@ -117,22 +117,39 @@ _TEXT_CONFIG = ParserConfig(css=STRICT_CSS_PROFILE)
 def compile_body(source: str, kind: BodyKind, preheader: str = "") -> Body:
     """The templates of a mail's body. Raises TemplateInvalid with the line of `source`."""
     aside = _Aside(source)
-    _check_markup(aside, kind)
-    protected = aside.as_comments()
-    if kind == "mjml":
-        html = _from_mjml(protected)
-    else:
-        html = protected if re.search(r"<html[\s>]", protected, re.I) else _page(protected)
+    html = _html_of(aside, kind)
     if preheader and "<mj-preview" not in source:
         html = _with_preheader(html, aside.add_text(preheader))
     text = aside.put_back(_to_text(html, aside), whole=False)
+    return Body(html=aside.put_back(_with_tracked_links(_inlined(html, aside), aside), whole=True), text=text)
+
+
+def keeps_order(source: str, kind: BodyKind, *, with_text: bool) -> bool:
+    """Whether the body's templates have every tag of its source, and those that steer in the same order: then they are
+    as sound as the source is. `with_text` asks it of the derived text as well. Raises TemplateInvalid."""
+    aside = _Aside(source)
+    html = _html_of(aside, kind)
+    whole = _inlined(html, aside)
+    if not aside.in_order(whole) or any(aside.steers_within(found[2]) for found in _HREF.finditer(whole)):
+        return False
+    return not with_text or aside.in_order(_to_text(html, aside), steering_only=True)
+
+
+def _html_of(aside: _Aside, kind: BodyKind) -> str:
+    _check_markup(aside, kind)
+    protected = aside.as_comments()
+    if kind == "mjml":
+        return _from_mjml(protected)
+    return protected if re.search(r"<html[\s>]", protected, re.I) else _page(protected)
+
+
+def _inlined(html: str, aside: _Aside) -> str:
     try:
         html = _INLINER.inline(html)
     except css_inline.InlineError as error:
         raise TemplateInvalid(1, f"the CSS cannot be put inline: {error}. Correct the styles.") from None
     # The parser puts a row's <tbody> after the loop that stands before the row; it belongs around the loop.
-    html = re.sub(rf"((?:{aside.comment}\s*)+)<tbody>", r"<tbody>\1", html)
-    return Body(html=aside.put_back(_with_tracked_links(html, aside), whole=True), text=text)
+    return re.sub(rf"((?:{aside.comment}\s*)+)<tbody>", r"<tbody>\1", html)
 
 
 class _Aside:
@@ -150,7 +167,7 @@ class _Aside:
                 return "\n" * found[0].count("\n")
             return self._word(_Tag(found[0], source.count("\n", 0, found.start()) + 1))
 
-        self.text = _JINJA.sub(replace, source)
+        self.text = JINJA.sub(replace, source)
         self._required = len(self.tags)
         self.word = re.compile(rf"{self._mark}(\d+)z")
         self.comment = rf"<!--{self._mark}\d+z-->"
@@ -166,7 +183,7 @@ class _Aside:
     def add_text(self, text: str) -> str:
         """A line of text with tags in it that is not in the source, ready to stand between elements."""
         out, at = "", 0
-        for found in _JINJA.finditer(text):
+        for found in JINJA.finditer(text):
             out += escape(text[at : found.start()]) + ("" if found[0].startswith("{#") else self.add(found[0]))
             at = found.end()
         return out + escape(text[at:])
@@ -203,6 +220,22 @@ class _Aside:
         line = text[text.rfind("\n", 0, end) + 1 : end]
         words = self.word.findall(line)
         return not self.word.sub("", line).strip() and all(self.tags[int(word)].steers for word in words)
+
+    def in_order(self, text: str, *, steering_only: bool = False) -> bool:
+        """Whether what became of the source has its tags, those that steer once each and in their order."""
+        found = [int(number) for number in self.word.findall(text)]
+        steering = [number for number in found if self.tags[number].steers]
+        complete = steering_only or set(found) >= set(range(self._required))
+        # What looks like a tag now was none in the source.
+        return complete and steering == self.steering and not re.search(r"\{[{%#]", text)
+
+    def steers_within(self, text: str) -> bool:
+        return any(self.tags[int(number)].steers for number in self.word.findall(text))
+
+    @property
+    def steering(self) -> list[int]:
+        """The source's tags that print nothing themselves."""
+        return [number for number, tag in enumerate(self.tags[: self._required]) if tag.steers]
 
     def put_back(self, text: str, *, whole: bool) -> Source:
         """The template's source. `whole`: every tag must have survived, since a lost `{% if %}` changes the meaning."""
@@ -253,33 +286,35 @@ def _check_markup(aside: _Aside, kind: BodyKind) -> None:
     """MJML's parser lets unknown elements vanish in silence and gives no places; this finds both."""
     if kind != "mjml":
         return
-    open_: list[tuple[str, int]] = []
+    open_: list[tuple[str, re.Match[str]]] = []
     for found in _MARKUP.finditer(aside.text):
         name = (found["name"] or "").lower()
         if not name.startswith("mj"):
             continue
-        line = aside.line_of(found.start())
         if name == "mj-include":
-            raise TemplateInvalid(line, "mj-include is not known here: a template stands alone.")
+            raise TemplateInvalid(
+                aside.line_of(found.start()), "mj-include is not known here: a template stands alone."
+            )
         if name not in _MJML:
             near = difflib.get_close_matches(name, _MJML, 1)
             hint = f" Did you mean <{near[0]}>?" if near else " Use an element of MJML 4."
-            raise TemplateInvalid(line, f"<{name}> is no element of MJML.{hint}")
+            raise TemplateInvalid(aside.line_of(found.start()), f"<{name}> is no element of MJML.{hint}")
         if found["empty"]:
             continue
         if not found["close"]:
-            open_.append((name, line))
+            open_.append((name, found))
         elif not open_:
-            raise TemplateInvalid(line, f"</{name}> closes nothing. Remove it.")
+            raise TemplateInvalid(aside.line_of(found.start()), f"</{name}> closes nothing. Remove it.")
         else:
             expected, opened = open_.pop()
             if expected != name:
+                line, opener = aside.line_of(found.start()), aside.line_of(opened.start())
                 raise TemplateInvalid(
-                    line, f"</{name}> comes before </{expected}>, which line {opened} opened. Close that first."
+                    line, f"</{name}> comes before </{expected}>, which line {opener} opened. Close that first."
                 )
     if open_:
-        name, line = open_[-1]
-        raise TemplateInvalid(line, f"<{name}> is never closed. Add </{name}>.")
+        name, opened = open_[-1]
+        raise TemplateInvalid(aside.line_of(opened.start()), f"<{name}> is never closed. Add </{name}>.")
 
 
 def _from_mjml(protected: str) -> str:

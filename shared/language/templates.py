@@ -7,33 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2 import TemplateSyntaxError
 
-from shared.language.bodies import BodyKind, compile_body
+from shared.language.bodies import Body, BodyKind, compile_body, keeps_order
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
 from shared.language.source import line_starts
-from shared.language.templating import GLOBALS, TemplateInvalid, compile_template, environment
+from shared.language.template_names import Use, Used, used_in
+from shared.language.templating import TemplateInvalid, compile_template, environment
 from shared.language.variables import BRAND, CUSTOMER, MESSAGE, STANDARD
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A name in a template, with what is asked of it (`urls.shop`: `("urls", "shop")`), and its line."""
-
-    path: tuple[str, ...]
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """The names that a template takes from outside; `optional` are those whose absence it provides for."""
-
-    uses: tuple[Use, ...] = ()
-    optional: frozenset[str] = frozenset()
-
-    @property
-    def names(self) -> frozenset[str]:
-        return frozenset(use.path[0] for use in self.uses)
 
 
 @dataclass(slots=True)
@@ -97,88 +78,43 @@ class MessageTemplates:
 # --- syntax -----------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
-def _trial(text: str, kind: str) -> tuple[int, str] | None:
-    """The line and text of what is wrong with a template, or None. Kept, since a playbook is checked on every save."""
+@lru_cache(maxsize=4096)
+def _read(text: str, kind: str, with_text: bool) -> Used | TemplateInvalid:
+    """The names of a template, or what is wrong with it. Kept, since a playbook is checked on every save."""
     try:
         if kind in ("mjml", "html"):
             chosen: BodyKind = "mjml" if kind == "mjml" else "html"
-            body = compile_body(text, chosen)
-            try:
-                compile_template(body.html.text, html=True, name=kind)
-            except TemplateInvalid as error:
-                return body.html.line(error.line), error.message
-            try:
-                # Its filters are those of the html, so the syntax is all that can differ.
-                environment(html=False).parse(body.text.text)
-            except TemplateSyntaxError as error:
-                return body.text.line(error.lineno), error.message or "this is not a template"
-        else:
-            compile_template(text, html=False, name=kind)
+            if not keeps_order(text, chosen, with_text=with_text):
+                _compile_both(compile_body(text, chosen), kind)
+        return used_in(text)
     except TemplateInvalid as error:
-        return error.line, error.message
-    return None
+        return error
 
 
-@lru_cache(maxsize=1024)
-def _names(text: str) -> Used:
-    tree = environment(html=True).parse(text)
-    free = meta.find_undeclared_variables(tree) - set(GLOBALS)
-    uses: dict[Use, None] = {}
-    optional = set()
-    inner: set[int] = set()
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        path = _path(node)
-        if path is not None and id(node) not in inner and path[0] in free:
-            uses[Use(path, node.lineno)] = None
-        below = node
-        while isinstance(below, nodes.Getattr | nodes.Getitem):
-            below = below.node
-            inner.add(id(below))
-    for name in tree.find_all(nodes.Name):
-        if name.ctx == "load" and name.name in free and id(name) not in inner:
-            uses[Use((name.name,), name.lineno)] = None
-    for test in tree.find_all(nodes.Test):
-        if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name):
-            optional.add(test.node.name)
-    for applied in tree.find_all(nodes.Filter):
-        if applied.name in ("default", "d") and isinstance(applied.node, nodes.Name):
-            optional.add(applied.node.name)
-    return Used(tuple(sorted(uses, key=lambda use: (use.line, use.path))), frozenset(optional))
-
-
-def _path(node: nodes.Expr) -> tuple[str, ...] | None:
-    """`a.b["c"]` as its parts; None where it does not begin with a name. What is computed ends the path."""
-    if isinstance(node, nodes.Name):
-        return (node.name,)
-    if isinstance(node, nodes.Getattr):
-        before = _path(node.node)
-        return (*before, node.attr) if before is not None else None
-    if isinstance(node, nodes.Getitem):
-        before = _path(node.node)
-        if before is not None and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-            return (*before, node.arg.value)
-        return before
-    return None
+def _compile_both(body: Body, kind: str) -> None:
+    try:
+        compile_template(body.html.text, html=True, name=kind)
+    except TemplateInvalid as error:
+        raise TemplateInvalid(body.html.line(error.line), error.message) from None
+    try:
+        # Its filters are those of the html, so the syntax is all that can differ.
+        environment(html=False).parse(body.text.text)
+    except TemplateSyntaxError as error:
+        raise TemplateInvalid(body.text.line(error.lineno), error.message or "this is not a template") from None
 
 
 _METHODS = frozenset({"get", "items", "keys", "values"})
 
 
-def examine(template: TemplateFile, kind: str, report: Callable[[Problem], None]) -> None:
-    """Checks a template's syntax, and notes the names that it uses."""
-    wrong = _trial(template.text, kind)
-    if wrong is not None:
-        line, column = template.place(wrong[0], _word_in(wrong[1]))
-        message, remedy = _halves(wrong[1])
-        report(Problem(template.file, line, column, message, remedy))
-    try:
-        template.used = _names(template.text)
-    except (TemplateError, RecursionError):
-        template.used = None
+def examine(template: TemplateFile, kind: str, report: Callable[[Problem], None], *, with_text: bool = True) -> None:
+    """Checks a template's syntax, and notes the names that it uses. `with_text`: a text part is derived from it."""
+    found = _read(template.text, kind, with_text)
+    if isinstance(found, Used):
+        template.used = found
         return
-    if wrong is not None:
-        template.used = None
+    line, column = template.place(found.line, _word_in(found.message))
+    message, remedy = _halves(found.message)
+    report(Problem(template.file, line, column, message, remedy))
 
 
 def _word_in(message: str) -> str:

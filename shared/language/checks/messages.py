@@ -23,7 +23,7 @@ def read_messages(book: Book) -> None:
                 read_message_file(book, message, locale, paths["message.yaml"])
             for file, path in sorted(paths.items()):
                 if file != "message.yaml":
-                    read_template(book, message, locale, file, path)
+                    read_template(book, message, locale, file, path, "body.txt" not in paths)
             if set(paths) >= _BODIES:
                 text = "this message has body.mjml and body.html."
                 book.report(Problem(paths["body.html"], 1, 1, text, "Keep one of them."))
@@ -53,7 +53,8 @@ def read_message_file(book: Book, message: MessageTemplates, locale: str, file: 
         message.files.append(template)
 
 
-def read_template(book: Book, message: MessageTemplates, locale: str, file: str, path: str) -> None:
+def read_template(book: Book, message: MessageTemplates, locale: str, file: str, path: str, with_text: bool) -> None:
+    """Reads one template; `with_text` says that a text part is made of it where it is a body."""
     text = decode(path, book.files[path], book.report)
     if text is None:
         message.files.append(TemplateFile(path, ""))
@@ -65,7 +66,7 @@ def read_template(book: Book, message: MessageTemplates, locale: str, file: str,
         book.report(Problem(path, 1, 1, "this file is empty.", "Write its text, or remove the file."))
         return
     kind = file.rsplit(".", 1)[1]
-    examine(template, kind if file.startswith("body") else "text", book.report)
+    examine(template, kind if file.startswith("body") else "text", book.report, with_text=with_text)
     if file.startswith("body"):
         message.bodies.append(template)
     lines = text.strip().splitlines()
