@@ -8,7 +8,7 @@ not depend on how a log would have cut it into batches. Nothing waits: a mail th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,23 +82,27 @@ class House:
     """A playbook at work. Give it events in the order in which they were received, and let time pass.
 
     `compose` makes the mails; without it they have no words. `answer` says what the mail server would. With `remembers`
-    events are kept, so that another playbook, whose segments count what no earlier one did, can come into force.
+    events are kept, so that another playbook, whose segments count what no earlier one did, can come into force. Where
+    what happens is `recorded`, the events say what journeys and mailer reported, and became of messages: then nobody is
+    mailed, and nothing that is reported comes back by itself.
     """
 
     def __init__(
         self,
-        playbook: Playbook,
+        playbook: Playbook | None,
         begins: datetime,
         *,
         witness: Witness | None = None,
         compose: Compose = unwritten,
         answer: Answer = accepted,
         remembers: bool = False,
+        recorded: bool = False,
     ) -> None:
         self.profiles: dict[str, Profile] = {}
         self.people: dict[str, Person] = {}
         """Those whom a journey knows."""
         self._witness = witness or Witness()
+        self._recorded = recorded
         self._past: list[Row] | None = [] if remembers else None
         self._timers = Timers()
         self._events: deque[Event | bytes] = deque()
@@ -120,7 +124,8 @@ class House:
         self._journeys = JourneysBatch(0, JourneysMemo(), self._playbooks, self._triggers, self.people)
         self._mailroom = Mailroom(self._playbooks, compose, answer, self._witness)
         self._set_time(begins)
-        self.activate(playbook)
+        if playbook is not None:
+            self.activate(playbook)
 
     @property
     def as_of(self) -> datetime:
@@ -174,13 +179,14 @@ class House:
         while (due := self._timers.next()) is not None and due <= latest:
             self.pass_to(due)
 
-    def activate(self, playbook: Playbook) -> None:
-        """From now on this playbook is in force, for everybody."""
+    def activate(self, playbook: Playbook, keeps: Collection[str] | None = None) -> None:
+        """From now on this playbook is in force, for everybody. `keeps` as in `Activation`, where it is known."""
         memo = decode_memo(self._segmenter.memo()) if self._playbooks else NO_MEMO
-        inside = {one.playbook for person in self.people.values() for one in person.enrollments} - {playbook.hash}
+        if keeps is None:
+            keeps = {one.playbook for person in self.people.values() for one in person.enrollments} - {playbook.hash}
         self._playbooks[playbook.hash] = playbook
         self._triggers[playbook.hash] = Triggers(playbook.journeys)
-        activation = Activation(playbook=playbook.hash, received_at=self.as_of, keeps=tuple(sorted(inside)))
+        activation = Activation(playbook=playbook.hash, received_at=self.as_of, keeps=tuple(sorted(keeps)))
         name = in_force(activation)
         rules = compile_rules(playbook, [self._playbooks[hash] for hash in activation.keeps])
         in_play = [self._rules[memo.playbook], rules]
@@ -244,13 +250,17 @@ class House:
             for customer, enrollment in self._journeys.take_moved():
                 witness.moved(customer, enrollment, now)
             while self._messages:
-                self._mailroom.take(self._messages.popleft(), self._mailer_out)
+                said = self._messages.popleft()
+                witness.said(said, now)
+                if not self._recorded:
+                    self._mailroom.take(said, self._mailer_out)
             if not self._events:
                 return
-            said = self._events.popleft()
-            event = _decode_event(said) if isinstance(said, bytes) else said
+            report = self._events.popleft()
+            event = _decode_event(report) if isinstance(report, bytes) else report
             witness.reported(event, now)
-            self._segmenter.handle(event, self._segmenter_out)
+            if not self._recorded:
+                self._segmenter.handle(event, self._segmenter_out)
 
     def _next_batch(self) -> None:
         """What a batch would have written is let go, so that memory grows with customers and not with events."""

@@ -10,7 +10,7 @@ from services.journeys.enrollment import Enrollment
 from services.mailer.transport import Mail
 from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import Event
-from shared.contracts.messages import MessageRequested
+from shared.contracts.messages import MessageRecord, MessageRequested
 
 
 class Hold(NamedTuple):
@@ -49,6 +49,9 @@ class Witness:
 
     def reported(self, event: Event, at: datetime) -> None:
         """An event that journeys or mailer reported back."""
+
+    def said(self, record: MessageRecord, at: datetime) -> None:
+        """What journeys says to mailer: a message to send or not to, or what a person has decided."""
 
     def asked(self, request: MessageRequested, at: datetime) -> None:
         """A journey asks for a message."""

@@ -22,7 +22,7 @@ from shared.contracts.streams import STREAMS
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
 from shared.database.migrations import migrate
-from tests.simulation import laws, replay
+from tests.simulation import laws, rehearsal, replay
 from tests.simulation.database import Server, Sessions, SimulatedDatabase
 from tests.simulation.history import History, draw
 from tests.simulation.machine import Process, register_tasks, virtual
@@ -83,7 +83,7 @@ def play(history: History, server: Server, *, again: bool) -> Outcome:
 
 
 def _replayed(world: World, server: Server) -> list[str]:
-    """The journal of this history, in one piece."""
+    """The journal of this history, in one piece; and lived through in memory."""
     journal = {
         (stream, partition): replay.taken(world.broker.records(stream, partition))
         for stream in STREAMS
@@ -103,8 +103,9 @@ def _replayed(world: World, server: Server) -> list[str]:
                 again = await replay.replay(journal, database, world.installation, SHELF, PARTITIONS)
             replayed = await replay.states(database)
             beside = await replay.beside(journal, database, SHELF)
-            found = replay.differences(journal, recorded, again, replayed, beside)
-            return [f"replay: {line}" for line in found]
+            found = [f"replay: {line}" for line in replay.differences(journal, recorded, again, replayed, beside)]
+            lived = await rehearsal.rehearse(journal, recorded, beside, database, SHELF, PARTITIONS)
+            return found + [f"in memory: {line}" for line in lived]
 
         try:
             return loop.run_until_complete(process.begin(compare()))
@@ -120,7 +121,9 @@ def main() -> None:
     parser.add_argument("--histories", type=int, default=200)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with a PostgreSQL of its own")
-    parser.add_argument("--replay", action="store_true", help="replay what each has recorded, and compare")
+    parser.add_argument(
+        "--replay", action="store_true", help="replay what each has recorded, in one piece and in memory, and compare"
+    )
     parser.add_argument("--trace", action="store_true", help="a fingerprint of each story")
     options = parser.parse_args()
     began = time.monotonic()
