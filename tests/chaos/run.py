@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import faults
+from tests.chaos import again, faults
 from tests.chaos.ledger import Verdict
 from tests.chaos.world import World, a_world
 
@@ -88,6 +88,11 @@ async def judged(world: World, say: Callable[[str], None] = lambda line: None) -
         await connection.close()
     verdict = await asyncio.to_thread(world.ledger.judge, facts)
     verdict.violations += world.wrong
+    # What was deleted from the log, or buried since its owner was killed each time, is not replayed as it came.
+    if not world.ledger.deleted and not verdict.counts["dead letters: poison"]:
+        say("replaying the journal")
+        verdict.violations += await again.differences(world)
+        verdict.counts["journals replayed"] += 1
     return verdict
 
 

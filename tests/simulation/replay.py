@@ -26,6 +26,7 @@ from services.segmenter.worker import SegmenterProcessor
 from shared.clock import ManualClock
 from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, Tick
+from shared.contracts.events import Event
 from shared.contracts.messages import MessageCancelled, MessageRecord, MessageRequested
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
 from shared.database.engine import Database
@@ -124,15 +125,23 @@ async def states(database: Database) -> States:
 
 
 async def replay(
-    journal: Journal, database: Database, installation: Installation, shelf: Shelf, partitions: int
+    journal: Journal,
+    database: Database,
+    installation: Installation,
+    shelf: Shelf,
+    partitions: int,
+    times: Mapping[tuple[str, str], datetime] | None = None,
 ) -> Journal:
-    """Into a database that is empty but for its tables. Returns what the services put out."""
+    """Into a database that is empty but for its tables. Returns what the services put out.
+
+    `times`: when each event stands on the road, where clocks went apart (`times_of`); else when it was received.
+    """
     beyond = ManualClock(datetime(2200, 1, 1, tzinfo=UTC))
     settings = Settings(batch_records=2000, partitions_in_flight=4)
     logs: dict[str, MemoryLog] = {}
     workers = []
     told: list[tuple[Processor, str, Callable[[int], list[Entry]]]] = [
-        (_Segmenter(shelf), EVENTS, lambda partition: _with_ticks(journal, partition)),
+        (_Segmenter(shelf, times or {}), EVENTS, lambda partition: _with_ticks(journal, partition)),
         (JourneysProcessor(shelf), CUSTOMERS, lambda partition: [_entry(r) for r in journal[CUSTOMERS, partition]]),
         (MailerProcessor(_NoSending(), shelf), MESSAGES, lambda p: [_entry(r) for r in journal[MESSAGES, p]]),  # type: ignore[arg-type]
     ]
@@ -151,6 +160,18 @@ async def replay(
         (stream, partition): taken(logs[service].records(stream, partition))
         for service, stream in (("segmenter", CUSTOMERS), ("journeys", MESSAGES))
         for partition in range(partitions)
+    }
+
+
+def times_of(journal: Journal) -> dict[tuple[str, str], datetime]:
+    """By source and id of each event, the time at which the segmenter put it on the road: never ahead of its own clock,
+    which nobody recorded."""
+    return {
+        (said.event.source, said.event.id): said.as_of
+        for (stream, _), records in journal.items()
+        if stream == CUSTOMERS
+        for said in map(_decode_customer, [record.value for record in records])
+        if isinstance(said, CustomerUpdated) and said.event is not None and said.cause == "event"
     }
 
 
@@ -294,11 +315,18 @@ async def _under_way(database: Database, logs: Mapping[str, MemoryLog]) -> bool:
 class _Segmenter(SegmenterProcessor):
     """Takes the ticks of the journal as they come, and reads no clock."""
 
+    def __init__(self, shelf: Shelf, times: Mapping[tuple[str, str], datetime]) -> None:
+        super().__init__(shelf)
+        self._times = times
+
     def decode(self, key: str, value: bytes) -> Any:
         return _decode_tick(value) if key == _TICK else super().decode(key, value)
 
     def as_of(self, message: Any) -> datetime:
-        return message.as_of if isinstance(message, Tick) else super().as_of(message)
+        if isinstance(message, Tick):
+            return message.as_of
+        named = (message.source, message.id) if isinstance(message, Event) else ("", "")
+        return self._times.get(named) or super().as_of(message)
 
     async def load(
         self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
