@@ -1,25 +1,34 @@
-"""`rapport simulate`."""
+"""`rapport simulate` and `rapport events export`."""
 
 from __future__ import annotations
 
+import gzip
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.terminal import Folder, out
+from services.terminal import DEFAULT_DATA, Data, Folder, database, out, run, say
+from shared.clock import SystemClock
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
     from services.backtest.simulation import Progress
 
 
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def simulate_in(app: typer.Typer) -> None:
-    """Put the command under `rapport`."""
+    """Put the commands under `rapport`."""
     app.command()(simulate)
+    events_app = typer.Typer(help="History: take out what the segmenter keeps.", no_args_is_help=True)
+    events_app.command("export")(export)
+    app.add_typer(events_app, name="events")
 
 
 def simulate(
@@ -59,7 +68,7 @@ def _simulate(
     from services.backtest.comparing import compare as compared
     from services.backtest.page import as_page
     from services.backtest.reading import History
-    from services.backtest.simulation import simulate as run
+    from services.backtest.simulation import simulate as live_through
     from services.backtest.tables import as_comparison, as_tables
     from shared.language import load, read_folder
     from shared.memory import collect_seldom
@@ -69,7 +78,7 @@ def _simulate(
     histories = [History(path, columns if _is_csv(path) else None) for path in events]
     playbooks = [load(read_folder(one)) for one in (folder, compare) if one is not None]
     with _shown(sum(history.size for history in histories)) as progress:
-        simulations = run(playbooks, histories, progress)
+        simulations = live_through(playbooks, histories, progress)
     reports = [simulation.report() for simulation in simulations]
     comparison = None
     if len(reports) == 2:
@@ -84,6 +93,33 @@ def _simulate(
         out.print(part, highlight=False, soft_wrap=True)
     if html is not None:
         out.print(f"\nThe page with charts is {html}", highlight=False, soft_wrap=True)
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to write: NDJSON, packed where it ends in .gz.")],
+    days: Annotated[
+        int | None, typer.Option(help="How far to go back; all that is kept, if not given.", show_default=False)
+    ] = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Write the events that the segmenter has taken, one Segment message a line: history for `rapport simulate`."""
+
+    async def work() -> None:
+        from services.backtest.exporting import message
+        from services.segmenter.store import every_event
+
+        since = SystemClock().now() - timedelta(days=days) if days is not None else _BEGINNING
+        count = 0
+        async with database(data) as connection:
+            async for row in every_event(connection, since):
+                line = message(row)
+                if line is not None:
+                    lines.write(line)
+                    count += 1
+        say(f"{count:,} events are in {file}")
+
+    with gzip.open(file, "wb", compresslevel=5) if file.name.endswith(".gz") else file.open("wb") as lines:
+        run(work())
 
 
 def _is_csv(path: Path) -> bool:

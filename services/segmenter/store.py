@@ -314,6 +314,20 @@ async def events_counted(connection: Connection) -> Counted:
     return Counted(*row)
 
 
+async def every_event(connection: Connection, since: datetime) -> AsyncIterator[Row]:
+    """All events that happened from then on, as they happened; read through a cursor, a piece at a time."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        cursor = connection.cursor(
+            "SELECT customer, occurred_at, kind, id, source, name, body FROM segmenter.history"
+            " WHERE kind = $1 AND occurred_at >= $2 ORDER BY occurred_at, partition, id",
+            int(Kind.EVENT),
+            since,
+            prefetch=1_000,
+        )
+        async for row in cursor:
+            yield Row(*row)
+
+
 async def not_in_history(connection: Connection, event_ids: Collection[str]) -> list[str]:
     """Which of these event ids (of any source) no customer's history has, sorted. Reads all of it: for audits."""
     rows = await connection.fetch(
