@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jinja2 import TemplateError, nodes
 
 from shared.language.bodies import JINJA
-from shared.language.templating import GLOBALS, TemplateInvalid, compile_template, environment
+from shared.language.templating import GLOBALS, compile_template, environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _read(source: str) -> list[tuple[_Part, _Found]]:
         if len(sound) == len(found):
             return sound
     compile_template(source, html=True, name="template")
-    return [(_Part(source, 1), _names(source))]
+    return [(_Part(source, 1), _names(environment(html=True).parse(source)))]
 
 
 _OPENING = frozenset({"if", "for", "macro", "call", "filter", "with"})
@@ -119,17 +119,20 @@ def _part(text: str) -> _Found | None:
     """What a part asks for; None where it cannot be compiled."""
     if text.startswith("{#"):
         return _Found((), frozenset(), frozenset())
+    jinja = environment(html=True)
     try:
-        compile_template(text, html=True, name="part")
-        return _names(text)
-    except (TemplateInvalid, TemplateError, RecursionError):
+        tree = jinja.parse(text)
+        found = _names(tree)
+        jinja.compile(tree, "part", "part")
+    except (TemplateError, SyntaxError, RecursionError, MemoryError, ValueError):
         return None
+    return found
 
 
-def _names(text: str) -> _Found:
+def _names(tree: nodes.Template) -> _Found:
     reader = _Reader()
     sets: set[str] = set()
-    reader.read(environment(html=True).parse(text), sets)
+    reader.read(tree, sets)
     return _Found(tuple(reader.uses), frozenset(reader.optional), frozenset(sets))
 
 
