@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from services.backtest import commands as backtest
 from services.publishing import commands as publishing
 from services.publishing.journeys import journeys_app
-from services.terminal import DEFAULT_DATA, Data, Folder
+from services.terminal import DEFAULT_DATA, Data, Folder, say
 from services.terminal import database as _database
 from services.terminal import fail as _fail
 from services.terminal import out as _out
@@ -200,9 +199,9 @@ def playbook_check(
             typer.echo(f"::{problem.severity} {place}::{problem.message} {problem.remedy}")
     else:
         for problem in problems:
-            _out.print(str(problem), highlight=False, markup=False, soft_wrap=True)
+            say(str(problem))
         if not problems:
-            _out.print("no problems")
+            say("no problems")
     if errors:
         raise typer.Exit(1)
 
@@ -264,6 +263,8 @@ def letters_list(
     """The newest dead letters."""
 
     async def run() -> None:
+        from rich.table import Table
+
         from shared.processing import dead_letters
 
         async with _database(data) as connection:
@@ -330,6 +331,8 @@ def partitions_list(
     """How far each partition has come, and who owns it."""
 
     async def run() -> None:
+        from rich.table import Table
+
         from shared.processing import partitions
 
         async with _database(data) as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -10,14 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
     from shared.processing.port import Connection
 
-out = Console()
+
+class Terminal:
+    """rich's console. It is imported when something is first printed: that takes longer than to check a playbook."""
+
+    def print(self, *shown: Any, **how: Any) -> None:
+        from rich.console import Console
+
+        Console().print(*shown, **how)
+
+
+out = Terminal()
 
 DEFAULT_DATA = Path(".rapport")
 
@@ -27,7 +35,7 @@ Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_defa
 
 def say(text: str) -> None:
     """A line as it is, whatever brackets and figures are in it."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    typer.echo(text)
 
 
 def one_of(form: str, *known: str) -> None:
@@ -54,6 +62,8 @@ async def database(data: Path) -> AsyncIterator[Connection]:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Do a command's work; what is wrong is said in a sentence, with exit code 1."""
+    import asyncio
+
     from shared.memory import collect_seldom
     from shared.settings import Settings
     from shared.telemetry import configure_logging
@@ -76,6 +86,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def fail(text: str) -> None:
+    from rich.console import Console
+
     Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(1)
 

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from services.terminal import DEFAULT_DATA, Data, Folder, database, one_of, out, run, say
 from shared.errors import RapportError
@@ -38,6 +35,9 @@ def playbook_plan(
     one_of(form, "text", "markdown", "json")
 
     async def work() -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
         from services.publishing.plan import as_data, as_markdown, as_text, make_plan
         from shared.language import load, read_folder
 
@@ -109,6 +109,8 @@ def playbook_history(
     one_of(form, "text", "json")
 
     async def work() -> None:
+        from rich.table import Table
+
         from shared.processing import playbooks
 
         async with database(data) as connection:

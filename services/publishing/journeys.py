@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from services.terminal import DEFAULT_DATA, Data, database, one_of, out, run, say
 from shared.errors import RapportError
@@ -36,6 +35,8 @@ def journeys_list(
     one_of(form, "text", "json")
 
     async def work() -> None:
+        from rich.table import Table
+
         from services.journeys import store
 
         async with database(data) as connection:
@@ -85,6 +86,8 @@ def journeys_show(
 
 
 def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Playbook) -> None:
+    from rich.table import Table
+
     found = playbook.journeys.get(row["journey"])
     title = f": {found.title}" if found is not None else ""
     version = f", version {row['version'][:_SHOWN]}" if found is not None else ""

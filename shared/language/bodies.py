@@ -15,9 +15,6 @@ from typing import Literal, NamedTuple
 
 import css_inline
 import mrml
-from inscriptis import get_text
-from inscriptis.css_profiles import STRICT_CSS_PROFILE
-from inscriptis.model.config import ParserConfig
 
 from shared.language.templating import LINK, TemplateInvalid
 
@@ -111,7 +108,6 @@ _MJML = frozenset(
 # MJML's usual fonts would be fetched from elsewhere on every opening; a marketer who wants one says mj-font.
 _MJML_OPTIONS = mrml.RenderOptions(fonts={})
 _INLINER = css_inline.CSSInliner(keep_at_rules=True, keep_link_tags=True, load_remote_stylesheets=False)
-_TEXT_CONFIG = ParserConfig(css=STRICT_CSS_PROFILE)
 
 
 def compile_body(source: str, kind: BodyKind, preheader: str = "") -> Body:
@@ -402,6 +398,11 @@ _ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*\"([^\"]*)\"[^>]*>", re.I)
 def _to_text(html: str, aside: _Aside) -> str:
     """A text part worth reading, from HTML with words for its Jinja tags: layout tables are blocks, links name their
     targets (RFC 3986, appendix C: `<https://…>`)."""
+    # Imported here: most messages have a text of their own, and the checker begins at once without this.
+    from inscriptis import get_text
+    from inscriptis.css_profiles import STRICT_CSS_PROFILE
+    from inscriptis.model.config import ParserConfig
+
     html = _CONDITIONAL.sub("", html)
     html = re.sub(r"<head\b.*?</head\s*>", "", html, flags=re.DOTALL | re.I)
     html = _with_steering_in_lines(html, aside)
@@ -424,7 +425,7 @@ def _to_text(html: str, aside: _Aside) -> str:
     html = re.sub(r"</t[dh]\s*>\s*<t[dh]\b[^>]*>", " &#160; ", html, flags=re.I)
     html = re.sub(r'<td style="margin-top:1em">', '<div style="margin-top:1em">', html)
     html = re.sub(r"<(/?)t[dh]\b[^>]*>", r"<\1div>", html, flags=re.I)
-    text = get_text(html, _TEXT_CONFIG).replace("\u00a0", " ")
+    text = get_text(html, ParserConfig(css=STRICT_CSS_PROFILE)).replace("\u00a0", " ")
     lines = [line.strip() if aside.word.fullmatch(line.strip()) else line.rstrip() for line in text.splitlines()]
     lines = [line[1:] if line.startswith(" ") and not line.startswith("  ") else line for line in lines]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"

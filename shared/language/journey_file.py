@@ -500,7 +500,3 @@ class JourneyFile(Section):
     steps: Annotated[Steps, Field(min_length=1)] = Field(
         description="What happens, from the top.", examples=["- email: welcome"]
     )
-
-
-for _model in (WaitForStep, IfStep, Way, OtherWay, ChooseStep, SplitArm, SplitStep, JourneyFile):
-    _model.model_rebuild()

@@ -201,6 +201,3 @@ class EventFile(Section):
         {}, description="Its properties, each as JSON Schema."
     )
     required: list[str] = Field([], description="The properties that are always there.")
-
-
-PropertySchema.model_rebuild()

@@ -23,7 +23,7 @@ from shared.language.source import Path
 class Section(BaseModel):
     """A mapping of the language. `noun` names it in messages; `later` are its fields that are not there yet."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True, defer_build=True)
     noun: ClassVar[str] = "field"
     later: ClassVar[frozenset[str]] = frozenset()
 
