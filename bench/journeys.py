@@ -46,7 +46,7 @@ from shared.processing import store as mechanics
 from shared.processing.installation import open_installation
 from shared.processing.outlets import StreamOutlet
 from shared.processing.playbooks import PlaybookShelf
-from shared.processing.port import Connection, Outputs, Timer
+from shared.processing.port import Connection, Given, Outputs, Timer
 from shared.processing.store import Destination, Fence
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -317,26 +317,27 @@ class _Noted:
     def __init__(
         self, batch: JourneysBatch, partition: int, keys: Sequence[str], timers: int, done: list[Done]
     ) -> None:
-        self._batch, self._partition, self._keys, self._timers, self._done = batch, partition, keys, timers, done
+        self.of, self._partition, self._keys, self._timers, self._done = batch, partition, keys, timers, done
         self._out: Any = None
 
     def handle(self, message: Any, out: Outputs) -> None:
         self._out = out
-        self._batch.handle(message, out)
+        self.of.handle(message, out)
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         self._out = out
-        self._batch.fire(timer, out)
+        self.of.fire(timer, out)
 
     def nothing_to_save(self) -> bool:
         return False
 
-    async def save(self, connection: Connection) -> bytes:
-        run = self._out
-        changes = self._batch.changes()
+    def memo(self) -> bytes:
+        return self.of.memo()
+
+    def note(self) -> None:
+        run, changes = self._out, self.of.changes()
         done = Done(self._partition, self._keys, self._timers, changes, dict(run.agenda.changed), dict(run.outputs))
         self._done.append(done)
-        return await self._batch.save(connection)
 
 
 class Noting(JourneysProcessor):
@@ -346,12 +347,21 @@ class Noting(JourneysProcessor):
         super().__init__(PlaybookShelf())
         self._noted = done
 
-    async def load(self, *given: Any) -> Any:
-        _, partition, _, messages, timers = given
-        keys = {timer.subject for timer in timers}
-        keys |= {message.customer.key for message in messages if isinstance(message, CustomerUpdated)}
-        batch = await super().load(*given)
-        return _Noted(batch, partition, list(keys), len(timers), self._noted)
+    async def load(self, connection: Connection, given: Sequence[Given]) -> Any:
+        return [
+            _Noted(batch, one.partition, _keys(one), len(one.timers), self._noted)
+            for one, batch in zip(given, await super().load(connection, given), strict=True)
+        ]
+
+    async def save(self, connection: Connection, batches: Sequence[Any]) -> None:
+        for batch in batches:
+            batch.note()
+        await super().save(connection, [batch.of for batch in batches])
+
+
+def _keys(given: Given) -> list[str]:
+    keys = {timer.subject for timer in given.timers}
+    return list(keys.union(m.customer.key for m in given.messages if isinstance(m, CustomerUpdated)))
 
 
 async def noted(folder: Path) -> list[Done]:
@@ -374,7 +384,8 @@ async def repeated(runtime: Runtime, done: Sequence[Done], settings: JourneysSet
         rows = await connection.fetch("SELECT * FROM processing.partitions WHERE service = $1", SERVICE)
     offsets = {row["partition"]: row["next_offset"] for row in rows}
     fences = {
-        row["partition"]: Fence(row["partition"], row["epoch"], row["version"], 0, START, {}, {}, 0, 0) for row in rows
+        row["partition"]: Fence(row["partition"], row["epoch"], row["version"], 0, START, {}, {}, b"", 0, 0)
+        for row in rows
     }
     reader.assign(offsets)
     began = perf_counter()
@@ -391,12 +402,12 @@ async def repeated(runtime: Runtime, done: Sequence[Done], settings: JourneysSet
                     await mechanics.due_timers(
                         connection, SERVICE, partition, low, until, one.timers or settings.batch_records
                     )
-                    await store.customers(connection, partition, one.keys)
+                    await store.customers(connection, [(partition, key) for key in one.keys])
                 async with database.transaction() as connection:
                     assert await mechanics.fence(connection, SERVICE, [fence])
-                    await store.write(connection, partition, one.changes)
+                    await store.write(connection, {partition: one.changes})
                     if one.agenda:
-                        await mechanics.write_timers(connection, SERVICE, partition, one.agenda)
+                        await mechanics.write_timers(connection, SERVICE, {partition: one.agenda})
                     await outlet.write(connection, {partition: one.outputs})
             fence = fence._replace(version=fence.version + 1)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from bench.house import House
 from bench.traffic import CONTEXT, ORDER, PRODUCT, address, customer, traits
-from services.journeys.batch import JourneysBatch, decode_memo
+from services.journeys.batch import JourneysBatch, decode_memo, save
 from services.journeys.triggers import Triggers
 from services.mailer import store as mailer
 from services.mailer.consent import Decision
@@ -174,8 +174,8 @@ async def _begin_journeys(
             out.as_of = record.as_of
             batch.handle(record, out)
         async with connection.transaction():
-            await batch.save(connection)
-            await mechanics.write_timers(connection, "journeys", partition, out.agenda.changed)
+            await save(connection, [batch])
+            await mechanics.write_timers(connection, "journeys", {partition: out.agenda.changed})
     return moved
 
 
@@ -218,7 +218,7 @@ async def _fill(connection: asyncpg.Connection, profiles: Mapping[int, Profile],
         }
         people.setdefault(places[n], {})[customer(n)] = mailer.Person(address(n), said)
     for partition, some in people.items():
-        await mailer.put_people(connection, partition, some)
+        await mailer.put_people(connection, [(partition, *one) for one in some.items()])
     addresses = {person.address: person.decisions.values() for some in people.values() for person in some.values()}
     await mailer.make_addresses(connection, [one for one in addresses if one])
     await mailer.write_consent(connection, {one: decisions for one, decisions in addresses.items() if one})

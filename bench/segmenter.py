@@ -513,7 +513,7 @@ class BareLane:
                 prepared.rows.append(history.row(told))
                 prepared.values.append(record.value)
         await reader.close()
-        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], row["as_of"], {}, {}, 0, 0)
+        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], row["as_of"], {}, {}, b"", 0, 0)
         return cls(database, log, fence, prepared)
 
     async def run(self, turns: asyncio.Semaphore, batch_records: int) -> None:
@@ -535,8 +535,11 @@ class BareLane:
         road = rows[-1].occurred_at
         async with self.database.connect() as connection:
             await mechanics.due_timers(connection, "segmenter", partition, self.fence.as_of, road, 2000)
-            await store.seen_events(connection, partition, ids, rows[0].occurred_at - fingerprints.WINDOW)
-            states = await store.packed_profiles(connection, partition, list(set(keys)))
+            await store.seen_events(
+                connection, [(partition, id) for id in ids], rows[0].occurred_at - fingerprints.WINDOW
+            )
+            found = await store.packed_profiles(connection, {(partition, key) for key in keys})
+            states = found[partition]
         derived = int(DERIVED * len(rows))
         entries = [
             Entry(key, value, Origin("segmenter", partition, 1, 1), None)
@@ -545,11 +548,14 @@ class BareLane:
         moved = {(FLIP, key): road + timedelta(days=30) for key in keys[: int(MOVED * len(keys))]}
         async with self.database.transaction() as connection:
             assert await mechanics.fence(connection, "segmenter", [self.fence])
-            await store.save_profiles(connection, partition, [(key, "convert", states[key]) for key in sorted(states)])
-            await store.save_seen(connection, partition, dict(zip(ids, prepared.seen[part], strict=True)))
-            await store.save_history(connection, partition, rows + rows[:derived])
-            await store.count(connection, partition, len(ids), 0, road)
-            await mechanics.write_timers(connection, "segmenter", partition, moved)
+            changes = store.Changes(
+                [(partition, key, "convert", states[key]) for key in sorted(states)],
+                [(partition, id, *seen) for id, seen in zip(ids, prepared.seen[part], strict=True)],
+                [(partition, *row) for row in rows + rows[:derived]],
+                [(partition, len(ids), 0, road)],
+            )
+            await store.save(connection, changes)
+            await mechanics.write_timers(connection, "segmenter", {partition: moved})
             await self.log.append_in(connection, {(CUSTOMERS, partition): entries + entries[:derived]})
         self.fence = self.fence._replace(version=self.fence.version + 1, next_offset=next_offset, as_of=road)
 

@@ -28,7 +28,7 @@ from shared.contracts.streams import CUSTOMERS
 from shared.database.engine import Database
 from shared.processing import store as mechanics
 from shared.processing.playbooks import PlaybookShelf
-from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs, Timer
 from shared.processing.store import Fence
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -113,7 +113,7 @@ class Nothing:
     def nothing_to_save(self) -> bool:
         return False
 
-    async def save(self, connection: Connection) -> bytes:
+    def memo(self) -> bytes:
         return self._memo
 
 
@@ -127,10 +127,11 @@ class Idle:
         self._journeys = JourneysProcessor(PlaybookShelf())
         self.decode, self.as_of, self.tick = self._journeys.decode, self._journeys.as_of, self._journeys.tick
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
-    ) -> Nothing:
-        return Nothing(memo)
+    async def load(self, connection: Connection, given: Sequence[Given]) -> list[Nothing]:
+        return [Nothing(one.memo) for one in given]
+
+    async def save(self, connection: Connection, batches: Sequence[Nothing]) -> None:
+        return
 
     async def attend(self, lane: Lane) -> None:
         return
@@ -174,7 +175,7 @@ def take(folder: Path) -> dict[str, float]:
 
     async def lane(database: Database, row: Any, until: datetime, in_flight: asyncio.Semaphore) -> None:
         partition, low, limit = row["partition"], START, JourneysSettings.read().batch_records
-        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], until, {}, {}, 0, 0)
+        fence = Fence(partition, row["epoch"], row["version"], row["next_offset"], until, {}, {}, b"", 0, 0)
         more = True
         while more:
             async with in_flight:
@@ -183,7 +184,7 @@ def take(folder: Path) -> dict[str, float]:
                 async with database.transaction() as connection:
                     assert await mechanics.fence(connection, SERVICE, [fence])
                     gone = dict.fromkeys((timer.kind, timer.subject) for timer in due)
-                    await mechanics.write_timers(connection, SERVICE, partition, gone)
+                    await mechanics.write_timers(connection, SERVICE, {partition: gone})
             fence = fence._replace(version=fence.version + 1)
             more = len(due) == limit
             low = due[-1].due if due else low

@@ -21,7 +21,6 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvloop
@@ -41,7 +40,7 @@ from shared.log.kafka import KafkaLog
 from shared.log.port import Entry
 from shared.memory import collect_seldom
 from shared.processing.installation import open_installation
-from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs, Timer
 from shared.processing.records import decoder
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -65,25 +64,19 @@ class Counted(msgspec.Struct):
 
 class CountBatch:
     def __init__(self, counts: dict[str, int], memo: bytes) -> None:
-        self._counts, self._memo, self._changed = counts, memo, dict[str, int]()
+        self._counts, self._memo, self.changed = counts, memo, dict[str, int]()
 
     def handle(self, event: Event, out: Outputs) -> None:
-        self._counts[event.key] = self._changed[event.key] = count = self._counts.get(event.key, 0) + 1
+        self._counts[event.key] = self.changed[event.key] = count = self._counts.get(event.key, 0) + 1
         out.emit(CUSTOMERS, event.key, msgspec.json.encode(Counted(event.key, event.id, count)))
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         raise NotImplementedError
 
     def nothing_to_save(self) -> bool:
-        return not self._changed
+        return not self.changed
 
-    async def save(self, connection: Connection) -> bytes:
-        await connection.execute(
-            "INSERT INTO counts SELECT * FROM unnest($1::text[], $2::bigint[])"
-            " ON CONFLICT (customer) DO UPDATE SET count = EXCLUDED.count",
-            list(self._changed),
-            list(self._changed.values()),
-        )
+    def memo(self) -> bytes:
         return self._memo
 
 
@@ -97,12 +90,20 @@ class Counting:
     def as_of(self, message: Event) -> datetime:
         return message.received_at
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
-    ) -> CountBatch:
-        keys = list({message.key for message in messages})
+    async def load(self, connection: Connection, given: Sequence[Given]) -> list[CountBatch]:
+        keys = list({message.key for one in given for message in one.messages})
         rows = await connection.fetch("SELECT customer, count FROM counts WHERE customer = ANY($1::text[])", keys)
-        return CountBatch({row[0]: row[1] for row in rows}, memo)
+        counts = {row[0]: row[1] for row in rows}
+        return [CountBatch(counts, one.memo) for one in given]
+
+    async def save(self, connection: Connection, batches: Sequence[CountBatch]) -> None:
+        changed = {customer: count for batch in batches for customer, count in batch.changed.items()}
+        await connection.execute(
+            "INSERT INTO counts SELECT * FROM unnest($1::text[], $2::bigint[])"
+            " ON CONFLICT (customer) DO UPDATE SET count = EXCLUDED.count",
+            list(changed),
+            list(changed.values()),
+        )
 
     def tick(self, as_of: datetime, after: int) -> None:
         return None

@@ -78,7 +78,7 @@ class JourneysBatch:
         triggers: dict[str, Triggers],
         people: dict[str, Person],
     ) -> None:
-        self._partition = partition
+        self.partition = partition
         self._memo = memo
         self._told = memo.told
         self._playbooks = playbooks
@@ -143,13 +143,15 @@ class JourneysBatch:
             tallies={tally: change for tally, change in self._tallies.items() if change},
             decided=[decisions.row_of(customer, decided) for customer, decided in self._decided.items()],
             switched=self._switched,
-            memo=msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told)),
         )
 
     @property
     def declined(self) -> Mapping[tuple[str, str], int]:
         """Who was not let in, by journey and reason."""
         return self._declined
+
+    def memo(self) -> bytes:
+        return msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told))
 
     def take_moved(self) -> list[tuple[str, Enrollment]]:
         """The enrollments that have changed since this was asked last, each with its customer. For a house that keeps
@@ -169,12 +171,6 @@ class JourneysBatch:
     def nothing_to_save(self) -> bool:
         untold = self._told == self._memo.told and not self._switched and not self._declined
         return untold and not self._moved and not any(p.changed or p.seen is not None for p in self._people.values())
-
-    async def save(self, connection: Connection) -> bytes:
-        changes = self.changes()
-        await store.write(connection, self._partition, changes)
-        self._count()
-        return changes.memo
 
     def _updated(self, record: CustomerUpdated, out: Outputs) -> None:
         customer = record.customer
@@ -402,7 +398,7 @@ class JourneysBatch:
             out.emit_here(streams.MESSAGES, key, message)
         self._told = out.as_of if self._told is None else max(self._told, out.as_of)
 
-    def _count(self) -> None:
+    def count(self) -> None:
         for journey, count in self._begun.items():
             ENROLLMENTS_BEGUN.labels(journey).inc(count)
         for ended, count in self._ended.items():
@@ -467,3 +463,10 @@ def _tally(enrollment: Enrollment) -> Tally:
         enrollment.reason,
         enrollment.goal_at is not None,
     )
+
+
+async def save(connection: Connection, batches: Sequence[JourneysBatch]) -> None:
+    """Write every change of these batches, each of another partition."""
+    await store.write(connection, {batch.partition: batch.changes() for batch in batches})
+    for batch in batches:
+        batch.count()

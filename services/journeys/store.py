@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -39,8 +39,7 @@ class Tally(NamedTuple):
 
 class Changes(NamedTuple):
     """What a batch writes. `enrollments` come with the customer whose they are, `moved` are those that only stand
-    elsewhere than before; `gone` are customers to forget; `switched` says that another playbook came into force; `memo`
-    is what the partition remembers."""
+    elsewhere than before; `gone` are customers to forget; `switched` says that another playbook came into force."""
 
     customers: Sequence[StoredCustomer]
     gone: Sequence[str]
@@ -49,7 +48,6 @@ class Changes(NamedTuple):
     tallies: Mapping[Tally, int]
     decided: Sequence[decisions.Row]
     switched: bool
-    memo: bytes
 
 
 class Told(NamedTuple):
@@ -78,75 +76,88 @@ class Standing(NamedTuple):
     next_due: datetime | None
 
 
-async def customers(connection: Connection, partition: int, keys: Collection[str]) -> dict[str, StoredCustomer]:
-    """Those of these customers who are in a journey or remembered by one."""
+async def customers(connection: Connection, keys: Collection[tuple[int, str]]) -> dict[int, dict[str, StoredCustomer]]:
+    """Those of these customers, each named with its partition, who are in a journey or remembered by one; by
+    partition."""
     rows = await connection.fetch(
-        "SELECT customer, story, snapshot FROM journeys.customers WHERE partition = $1 AND customer = ANY($2::text[])",
-        partition,
-        list(keys),
+        "SELECT c.partition, c.customer, c.story, c.snapshot"
+        " FROM unnest($1::smallint[], $2::text[]) AS k (partition, key)"
+        " JOIN journeys.customers c ON c.partition = k.partition AND c.customer = k.key",
+        *zip(*keys, strict=True),
     )
-    return {row["customer"]: StoredCustomer(*row) for row in rows}
+    found: dict[int, dict[str, StoredCustomer]] = {}
+    for partition, *row in rows:
+        found.setdefault(partition, {})[row[0]] = StoredCustomer(*row)
+    return found
 
 
-async def write(connection: Connection, partition: int, changes: Changes) -> None:
-    """One statement for each table that has something to be written; two for enrollments, of which most only move."""
-    if changes.customers:
-        await connection.execute(_WRITE_CUSTOMERS, partition, *zip(*changes.customers, strict=True))
-    if changes.gone:
+async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
+    """What batches of several partitions write, in one statement: where there is little, each costs more than what it
+    writes. Enrollments come in two ways, since most only move."""
+    people = [(p, *customer) for p, one in changes.items() for customer in one.customers]
+    gone = [(p, customer) for p, one in changes.items() for customer in one.gone]
+    enrollments = [(p, *_columns(*enrollment)) for p, one in changes.items() for enrollment in one.enrollments]
+    moved = [(p, e.id, e.status, e.step, e.due) for p, one in changes.items() for e in one.moved]
+    tallies = [(p, *tally, change) for p, one in changes.items() for tally, change in one.tallies.items()]
+    decided = [(p, *row) for p, one in changes.items() for row in one.decided]
+    if people or gone or enrollments or moved or tallies or decided:
         await connection.execute(
-            "DELETE FROM journeys.customers WHERE partition = $1 AND customer = ANY($2::text[])",
-            partition,
-            changes.gone,
+            _WRITE,
+            *_arrays(people, 4),
+            *_arrays(gone, 2),
+            *_arrays(enrollments, 13),
+            *_arrays(moved, 5),
+            *_arrays(tallies, 8),
+            *_arrays(decided, 4),
         )
-    if changes.enrollments:
-        columns = zip(*(_columns(customer, enrollment) for customer, enrollment in changes.enrollments), strict=True)
-        await connection.execute(_WRITE_ENROLLMENTS, partition, *columns)
-    if changes.moved:
-        columns = zip(*((e.id, e.status, e.step, e.due) for e in changes.moved), strict=True)
-        await connection.execute(_MOVE_ENROLLMENTS, partition, *columns)
-    if changes.tallies:
-        columns = zip(*((*tally, change) for tally, change in changes.tallies.items()), strict=True)
-        await connection.execute(_ADD_TO_TALLIES, partition, *columns)
-    if changes.decided:
-        await connection.execute(_APPEND_DECISIONS, partition, *zip(*changes.decided, strict=True))
-    if changes.switched:
+    switched = [partition for partition, one in changes.items() if one.switched]
+    if switched:
         # What was inside under an old playbook and counts nothing any more.
-        await connection.execute("DELETE FROM journeys.tallies WHERE partition = $1 AND count = 0", partition)
+        await connection.execute(
+            "DELETE FROM journeys.tallies WHERE partition = ANY($1::smallint[]) AND count = 0", switched
+        )
 
 
-_WRITE_CUSTOMERS = """
-    INSERT INTO journeys.customers (partition, customer, story, snapshot)
-    SELECT $1, c.* FROM unnest($2::text[], $3::bytea[], $4::bytea[]) AS c
-    ON CONFLICT (partition, customer)
-    DO UPDATE SET story = excluded.story, snapshot = excluded.snapshot"""
-
-_WRITE_ENROLLMENTS = """
-    INSERT INTO journeys.enrollments (partition, id, customer, journey, version, key, status, step, due,
-                                      entered_at, ended_at, reason, goal_at)
-    SELECT $1, id::uuid, customer, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at
-      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                  $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[])
-           AS e (id, customer, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at)
-    ON CONFLICT (partition, id)
-    DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,
-                  entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,
-                  goal_at = excluded.goal_at"""
-
-_MOVE_ENROLLMENTS = """
-    UPDATE journeys.enrollments SET status = m.status, step = m.step, due = m.due
-      FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]) AS m (id, status, step, due)
-     WHERE enrollments.partition = $1 AND enrollments.id = m.id::uuid"""
-
-_ADD_TO_TALLIES = """
+_WRITE = """
+    WITH people AS (
+        INSERT INTO journeys.customers (partition, customer, story, snapshot)
+        SELECT * FROM unnest($1::smallint[], $2::text[], $3::bytea[], $4::bytea[])
+        ON CONFLICT (partition, customer) DO UPDATE SET story = excluded.story, snapshot = excluded.snapshot
+    ), gone AS (
+        DELETE FROM journeys.customers USING unnest($5::smallint[], $6::text[]) AS g (partition, customer)
+         WHERE customers.partition = g.partition AND customers.customer = g.customer
+    ), enrollments AS (
+        INSERT INTO journeys.enrollments (partition, id, customer, journey, version, key, status, step, due,
+                                          entered_at, ended_at, reason, goal_at)
+        SELECT partition, id::uuid, customer, journey, version, key, status, step, due, entered_at, ended_at, reason,
+               goal_at
+          FROM unnest($7::smallint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
+                      $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[],
+                      $19::timestamptz[])
+               AS e (partition, id, customer, journey, version, key, status, step, due, entered_at, ended_at, reason,
+                     goal_at)
+        ON CONFLICT (partition, id)
+        DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,
+                      entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,
+                      goal_at = excluded.goal_at
+    ), moved AS (
+        UPDATE journeys.enrollments SET status = m.status, step = m.step, due = m.due
+          FROM unnest($20::smallint[], $21::text[], $22::text[], $23::text[], $24::timestamptz[])
+               AS m (partition, id, status, step, due)
+         WHERE enrollments.partition = m.partition AND enrollments.id = m.id::uuid
+    ), decided AS (
+        INSERT INTO journeys.decisions (partition, customer, at, body)
+        SELECT * FROM unnest($33::smallint[], $34::text[], $35::timestamptz[], $36::bytea[])
+    )
     INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)
-    SELECT $1, t.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::boolean[],
-                               $8::bigint[]) AS t
+    SELECT * FROM unnest($25::smallint[], $26::text[], $27::text[], $28::text[], $29::text[], $30::text[],
+                         $31::boolean[], $32::bigint[])
     ON CONFLICT (partition, journey, version, playbook, status, reason, goal)
     DO UPDATE SET count = tallies.count + excluded.count"""
 
-_APPEND_DECISIONS = """
-    INSERT INTO journeys.decisions (partition, customer, at, body)
-    SELECT $1, d.* FROM unnest($2::text[], $3::timestamptz[], $4::bytea[]) AS d"""
+
+def _arrays(rows: Sequence[tuple[object, ...]], count: int) -> Iterable[Sequence[object]]:
+    return zip(*rows, strict=True) if rows else [()] * count
 
 
 def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from services.journeys import store
-from services.journeys.batch import WAKE, JourneysBatch, Memo, decode_memo
+from services.journeys.batch import WAKE, JourneysBatch, Memo, decode_memo, save
 from services.journeys.person import Person
+from services.journeys.store import StoredCustomer
 from services.journeys.triggers import Triggers
 from shared.contracts import streams
 from shared.contracts.customers import VERSION, Activation, CustomerRecord, CustomerUpdated, DateReached
 from shared.processing.playbooks import Shelf
-from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs
 from shared.processing.records import decoder
 from shared.processing.waiting import first_of
 
@@ -47,32 +48,27 @@ class JourneysProcessor:
     def as_of(self, message: CustomerRecord) -> datetime:
         return message.as_of
 
-    async def load(
-        self,
-        connection: Connection,
-        partition: int,
-        memo: bytes,
-        messages: Sequence[CustomerRecord],
-        timers: Sequence[Timer],
-    ) -> JourneysBatch:
-        known = decode_memo(memo) if memo else Memo()
+    async def load(self, connection: Connection, given: Sequence[Given]) -> list[JourneysBatch]:
+        keys = {(one.partition, key) for one in given for key in _customers(one)}
+        stored = await store.customers(connection, keys) if keys else {}
+        return [await self._batch(connection, one, stored.get(one.partition, {})) for one in given]
+
+    async def _batch(self, connection: Connection, given: Given, stored: Mapping[str, StoredCustomer]) -> JourneysBatch:
+        known = decode_memo(given.memo) if given.memo else Memo()
         hashes = {known.playbook} if known.playbook else set()
-        keys = {timer.subject for timer in timers}
-        for message in messages:
-            if isinstance(message, CustomerUpdated | DateReached):
-                keys.add(message.customer.key)
-            elif isinstance(message, Activation):
-                hashes.add(message.playbook)
+        hashes.update(message.playbook for message in given.messages if isinstance(message, Activation))
         playbooks = {content_hash: await self._shelf.get(connection, content_hash) for content_hash in hashes}
         for content_hash, playbook in playbooks.items():
             if content_hash not in self._triggers:
                 self._triggers[content_hash] = Triggers(playbook.journeys)
-        stored = await store.customers(connection, partition, keys) if keys else {}
         people = {key: Person(key, row) for key, row in stored.items()}
-        batch = JourneysBatch(partition, known, playbooks, self._triggers, people)
+        batch = JourneysBatch(given.partition, known, playbooks, self._triggers, people)
         for content_hash in batch.versions_missing():
             playbooks[content_hash] = await self._shelf.get(connection, content_hash)
         return batch
+
+    async def save(self, connection: Connection, batches: Sequence[JourneysBatch]) -> None:
+        await save(connection, batches)
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
         return None
@@ -117,3 +113,12 @@ class JourneysProcessor:
         while not lane.leaving.is_set():
             if await lane.transact(some) < _FORGET:
                 return
+
+
+def _customers(given: Given) -> Iterator[str]:
+    """Whom it may concern."""
+    for message in given.messages:
+        if isinstance(message, CustomerUpdated | DateReached):
+            yield message.customer.key
+    for timer in given.timers:
+        yield timer.subject

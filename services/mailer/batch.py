@@ -31,8 +31,8 @@ class MailerBatch:
         people: dict[str, Person],
         look: Callable[[], None],
     ) -> None:
-        self._partition = partition
-        self.memo = memo
+        self.partition = partition
+        self._memo = memo
         """The content hash of the playbook in force."""
         self._paused = paused
         self._messages = messages
@@ -61,7 +61,7 @@ class MailerBatch:
             self._pause(message)
         elif isinstance(message, Activation):
             self._activated.append((self._paused[message.playbook], out.as_of))
-            self.memo = message.playbook.encode()
+            self._memo = message.playbook.encode()
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         """The hold of a message is over, or its time to be tried again has come."""
@@ -86,11 +86,13 @@ class MailerBatch:
             as_of=self._as_of,
         )
 
-    async def save(self, connection: Connection) -> bytes:
-        await store.write(connection, self._partition, self.changes())
+    def memo(self) -> bytes:
+        return self._memo
+
+    def look(self) -> None:
+        """Where something may be due now, whoever sends is told."""
         if self._new or self._changed or self._activated or self._lifted:
             self._look()
-        return self.memo
 
     def _requested(self, request: MessageRequested, out: Outputs) -> None:
         if request.id in self._messages:
@@ -149,3 +151,10 @@ class MailerBatch:
 
 def _decision(decision: ConsentDecision) -> Decision:
     return Decision(decision.topic, decision.subscribed, decision.decided_at.astimezone(UTC), decision.source)
+
+
+async def save(connection: Connection, batches: Sequence[MailerBatch]) -> None:
+    """Write every change of these batches, each of another partition."""
+    await store.write(connection, {batch.partition: batch.changes() for batch in batches})
+    for batch in batches:
+        batch.look()

@@ -76,26 +76,33 @@ class Changes(NamedTuple):
     as_of: datetime
 
 
-async def write(connection: Connection, partition: int, changes: Changes) -> None:
-    """All that a batch has changed."""
-    if changes.new:
-        await insert_messages(connection, partition, changes.new)
+async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
+    """All that batches of several partitions have changed."""
+    new = [(partition, message) for partition, one in changes.items() for message in one.new]
+    if new:
+        await insert_messages(connection, new)
         # In small steps, and faster than new ones come.
-        await forget_messages(connection, partition, changes.as_of, 2 * len(changes.new))
-    if changes.changed:
-        await update_messages(connection, changes.changed)
-    for paused, at in changes.activated:
-        await release(connection, partition, paused, at)
-    if changes.lifted:
-        await release_of(connection, partition, changes.lifted)
-    if changes.people:
-        await put_people(connection, partition, changes.people)
+        bounds = [(partition, one.as_of, 2 * len(one.new)) for partition, one in changes.items() if one.new]
+        await forget_messages(connection, bounds)
+    if changed := [message for one in changes.values() for message in one.changed]:
+        await update_messages(connection, changed)
+    for partition, one in changes.items():
+        for paused, at in one.activated:
+            await release(connection, partition, paused, at)
+        if one.lifted:
+            await release_of(connection, partition, one.lifted)
+    if people := [(p, customer, person) for p, one in changes.items() for customer, person in one.people.items()]:
+        await put_people(connection, people)
     # Rows that other processes write come last, so that their locks are held as briefly as can be.
-    if changes.addresses:
-        await make_addresses(connection, changes.addresses)
-    if changes.consent:
-        await lock_addresses(connection, changes.consent)
-        await write_consent(connection, changes.consent)
+    if addresses := {address for one in changes.values() for address in one.addresses}:
+        await make_addresses(connection, addresses)
+    decisions: dict[str, list[Decision]] = {}
+    for one in changes.values():
+        for address, of_one in one.consent.items():
+            decisions.setdefault(address, []).extend(of_one)
+    if decisions:
+        await lock_addresses(connection, decisions)
+        await write_consent(connection, decisions)
 
 
 async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Message]:
@@ -119,29 +126,25 @@ async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[s
     }
 
 
-async def insert_messages(connection: Connection, partition: int, messages: Sequence[Message]) -> None:
-    asked = [message.asked for message in messages]
+async def insert_messages(connection: Connection, messages: Sequence[tuple[int, Message]]) -> None:
+    """Each with its partition."""
+    rows = []
+    for partition, message in messages:
+        asked = message.asked
+        rows.append(
+            (
+                *(partition, message.id, message.customer, asked.journey, asked.message, asked.topic, asked.priority),
+                *(message.status, message.due, asked.expires, message.reason, message.cancelled),
+                *(asked.as_of, message.ended_at, _pack_request(asked)),
+            )
+        )
     await connection.execute(
         "INSERT INTO mailer.messages (partition, id, customer, journey, message, topic, priority, status, due, expires,"
         " reason, cancelled, requested_at, ended_at, request)"
-        " SELECT $1, m.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[],"
-        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::timestamptz[],"
-        " $14::timestamptz[], $15::bytea[]) AS m ON CONFLICT (id) DO NOTHING",
-        partition,
-        [message.id for message in messages],
-        [message.customer for message in messages],
-        [request.journey for request in asked],
-        [request.message for request in asked],
-        [request.topic for request in asked],
-        [request.priority for request in asked],
-        [message.status for message in messages],
-        [message.due for message in messages],
-        [request.expires for request in asked],
-        [message.reason for message in messages],
-        [message.cancelled for message in messages],
-        [request.as_of for request in asked],
-        [message.ended_at for message in messages],
-        [_pack_request(request) for request in asked],
+        " SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],"
+        " $7::smallint[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[],"
+        " $13::timestamptz[], $14::timestamptz[], $15::bytea[]) ON CONFLICT (id) DO NOTHING",
+        *zip(*rows, strict=True),
     )
 
 
@@ -166,18 +169,22 @@ LINKS_KEPT = timedelta(days=730)
 """How long one that went out, or may have, is kept: so long its links lead somewhere, and it counts under caps."""
 
 
-async def forget_messages(connection: Connection, partition: int, now: datetime, limit: int) -> None:
-    """Delete up to `limit` messages of a partition that were over long before `now`, the oldest first; of those that
-    went out, and of those that did not."""
-    for statuses, kept in (("'sent', 'unknown'", LINKS_KEPT), ("'skipped', 'failed'", KEPT)):
-        await connection.execute(
-            "DELETE FROM mailer.messages WHERE id = ANY(ARRAY("
-            f" SELECT id FROM mailer.messages WHERE partition = $1 AND status IN ({statuses}) AND ended_at < $2"
-            " AND expires < $2 ORDER BY ended_at LIMIT $3))",
-            partition,
-            now - kept,
-            limit,
-        )
+async def forget_messages(connection: Connection, bounds: Sequence[tuple[int, datetime, int]]) -> None:
+    """For each partition, delete messages that were over long before a time, the oldest first: up to so many of those
+    that went out, and as many of those that did not."""
+    await connection.execute(_FORGET, *zip(*bounds, strict=True), LINKS_KEPT, KEPT)
+
+
+_FORGET = """
+    DELETE FROM mailer.messages WHERE id = ANY(ARRAY(
+        SELECT old.id FROM unnest($1::smallint[], $2::timestamptz[], $3::bigint[]) AS b (partition, now, most),
+            LATERAL ((SELECT id FROM mailer.messages m WHERE m.partition = b.partition
+                         AND status IN ('sent', 'unknown') AND ended_at < b.now - $4::interval
+                         AND expires < b.now - $4::interval ORDER BY ended_at LIMIT b.most)
+                     UNION ALL
+                     (SELECT id FROM mailer.messages m WHERE m.partition = b.partition
+                         AND status IN ('skipped', 'failed') AND ended_at < b.now - $5::interval
+                         AND expires < b.now - $5::interval ORDER BY ended_at LIMIT b.most)) AS old))"""
 
 
 async def release(connection: Connection, partition: int, paused: Collection[str], due: datetime) -> None:
@@ -194,34 +201,32 @@ async def release(connection: Connection, partition: int, paused: Collection[str
     )
 
 
-async def people(connection: Connection, partition: int, customers: Collection[str]) -> dict[str, Person]:
+async def people(connection: Connection, customers: Collection[tuple[int, str]]) -> dict[int, dict[str, Person]]:
+    """What is known of these customers, each named with its partition; by partition."""
     rows = await connection.fetch(
-        "SELECT customer, address, decisions, paused_until FROM mailer.customers"
-        " WHERE partition = $1 AND customer = ANY($2::text[])",
-        partition,
-        list(customers),
+        "SELECT c.partition, c.customer, c.address, c.decisions, c.paused_until"
+        " FROM unnest($1::smallint[], $2::text[]) AS k (partition, customer)"
+        " JOIN mailer.customers c ON c.partition = k.partition AND c.customer = k.customer",
+        *zip(*customers, strict=True),
     )
-    return {
-        row["customer"]: Person(
-            row["address"],
-            {d.topic: d for d in _unpack_decisions(row["decisions"])} if row["decisions"] else {},
-            row["paused_until"],
-        )
-        for row in rows
-    }
+    found: dict[int, dict[str, Person]] = {}
+    for partition, customer, address, decisions, paused_until in rows:
+        known = {d.topic: d for d in _unpack_decisions(decisions)} if decisions else {}
+        found.setdefault(partition, {})[customer] = Person(address, known, paused_until)
+    return found
 
 
-async def put_people(connection: Connection, partition: int, people: Mapping[str, Person]) -> None:
+async def put_people(connection: Connection, people: Sequence[tuple[int, str, Person]]) -> None:
+    rows = [
+        (partition, customer, one.address, _pack([*one.decisions.values()]) if one.decisions else b"", one.paused_until)
+        for partition, customer, one in people
+    ]
     await connection.execute(
         "INSERT INTO mailer.customers (partition, customer, address, decisions, paused_until)"
-        " SELECT $1, p.* FROM unnest($2::text[], $3::text[], $4::bytea[], $5::timestamptz[]) AS p"
+        " SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[])"
         " ON CONFLICT (partition, customer) DO UPDATE SET address = EXCLUDED.address, decisions = EXCLUDED.decisions,"
         " paused_until = EXCLUDED.paused_until",
-        partition,
-        list(people),
-        [person.address for person in people.values()],
-        [_pack(list(person.decisions.values())) if person.decisions else b"" for person in people.values()],
-        [person.paused_until for person in people.values()],
+        *zip(*rows, strict=True),
     )
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 from services.mailer import store
-from services.mailer.batch import MailerBatch
+from services.mailer.batch import MailerBatch, save
 from services.mailer.sending import Sending
 from shared.contracts import streams
 from shared.contracts.customers import Activation
@@ -23,7 +23,7 @@ from shared.contracts.messages import (
     PromotionPaused,
 )
 from shared.processing.playbooks import Shelf
-from shared.processing.port import Connection, Lane, Timer
+from shared.processing.port import Connection, Given, Lane
 from shared.processing.records import decoder
 
 _decode = decoder(streams.MESSAGES, MessageRecord, VERSION)
@@ -46,28 +46,36 @@ class MailerProcessor:
     def as_of(self, message: MessageRecord) -> datetime:
         return message.as_of
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
-    ) -> MailerBatch:
-        ids = {message.id for message in messages if isinstance(message, (MessageRequested, MessageCancelled))}
-        ids.update(timer.subject for timer in timers)
+    async def load(self, connection: Connection, given: Sequence[Given]) -> list[MailerBatch]:
+        ids = {one.partition: _messages(one) for one in given}
+        known = await store.messages_by_id(connection, set().union(*ids.values())) if any(ids.values()) else {}
         customers = {
-            message.customer
-            for message in messages
+            (one.partition, message.customer)
+            for one in given
+            for message in one.messages
             if isinstance(message, (MessageRequested, ConsentChanged, PromotionPaused))
         }
-        playbooks = {message.playbook for message in messages if isinstance(message, Activation)}
-        return MailerBatch(
-            partition,
-            memo,
-            {name: (await self._shelf.get(connection, name)).paused for name in playbooks},
-            await store.messages_by_id(connection, ids) if ids else {},
-            await store.people(connection, partition, customers) if customers else {},
-            lambda: self._sending.look(partition),
-        )
+        people = await store.people(connection, customers) if customers else {}
+        batches = []
+        for partition, memo, records, _ in given:
+            playbooks = {message.playbook for message in records if isinstance(message, Activation)}
+            paused = {name: (await self._shelf.get(connection, name)).paused for name in playbooks}
+            messages = {id: known[id] for id in ids[partition] if id in known}
+            look = partial(self._sending.look, partition)
+            batches.append(MailerBatch(partition, memo, paused, messages, people.get(partition, {}), look))
+        return batches
+
+    async def save(self, connection: Connection, batches: Sequence[MailerBatch]) -> None:
+        await save(connection, batches)
 
     def tick(self, as_of: datetime, after: int) -> None:
         return None
 
     async def attend(self, lane: Lane) -> None:
         await self._sending.attend(lane)
+
+
+def _messages(given: Given) -> set[str]:
+    """The ids of those that it is about."""
+    asked = {message.id for message in given.messages if isinstance(message, (MessageRequested, MessageCancelled))}
+    return asked.union(timer.subject for timer in given.timers)

@@ -62,7 +62,7 @@ class Mailroom:
         batch = self._batch()
         batch.handle(record, out)
         self._keep(batch.changes(), out.as_of)
-        self._memo = batch.memo
+        self._memo = batch.memo()
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         batch = self._batch()

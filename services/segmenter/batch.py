@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from services.segmenter import fingerprints, history, store
 from services.segmenter.history import Row
 from services.segmenter.profile import Profile, Unreadable, adopt, apply, missing, pass_time, reach_date
 from services.segmenter.rules import Definition, Rules, feeding, in_force
-from services.segmenter.store import Seen, pack_profile
+from services.segmenter.store import Changes, Seen, pack_profile
 from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, Activation, Event, EventRecord, Refused
@@ -31,6 +31,10 @@ MOST_PROFILE_BYTES = 256_000
 
 _encode = msgspec.json.Encoder().encode
 Told = CustomerUpdated | DateReached
+
+
+def customer_of(timer: Timer) -> str:
+    return timer.subject if timer.kind == FLIP else timer.subject.partition("\n")[2]
 
 
 class Memo(msgspec.Struct, array_like=True, frozen=True):
@@ -54,7 +58,7 @@ decode_memo = msgspec.msgpack.Decoder(Memo).decode
 class SegmenterBatch:
     """One batch (`shared.processing.port.Batch`).
 
-    Pure until `save`: `profiles()`, `taken`, `rows()`, the counts and `memo()` are what it writes.
+    Pure: `profiles()`, `taken`, `rows()`, the counts and `memo()` are what is written of it.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class SegmenterBatch:
         seen: dict[bytes, Seen],
         rebuilt: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        self._partition = partition
+        self.partition = partition
         self._memo = memo
         self._all_rules = rules
         self._rules = rules[memo.playbook]
@@ -83,12 +87,13 @@ class SegmenterBatch:
         self.processed = 0
         self.deduplicated = 0
         self._moved: dict[str, int] = {}
-        self._sweep_since: datetime | None = None
-        self._activated: list[Rules] = []
-        self._as_of: datetime | None = None
+        self.sweep_since: datetime | None = None
+        """Since when another definition is in force, where this batch brought it."""
+        self.activated: list[Rules] = []
+        self.as_of: datetime | None = None
 
     def handle(self, message: EventRecord, out: Outputs) -> None:
-        self._as_of = out.as_of
+        self.as_of = out.as_of
         if isinstance(message, Event):
             self._take(message, out)
         elif isinstance(message, Refused):
@@ -97,16 +102,16 @@ class SegmenterBatch:
             self._activate(message, out)
 
     def fire(self, timer: Timer, out: Outputs) -> None:
-        self._as_of = out.as_of
+        self.as_of = out.as_of
+        key = customer_of(timer)
         if timer.kind == FLIP:
-            self._flip(timer.subject, out)
+            self._flip(key, out)
         else:
-            journey, _, key = timer.subject.partition("\n")
-            self._reach_date(journey, key, out)
+            self._reach_date(timer.subject.partition("\n")[0], key, out)
 
     def bring_up(self, key: str, out: Outputs) -> Profile | None:
         """The customer's profile, up to the rules in force here; what that changed is told as such."""
-        self._as_of = out.as_of
+        self.as_of = out.as_of
         profile = self._profiles.get(key)
         rules = self._rules
         if profile is None or profile.definition == rules.definition.hash:
@@ -114,7 +119,7 @@ class SegmenterBatch:
         before = self._definitions[profile.definition]
         lacking = missing(profile, rules, before)
         states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
-        if self._activated and lacking:
+        if self.activated and lacking:
             # Events of this very batch, from before the activation, are not in the database yet.
             mine = (history.row(record) for record, _ in self._told if record.customer.key == key)
             states = history.rebuild(states, feeding(lacking, [rules]), mine)
@@ -141,25 +146,8 @@ class SegmenterBatch:
     def nothing_to_save(self) -> bool:
         return False  # every event is kept
 
-    async def save(self, connection: Connection) -> bytes:
-        await self.write(connection)
-        for rules in self._activated:
-            await store.save_definition(connection, rules.definition)
-        if self._sweep_since is not None:
-            await store.begin_sweep(connection, self._partition, self._memo.definition, self._sweep_since)
-        if (self.processed or self.deduplicated) and self._as_of is not None:
-            await store.count(connection, self._partition, self.processed, self.deduplicated, self._as_of)
-        return self.memo()
-
-    async def write(self, connection: Connection) -> None:
-        """Profiles, de-duplication and history."""
-        if self._changed:
-            await store.save_profiles(connection, self._partition, self.profiles())
-        if self.taken:
-            await store.save_seen(connection, self._partition, self.taken)
-        if self._told:
-            await store.save_history(connection, self._partition, self.rows())
-        # Counted a little early, and again where the transaction has to be: metrics are no ledger, the table is.
+    def count(self) -> None:
+        """Counted a little early, and again where the transaction has to be: metrics are no ledger, the table is."""
         SEGMENTER_EVENTS.labels("processed").inc(self.processed)
         SEGMENTER_EVENTS.labels("deduplicated").inc(self.deduplicated)
         for cause, count in self._moved.items():
@@ -247,11 +235,11 @@ class SegmenterBatch:
 
     def _activate(self, activation: Activation, out: Outputs) -> None:
         rules = self._rules = self._all_rules[in_force(activation)]
-        self._activated.append(rules)
+        self.activated.append(rules)
         definition = rules.definition
         since = self._memo.since
         if definition.hash != self._memo.definition:
-            since = self._sweep_since = out.as_of
+            since = self.sweep_since = out.as_of
         dates = {}
         for journey, text in definition.dates.items():
             held = self._memo.dates.get(journey)
@@ -280,3 +268,23 @@ class SegmenterBatch:
 
     def _set_aside(self, event: Event, out: Outputs, code: str, message: str) -> None:
         out.dead_letter(event.key, _encode(event), code, message)
+
+
+async def save(connection: Connection, batches: Sequence[SegmenterBatch]) -> None:
+    """Write every change of these batches, each of another partition."""
+    changes = Changes([], [], [], [])
+    for batch in batches:
+        partition = batch.partition
+        changes.profiles.extend((partition, *profile) for profile in batch.profiles())
+        changes.seen.extend((partition, id, *seen) for id, seen in batch.taken.items())
+        changes.history.extend((partition, *row) for row in batch.rows())
+        if (batch.processed or batch.deduplicated) and batch.as_of is not None:
+            changes.counts.append((partition, batch.processed, batch.deduplicated, batch.as_of))
+    await store.save(connection, changes)
+    for batch in batches:
+        for rules in batch.activated:
+            await store.save_definition(connection, rules.definition)
+        if batch.sweep_since is not None:
+            definition = decode_memo(batch.memo()).definition
+            await store.begin_sweep(connection, batch.partition, definition, batch.sweep_since)
+        batch.count()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -42,25 +42,33 @@ class Sweep(NamedTuple):
 # What a batch reads.
 
 
-async def packed_profiles(connection: Connection, partition: int, keys: Collection[str]) -> dict[str, bytes]:
+async def packed_profiles(connection: Connection, keys: Collection[tuple[int, str]]) -> dict[int, dict[str, bytes]]:
+    """The states of these customers, each named with its partition; by partition."""
     rows = await connection.fetch(
-        "SELECT key, state FROM segmenter.profiles WHERE partition = $1 AND key = ANY($2::text[])", partition, keys
+        "SELECT p.partition, p.key, p.state FROM unnest($1::smallint[], $2::text[]) AS k (partition, key)"
+        " JOIN segmenter.profiles p ON p.partition = k.partition AND p.key = k.key",
+        *zip(*keys, strict=True),
     )
-    return {row[0]: row[1] for row in rows}
+    found: dict[int, dict[str, bytes]] = {}
+    for partition, key, state in rows:
+        found.setdefault(partition, {})[key] = state
+    return found
 
 
 async def seen_events(
-    connection: Connection, partition: int, ids: Sequence[bytes], since: datetime
-) -> dict[bytes, Seen]:
-    """Which of these events were taken after `since`, and when last."""
+    connection: Connection, ids: Collection[tuple[int, bytes]], since: datetime
+) -> dict[int, dict[bytes, Seen]]:
+    """Which of these events, each named with its partition, were taken after `since`, and when last; by partition."""
     rows = await connection.fetch(
-        "SELECT id, content, seen_at FROM segmenter.seen"
-        " WHERE id = ANY($1::bytea[]) AND partition = $2 AND seen_at > $3 ORDER BY seen_at",
-        ids,
-        partition,
+        "SELECT s.partition, s.id, s.content, s.seen_at FROM unnest($1::smallint[], $2::bytea[]) AS k (partition, id)"
+        " JOIN segmenter.seen s ON s.id = k.id AND s.partition = k.partition AND s.seen_at > $3 ORDER BY s.seen_at",
+        *zip(*ids, strict=True),
         since,
     )
-    return {row[0]: Seen(row[1], row[2]) for row in rows}
+    found: dict[int, dict[bytes, Seen]] = {}
+    for partition, id, content, seen_at in rows:
+        found.setdefault(partition, {})[id] = Seen(content, seen_at)
+    return found
 
 
 async def definitions(connection: Connection, hashes: Collection[bytes]) -> dict[bytes, Definition]:
@@ -94,48 +102,51 @@ async def past(
 # What a batch writes.
 
 
-async def save_profiles(connection: Connection, partition: int, profiles: Sequence[tuple[str, str, bytes]]) -> None:
-    """Each as key, stage and packed state."""
+class Changes(NamedTuple):
+    """What batches write, each row with its partition first: profiles as key, stage and packed state; events taken, as
+    id, content and when; history; how many events were taken, how many dropped as already taken, and up to when."""
+
+    profiles: list[tuple[int, str, str, bytes]]
+    seen: list[tuple[int, bytes, int, datetime]]
+    history: list[tuple[object, ...]]
+    counts: list[tuple[int, int, int, datetime]]
+
+
+async def save(connection: Connection, changes: Changes) -> None:
+    """All of it in one statement, since where there is little to write each costs more than what it writes."""
+    profiles, seen, rows, counts = changes
+    if not any(changes):
+        return
     await connection.execute(
-        "INSERT INTO segmenter.profiles (partition, key, stage, state)"
-        " SELECT $1, p.* FROM unnest($2::text[], $3::text[], $4::bytea[]) AS p"
-        " ON CONFLICT (partition, key) DO UPDATE SET stage = EXCLUDED.stage, state = EXCLUDED.state",
-        partition,
-        *zip(*profiles, strict=True),
+        _SAVE,
+        *_columns(profiles, 4),
+        *_columns(seen, 4),
+        *_columns(rows, 9),
+        *_columns(counts, 4),
     )
 
 
-async def save_seen(connection: Connection, partition: int, events: Mapping[bytes, Seen]) -> None:
-    await connection.execute(
-        "INSERT INTO segmenter.seen (partition, id, content, seen_at)"
-        " SELECT $1, s.* FROM unnest($2::bytea[], $3::bigint[], $4::timestamptz[]) AS s",
-        partition,
-        list(events),
-        [seen.content for seen in events.values()],
-        [seen.seen_at for seen in events.values()],
+_SAVE = """
+    WITH profiles AS (
+        INSERT INTO segmenter.profiles (partition, key, stage, state)
+        SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bytea[])
+        ON CONFLICT (partition, key) DO UPDATE SET stage = EXCLUDED.stage, state = EXCLUDED.state
+    ), seen AS (
+        INSERT INTO segmenter.seen (partition, id, content, seen_at)
+        SELECT * FROM unnest($5::smallint[], $6::bytea[], $7::bigint[], $8::timestamptz[])
+    ), history AS (
+        INSERT INTO segmenter.history (partition, customer, occurred_at, kind, id, source, name, body, changes)
+        SELECT * FROM unnest($9::smallint[], $10::text[], $11::timestamptz[], $12::smallint[], $13::text[],
+                             $14::text[], $15::text[], $16::bytea[], $17::bytea[])
     )
+    INSERT INTO segmenter.counters AS c (partition, processed, deduplicated, as_of)
+    SELECT * FROM unnest($18::smallint[], $19::bigint[], $20::bigint[], $21::timestamptz[])
+    ON CONFLICT (partition) DO UPDATE SET processed = c.processed + EXCLUDED.processed,
+        deduplicated = c.deduplicated + EXCLUDED.deduplicated, as_of = greatest(c.as_of, EXCLUDED.as_of)"""
 
 
-async def save_history(connection: Connection, partition: int, rows: Sequence[Row]) -> None:
-    await connection.execute(
-        "INSERT INTO segmenter.history (partition, customer, occurred_at, kind, id, source, name, body, changes)"
-        " SELECT $1, h.* FROM unnest($2::text[], $3::timestamptz[], $4::smallint[], $5::text[], $6::text[],"
-        " $7::text[], $8::bytea[], $9::bytea[]) AS h",
-        partition,
-        *zip(*rows, strict=True),
-    )
-
-
-async def count(connection: Connection, partition: int, processed: int, deduplicated: int, as_of: datetime) -> None:
-    await connection.execute(
-        "INSERT INTO segmenter.counters AS c (partition, processed, deduplicated, as_of) VALUES ($1, $2, $3, $4)"
-        " ON CONFLICT (partition) DO UPDATE SET processed = c.processed + EXCLUDED.processed,"
-        " deduplicated = c.deduplicated + EXCLUDED.deduplicated, as_of = greatest(c.as_of, EXCLUDED.as_of)",
-        partition,
-        processed,
-        deduplicated,
-        as_of,
-    )
+def _columns(rows: Sequence[tuple[object, ...]], count: int) -> Iterable[Sequence[object]]:
+    return zip(*rows, strict=True) if rows else [()] * count
 
 
 async def save_definition(connection: Connection, definition: Definition) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from services.segmenter import fingerprints, history, spans, store
-from services.segmenter.batch import FLIP, NO_MEMO, Memo, SegmenterBatch, decode_memo
+from services.segmenter.batch import NO_MEMO, Memo, SegmenterBatch, customer_of, decode_memo, save
 from services.segmenter.rules import (
     NO_RULES,
     NOTHING_DEFINED,
@@ -22,12 +22,12 @@ from services.segmenter.rules import (
     playbooks_of,
     wanted,
 )
-from services.segmenter.store import Seen, unpack_profile
+from services.segmenter.store import Changes, Seen, unpack_profile
 from shared.contracts import customers
 from shared.contracts.events import VERSION, Activation, Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS
 from shared.processing.playbooks import Shelf
-from shared.processing.port import Connection, Lane, Outputs, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs
 from shared.processing.records import decoder
 from shared.processing.waiting import first_of
 from shared.telemetry import SEGMENTER_SWEPT
@@ -62,29 +62,30 @@ class SegmenterProcessor:
     def as_of(self, message: EventRecord) -> datetime:
         return message.received_at
 
-    async def load(
-        self,
-        connection: Connection,
-        partition: int,
-        memo: bytes,
-        messages: Sequence[EventRecord],
-        timers: Sequence[Timer],
-    ) -> SegmenterBatch:
-        told = decode_memo(memo) if memo else NO_MEMO
-        events = [message for message in messages if isinstance(message, Event)]
-        playbooks = [told.playbook, *(in_force(m) for m in messages if isinstance(m, Activation))]
-        rules = {name: await self._rules_of(connection, name) for name in dict.fromkeys(playbooks)}
-        seen: dict[bytes, Seen] = {}
+    async def load(self, connection: Connection, given: Sequence[Given]) -> list[SegmenterBatch]:
+        events = [(one.partition, m) for one in given for m in one.messages if isinstance(m, Event)]
+        seen: dict[int, dict[bytes, Seen]] = {}
         if events:
-            received = [event.received_at for event in events]
-            await self._make_room(connection, events, max(received))
-            ids = [fingerprints.identity(event.source, event.id) for event in events]
+            received = [event.received_at for _, event in events]
+            await self._make_room(connection, [event for _, event in events], min(received), max(received))
+            ids = [(partition, fingerprints.identity(event.source, event.id)) for partition, event in events]
             since = min(received) - fingerprints.WINDOW - _SEEN_MARGIN
-            seen = await store.seen_events(connection, partition, ids, since)
-        keys = {event.key for event in events}
-        keys.update(timer.subject if timer.kind == FLIP else timer.subject.partition("\n")[2] for timer in timers)
-        packed = await store.packed_profiles(connection, partition, list(keys)) if keys else {}
-        return await self._batch(connection, partition, told, rules, [rules[name] for name in playbooks], packed, seen)
+            seen = await store.seen_events(connection, ids, since)
+        keys = {(partition, event.key) for partition, event in events}
+        keys.update((one.partition, customer_of(timer)) for one in given for timer in one.timers)
+        packed = await store.packed_profiles(connection, keys) if keys else {}
+        batches = []
+        for one in given:
+            memo = decode_memo(one.memo) if one.memo else NO_MEMO
+            playbooks = [memo.playbook, *(in_force(m) for m in one.messages if isinstance(m, Activation))]
+            rules = {name: await self._rules_of(connection, name) for name in dict.fromkeys(playbooks)}
+            in_play = [rules[name] for name in playbooks]
+            profiles, known = packed.get(one.partition, {}), seen.get(one.partition, {})
+            batches.append(await self._batch(connection, one.partition, memo, rules, in_play, profiles, known))
+        return batches
+
+    async def save(self, connection: Connection, batches: Sequence[SegmenterBatch]) -> None:
+        await save(connection, batches)
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes]:
         return CUSTOMERS, _encode(customers.Tick(as_of=as_of, after=after))
@@ -106,7 +107,7 @@ class SegmenterProcessor:
         """Say how far this partition has come; the owner of the first drops what no partition needs any more."""
 
         async def note_as_of(connection: Connection, out: Outputs) -> datetime | None:
-            await store.count(connection, lane.partition, 0, 0, lane.as_of)
+            await store.save(connection, Changes([], [], [], [(lane.partition, 0, 0, lane.as_of)]))
             if lane.partition != 0:
                 return None
             return await store.slowest_as_of(connection)
@@ -131,12 +132,13 @@ class SegmenterProcessor:
             self._definitions[found.definition.hash] = found.definition
         return found
 
-    async def _make_room(self, connection: Connection, events: Sequence[Event], latest: datetime) -> None:
-        """The days and months that a batch writes to, and those that come next."""
+    async def _make_room(
+        self, connection: Connection, events: Sequence[Event], earliest: datetime, latest: datetime
+    ) -> None:
+        """The days and months that is written to, and those that come next."""
         needed = spans.months("history", (event.occurred_at for event in events), latest - _RETENTION, latest)
         needed |= {spans.month("history", latest + 3 * spans.DAY)}
-        needed |= {spans.day("seen", event.received_at) for event in events[:1]}
-        needed |= {spans.day("seen", latest), spans.day("seen", latest + spans.DAY)}
+        needed |= {spans.day("seen", earliest), spans.day("seen", latest), spans.day("seen", latest + spans.DAY)}
         if not needed <= self._rooms:
             await store.make_room(connection, needed - self._rooms)
             self._rooms |= needed
@@ -199,7 +201,7 @@ class SegmenterProcessor:
             batch = await self._batch(connection, lane.partition, told, {told.playbook: rules}, [rules], packed, {})
             for key in packed:
                 batch.bring_up(key, out)
-            await batch.write(connection)
+            await save(connection, [batch])
             last = next(reversed(packed), sweep.after_key)  # in the database's order, whatever its collation
             finished = len(packed) < _SWEEP_PROFILES
             await store.note_sweep(connection, lane.partition, last, len(packed), finished)

@@ -106,9 +106,8 @@ class OutboxOutlet:
         self._trouble = trouble or Trouble("publishing", "It goes on by itself.", logger=self._logger)
 
     async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
-        for partition, one in outputs.items():
-            if one:
-                await store.write_outbox(connection, self._service, partition, one)
+        if any(outputs.values()):
+            await store.write_outbox(connection, self._service, outputs)
 
     def committed(self, outputs: Mapping[int, Outputs]) -> None:
         for partition, one in outputs.items():

@@ -1,7 +1,8 @@
 """What the mechanics ask of a service, and what they give it. See `docs/architecture.md`.
 
-A service is a `Processor`. For each batch of one partition the mechanics call `load` (reads, one statement per
-table), then `fire` and `handle` in the order of the road (pure, on copies), then `save` inside the fenced transaction.
+A service is a `Processor`. For each transaction the mechanics call `load` (reads, one statement per table), then for
+each partition in it `fire` and `handle` in the order of its road (pure, on copies), then `save` inside the fenced
+transaction.
 """
 
 from __future__ import annotations
@@ -64,8 +65,18 @@ class Outputs(Protocol):
         ...
 
 
+class Given(NamedTuple):
+    """What a transaction has of one partition. `memo` is what its last batch left (b"" at first): a few small facts
+    such as the playbook in force. The times that `timers` are due, and the messages, are in the order of the road."""
+
+    partition: int
+    memo: bytes
+    messages: Sequence[Any]
+    timers: Sequence[Timer]
+
+
 class Batch(Protocol):
-    """One batch of one partition, between `load` and COMMIT. Dropping it drops every change."""
+    """One batch of one partition, between `load` and `save`. Dropping it drops every change."""
 
     def handle(self, message: Any, out: Outputs) -> None:
         """Take one message. Raising Poison (or anything unexpected) isolates the record."""
@@ -74,12 +85,12 @@ class Batch(Protocol):
     def fire(self, timer: Timer, out: Outputs) -> None: ...
 
     def nothing_to_save(self) -> bool:
-        """Whether `save` would write nothing, and return the memo that was given: what came concerned nobody. Such a
-        batch may share the commit of a later one."""
+        """Whether `Processor.save` would write nothing for it, and the memo is what was given: what came concerned
+        nobody. Such a batch may share the commit of a later one."""
         ...
 
-    async def save(self, connection: Connection) -> bytes:
-        """Write every change, one `unnest` statement per table; returns the partition's memo (see `Processor.load`)."""
+    def memo(self) -> bytes:
+        """What the partition remembers from here on (see `Given`)."""
         ...
 
 
@@ -140,11 +151,14 @@ class Processor(Protocol):
         """The time that this message moves the road to; None leaves it. The road never goes back."""
         ...
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
-    ) -> Batch:
-        """Read what the batch needs. `memo` is what the last batch's `save` returned for this partition (b"" at first):
-        a few small facts such as the playbook in force."""
+    async def load(self, connection: Connection, given: Sequence[Given]) -> Sequence[Batch]:
+        """Read what the batches need: one for each partition, in their order."""
+        ...
+
+    async def save(self, connection: Connection, batches: Sequence[Any]) -> None:
+        """Write every change of these batches: one `unnest` statement per table, whatever partitions they are of.
+
+        A batch that was loaded with them may be missing."""
         ...
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:

@@ -221,6 +221,7 @@ class Fence(NamedTuple):
     as_of: datetime | None
     in_seqs: dict[str, int]
     out_seqs: dict[str, int]
+    memo: bytes
     attempts: int
     failures: int
 
@@ -232,22 +233,16 @@ async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -
     columns[6] = [msgspec.msgpack.encode(seqs) for seqs in columns[6]]  # type: ignore[call-overload]
     result = await connection.execute(
         """UPDATE processing.partitions p
-              SET version = p.version + 1, next_offset = f.next_offset, as_of = f.as_of,
-                  in_seqs = f.in_seqs, out_seqs = f.out_seqs, attempts = f.attempts, failures = f.failures
+              SET version = p.version + 1, next_offset = f.next_offset, as_of = f.as_of, in_seqs = f.in_seqs,
+                  out_seqs = f.out_seqs, memo = f.memo, attempts = f.attempts, failures = f.failures
              FROM unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[],
-                         $7::bytea[], $8::bytea[], $9::integer[], $10::integer[])
-                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, attempts, failures)
+                         $7::bytea[], $8::bytea[], $9::bytea[], $10::integer[], $11::integer[])
+                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts, failures)
             WHERE p.service = $1 AND p.partition = f.partition AND p.epoch = f.epoch AND p.version = f.version""",
         service,
         *columns,
     )
     return result == f"UPDATE {len(fences)}"
-
-
-async def set_memo(connection: Connection, service: str, partition: int, memo: bytes) -> None:
-    await connection.execute(
-        "UPDATE processing.partitions SET memo = $3 WHERE service = $1 AND partition = $2", service, partition, memo
-    )
 
 
 async def set_out_seqs(connection: Connection, service: str, partition: int, out_seqs: dict[str, int]) -> None:
@@ -297,45 +292,49 @@ async def partitions_with_due_timers(
 
 
 async def write_timers(
-    connection: Connection, service: str, partition: int, changed: Mapping[tuple[str, str], datetime | None]
+    connection: Connection, service: str, changed: Mapping[int, Mapping[tuple[str, str], datetime | None]]
 ) -> None:
-    gone = [key for key, due in changed.items() if due is None]
-    kept = [(kind, subject, due) for (kind, subject), due in changed.items() if due is not None]
+    """Set, move and (None) remove timers, by partition."""
+    gone, kept = [], []
+    for partition, timers in changed.items():
+        for (kind, subject), due in timers.items():
+            if due is None:
+                gone.append((partition, kind, subject))
+            else:
+                kept.append((partition, kind, subject, due))
     if gone:
         await connection.execute(
-            "DELETE FROM processing.timers t USING unnest($3::text[], $4::text[]) AS g (kind, subject)"
-            " WHERE t.service = $1 AND t.partition = $2 AND t.kind = g.kind AND t.subject = g.subject",
+            "DELETE FROM processing.timers t"
+            " USING unnest($2::smallint[], $3::text[], $4::text[]) AS g (partition, kind, subject)"
+            " WHERE t.service = $1 AND t.partition = g.partition AND t.kind = g.kind AND t.subject = g.subject",
             service,
-            partition,
-            [kind for kind, _ in gone],
-            [subject for _, subject in gone],
+            *zip(*gone, strict=True),
         )
     if kept:
         await connection.execute(
             "INSERT INTO processing.timers (service, partition, kind, subject, due)"
-            " SELECT $1, $2, k.kind, k.subject, k.due FROM unnest($3::text[], $4::text[], $5::timestamptz[])"
-            " AS k (kind, subject, due)"
+            " SELECT $1, k.* FROM unnest($2::smallint[], $3::text[], $4::text[], $5::timestamptz[]) AS k"
             " ON CONFLICT (service, partition, kind, subject) DO UPDATE SET due = EXCLUDED.due",
             service,
-            partition,
-            [kind for kind, _, _ in kept],
-            [subject for _, subject, _ in kept],
-            [due for _, _, due in kept],
+            *zip(*kept, strict=True),
         )
 
 
 async def write_outbox(
-    connection: Connection, service: str, partition: int, outputs: Mapping[Destination, Sequence[Entry]]
+    connection: Connection, service: str, outputs: Mapping[int, Mapping[Destination, Sequence[Entry]]]
 ) -> None:
+    """What each source partition puts out."""
+    rows = [
+        (partition, stream, destination, entries[0].origin.seq, pack(entries))
+        for partition, of_partition in outputs.items()
+        for (stream, destination), entries in of_partition.items()
+        if entries[0].origin
+    ]
     await connection.execute(
         "INSERT INTO processing.outbox (service, partition, stream, destination, first_seq, entries)"
-        " SELECT $1, $2, o.* FROM unnest($3::text[], $4::smallint[], $5::bigint[], $6::bytea[]) AS o",
+        " SELECT $1, o.* FROM unnest($2::smallint[], $3::text[], $4::smallint[], $5::bigint[], $6::bytea[]) AS o",
         service,
-        partition,
-        [stream for stream, _ in outputs],
-        [destination for _, destination in outputs],
-        [entries[0].origin.seq for entries in outputs.values() if entries[0].origin],
-        [pack(entries) for entries in outputs.values()],
+        *zip(*rows, strict=True),
     )
 
 
@@ -366,17 +365,16 @@ async def delete_outbox(
 
 
 async def write_dead_letters(
-    connection: Connection, service: str, partition: int, letters: Collection[DeadLetter]
+    connection: Connection, service: str, letters: Mapping[int, Collection[DeadLetter]]
 ) -> None:
-    columns = list(zip(*letters, strict=True))
+    rows = [(partition, *letter) for partition, of_partition in letters.items() for letter in of_partition]
     await connection.execute(
         "INSERT INTO processing.dead_letters"
         " (service, partition, stream, record_offset, key, body, trace, code, message, retryable)"
-        " SELECT $1, $2, d.* FROM unnest($3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::text[], $8::text[],"
-        " $9::text[], $10::boolean[]) AS d",
+        " SELECT $1, d.* FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::text[],"
+        " $8::text[], $9::text[], $10::boolean[]) AS d",
         service,
-        partition,
-        *columns,
+        *zip(*rows, strict=True),
     )
 
 

@@ -22,8 +22,9 @@ from shared.database.engine import is_transient
 from shared.errors import RapportError, Unavailable
 from shared.log.postgres import PostgresLog
 from shared.processing import store
-from shared.processing.faults import reached
-from shared.processing.lane import Frame, Lane
+from shared.processing.fenced import commit, nothing
+from shared.processing.frame import Frame
+from shared.processing.lane import Lane
 from shared.processing.outlets import OutboxOutlet, Outlet, StreamOutlet
 from shared.processing.port import Fenced, NewerContract, Processor
 from shared.processing.process import is_gone, this_process
@@ -138,6 +139,7 @@ class Worker:
                 loop.cancel()
             await asyncio.gather(*self._loops, return_exceptions=True)
         await self._let_go(list(self._lanes))
+        await self._frame.together.close()
         await asyncio.gather(*self._freeing, return_exceptions=True)
         if self._beating is not None:
             self._beating.cancel()
@@ -353,19 +355,11 @@ class Worker:
 
     async def _tick_together(self, ready: Sequence[tuple[Lane, datetime]]) -> None:
         """Ticks of several partitions in one commit. The caller holds their locks."""
-        said = [(lane, *lane.tick(at)) for lane, at in ready]
-        outputs = {lane.partition: run.outputs for lane, run, _ in said}
-        for lane, _, _ in said:
-            lane.doubt()
-        async with self._database.transaction() as connection:
-            if not await store.fence(connection, self._service, [lane.fence(after) for lane, _, after in said]):
-                raise Unavailable("a partition was lost while ticking.")
-            await self._frame.outlet.write(connection, outputs)
-            reached(f"{self._service}.before_commit")
-        reached(f"{self._service}.after_commit")
-        for lane, _, after in said:
-            lane.ticked(after)
-        self._frame.outlet.committed(outputs)
+        async with self._database.connect() as connection:
+            try:
+                await commit(self._frame, connection, [lane.tick(at) for lane, at in ready], nothing)
+            except Fenced as error:
+                raise Unavailable(str(error)) from None  # whose it was is for the lanes to find out
 
     async def _measure(self) -> None:
         ends = await self._log.ends(self._frame.processor.stream)

@@ -33,7 +33,7 @@ from shared.database.engine import Database
 from shared.log.port import Entry, Log, Record
 from shared.processing.installation import Installation
 from shared.processing.playbooks import Shelf
-from shared.processing.port import Connection, Lane, Outputs, Processor, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs, Processor
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -328,11 +328,12 @@ class _Segmenter(SegmenterProcessor):
         named = (message.source, message.id) if isinstance(message, Event) else ("", "")
         return self._times.get(named) or super().as_of(message)
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
-    ) -> Any:
-        events = [message for message in messages if not isinstance(message, Tick)]
-        return _Batch(await super().load(connection, partition, memo, events, timers))
+    async def load(self, connection: Connection, given: Sequence[Given]) -> Any:
+        events = [one._replace(messages=[m for m in one.messages if not isinstance(m, Tick)]) for one in given]
+        return [_Batch(batch) for batch in await super().load(connection, events)]
+
+    async def save(self, connection: Connection, batches: Sequence[Any]) -> None:
+        await super().save(connection, [batch.of for batch in batches])
 
     def tick(self, as_of: datetime, after: int) -> Any:
         return None
@@ -340,14 +341,14 @@ class _Segmenter(SegmenterProcessor):
 
 class _Batch:
     def __init__(self, batch: Any) -> None:
-        self.fire, self.save, self.nothing_to_save = batch.fire, batch.save, batch.nothing_to_save
-        self._batch = batch
+        self.fire, self.memo, self.nothing_to_save = batch.fire, batch.memo, batch.nothing_to_save
+        self.of = batch
 
     def handle(self, message: Any, out: Outputs) -> None:
         if isinstance(message, Tick):
             out.emit_here(CUSTOMERS, "", _encode(message))
         else:
-            self._batch.handle(message, out)
+            self.of.handle(message, out)
 
 
 class _NoSending:

@@ -141,7 +141,7 @@ async def test_what_was_not_sent_says_why(reader: Reader) -> None:
         ):
             asked = request(id=f"m{n}")
             row = Message(asked.id, f"anna{n}", "requested", asked.due, request=asked)
-            await store.insert_messages(connection, 0, [row])
+            await store.insert_messages(connection, [(0, row)])
             held = "2026-03-02T12:00:00Z quiet_hours until 2026-03-03T07:00:00Z" if status == "held" else None
             change = Change(asked.id, status, NOW + timedelta(hours=8), reason, detail, held, attempts=n)
             await store.change_messages(connection, [change])

@@ -82,7 +82,7 @@ async def town(database: Database) -> AsyncIterator[Town]:
     async with database.connect() as connection:
         await activate(log, connection, load(read_folder(ROOT / "playbook")), NOW)
         message = Message(asked.id, asked.customer, "requested", asked.due, request=asked)
-        await store.insert_messages(connection, partition_of("anna", 12), [message])
+        await store.insert_messages(connection, [(partition_of("anna", 12), message)])
         sent = Change(asked.id, "sent", asked.due, address=ANNA, links=TARGETS, ended_at=DELIVERED)
         await store.change_messages(connection, [sent])
     doors = Doors(log, database, clock, links, shelf, click_seconds=0.2)

@@ -13,7 +13,7 @@ import msgspec
 from tally import START
 
 from shared.contracts.streams import partition_of
-from shared.processing.port import Connection, Lane, Outputs, Poison, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs, Poison, Timer
 
 # What a timer of this name does when it fires: set another one so many seconds after the road's time.
 CHAINS = {"a": ("b", 0), "b": ("c", -3), "c": ("f", 4), "g": ("d", 0), "h": ("e", -2)}
@@ -39,7 +39,7 @@ def encoded(word: Word) -> bytes:
 
 class TaleBatch:
     def __init__(self, service: str, customer: str, count: int, memo: bytes) -> None:
-        self.service, self.customer, self.count, self.memo = service, customer, count, memo
+        self.service, self.customer, self.count, self._memo = service, customer, count, memo
         self.spoilt = self.touched = False
 
     def handle(self, word: Word, out: Outputs) -> None:
@@ -75,13 +75,15 @@ class TaleBatch:
     def nothing_to_save(self) -> bool:
         return not self.touched
 
-    async def save(self, connection: Connection) -> bytes:
+    def memo(self) -> bytes:
+        return self._memo
+
+    async def save(self, connection: Connection) -> None:
         await connection.execute(
             "INSERT INTO tally.counts VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n",
             self.service,
             "no number" if self.spoilt else self.count,
         )
-        return self.memo
 
 
 class Tale:
@@ -98,11 +100,16 @@ class Tale:
     def as_of(self, message: Word) -> datetime:
         return START + timedelta(seconds=message.at)
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Any], timers: Sequence[Timer]
-    ) -> TaleBatch:
+    async def load(self, connection: Connection, given: Sequence[Given]) -> list[TaleBatch]:
+        return [await self._batch(connection, one) for one in given]
+
+    async def _batch(self, connection: Connection, given: Given) -> TaleBatch:
         count = await connection.fetchval("SELECT n FROM tally.counts WHERE key = $1", self.service)
-        return TaleBatch(self.service, self.customer, count or 0, memo)
+        return TaleBatch(self.service, self.customer, count or 0, given.memo)
+
+    async def save(self, connection: Connection, batches: Sequence[TaleBatch]) -> None:
+        for batch in batches:
+            await batch.save(connection)
 
     def tick(self, as_of: datetime, after: int) -> None:
         return None

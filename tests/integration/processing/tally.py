@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shared.database.engine import Database
-from shared.processing.port import Connection, Lane, NewerContract, Outputs, Poison, Timer
+from shared.processing.port import Connection, Given, Lane, NewerContract, Outputs, Poison, Timer
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ def said(key: str, at: float = 0, **fields: Any) -> bytes:
 
 class TallyBatch:
     def __init__(self, partition: int, counts: dict[str, int], memo: bytes) -> None:
-        self.partition, self.counts, self.memo = partition, counts, memo
+        self.partition, self.counts, self._memo = partition, counts, memo
         self.changed: dict[str, int] = {}
         self.spoilt = False
 
@@ -61,14 +61,16 @@ class TallyBatch:
     def nothing_to_save(self) -> bool:
         return not self.changed and not self.spoilt
 
-    async def save(self, connection: Connection) -> bytes:
+    def memo(self) -> bytes:
+        return self._memo
+
+    async def save(self, connection: Connection) -> None:
         await connection.execute(
             "INSERT INTO tally.counts SELECT k, n FROM unnest($1::text[], $2::int[]) AS c (k, n)"
             " ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n",
             list(self.changed),
             ["no number"] if self.spoilt else list(self.changed.values()),
         )
-        return self.memo
 
 
 class Tally:
@@ -78,6 +80,9 @@ class Tally:
     def __init__(self, *, leads: bool = False) -> None:
         self.leads = leads
         self.batches: list[int] = []
+        """How many records each had."""
+        self.transactions: list[list[int]] = []
+        """The partitions of each."""
 
     def decode(self, key: str, value: bytes) -> Said:
         return msgspec.json.decode(value, type=Said)
@@ -85,13 +90,19 @@ class Tally:
     def as_of(self, message: Said) -> datetime:
         return START + timedelta(seconds=message.at)
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Said], timers: Sequence[Timer]
-    ) -> TallyBatch:
-        keys = [message.key for message in messages]
+    async def load(self, connection: Connection, given: Sequence[Given]) -> list[TallyBatch]:
+        self.transactions.append([one.partition for one in given])
+        return [await self.batch(connection, one) for one in given]
+
+    async def batch(self, connection: Connection, given: Given) -> TallyBatch:
+        keys = [message.key for message in given.messages]
         rows = await connection.fetch("SELECT key, n FROM tally.counts WHERE key = ANY($1)", keys)
-        self.batches.append(len(messages))
-        return TallyBatch(partition, {row["key"]: row["n"] for row in rows}, memo)
+        self.batches.append(len(given.messages))
+        return TallyBatch(given.partition, {row["key"]: row["n"] for row in rows}, given.memo)
+
+    async def save(self, connection: Connection, batches: Sequence[TallyBatch]) -> None:
+        for batch in batches:
+            await batch.save(connection)
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
         return ("customers", b"tick") if self.leads else None

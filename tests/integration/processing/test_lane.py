@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,8 +17,9 @@ from shared.contracts.streams import partition_of
 from shared.errors import Unavailable
 from shared.log.port import LARGEST_RECORD, Entry, Origin
 from shared.processing import partitions, store
+from shared.processing.fenced import Part
 from shared.processing.lane import Lane as OwnedLane
-from shared.processing.port import Connection, Lane, NewerContract, Outputs, Timer
+from shared.processing.port import Connection, Given, Lane, NewerContract, Outputs
 
 pytestmark = pytest.mark.parametrize("kafka", [None], ids=["postgres"])
 
@@ -61,13 +61,11 @@ class Deadly(Tally):
         super().__init__()
         self.died = asyncio.Event()
 
-    async def load(
-        self, connection: Connection, partition: int, memo: bytes, messages: Sequence[Said], timers: Sequence[Timer]
-    ) -> TallyBatch:
-        if any(message.at == 13 for message in messages):
+    async def batch(self, connection: Connection, given: Given) -> TallyBatch:
+        if any(message.at == 13 for message in given.messages):
             self.died.set()
             await asyncio.Event().wait()
-        return await super().load(connection, partition, memo, messages, timers)
+        return await super().batch(connection, given)
 
     async def attend(self, lane: Lane) -> None:
         async def nothing(connection: Connection, out: Outputs) -> None:
@@ -94,7 +92,7 @@ async def test_a_record_that_ends_the_process_is_found_wherever_it_stands_in_its
 class Deaf(Tally):
     """Nothing comes of a record."""
 
-    async def load(self, *known: Any) -> TallyBatch:
+    async def batch(self, *known: Any) -> TallyBatch:
         class Idle(TallyBatch):
             def handle(self, message: Said, out: Outputs) -> None:
                 return
@@ -131,7 +129,7 @@ async def test_an_output_that_its_key_makes_too_large_for_the_log_is_no_longer_c
             out.emit("customers", "ann" * 10, b"x" * (LARGEST_RECORD - 10))
 
     class Shouting(Tally):
-        async def load(self, *known: Any) -> TallyBatch:
+        async def batch(self, *known: Any) -> TallyBatch:
             return Loud(0, {}, b"")
 
     await house.post("ann", said("ann"))
@@ -237,8 +235,9 @@ async def test_transactions_of_unknown_outcome_beside_the_records_take_none_twic
             with suppress(Unavailable):
                 await lane.settle()
             # It goes through, and its answer is lost.
+            begun = Part(lane, *lane.begin())
             async with house.database.transaction() as connection:
-                assert await store.fence(connection, "tally", [lane.fence(lane.position)])
+                assert await store.fence(connection, "tally", [begun.fence])
             lane.doubt()
         await asyncio.sleep(0.001 * (n % 5))
     await until(lambda: _all(house, 30))
@@ -276,9 +275,9 @@ async def test_work_beside_the_records_is_begun_again_after_the_partition_seemed
 class BadTimes(Tally):
     """Leads, and none of its timers can be saved."""
 
-    async def load(self, *known: Any) -> TallyBatch:
-        batch = await super().load(*known)
-        batch.spoilt = bool(known[4])
+    async def batch(self, connection: Connection, given: Given) -> TallyBatch:
+        batch = await super().batch(connection, given)
+        batch.spoilt = bool(given.timers)
         batch.changed = {"ann": 1} if batch.spoilt else {}
         return batch
 
@@ -310,20 +309,20 @@ class Swallowing(TallyBatch):
     def handle(self, message: Said, out: Outputs) -> None:
         self._count(message.key)
 
-    async def save(self, connection: Connection) -> bytes:
+    async def save(self, connection: Connection) -> None:
         if self.spoilt:
             with suppress(asyncpg.PostgresError):
                 await connection.execute("SELECT 1 / 0")
-            return self.memo
-        return await super().save(connection)
+            return
+        await super().save(connection)
 
 
 async def test_a_batch_whose_failed_statement_was_swallowed_has_failed(house: House) -> None:
     class Careless(Tally):
-        async def load(self, *known: Any) -> TallyBatch:
-            found = await super().load(*known)
-            batch = Swallowing(found.partition, found.counts, found.memo)
-            batch.spoilt = any(message.bad for message in known[3])
+        async def batch(self, connection: Connection, given: Given) -> TallyBatch:
+            found = await super().batch(connection, given)
+            batch = Swallowing(found.partition, found.counts, found.memo())
+            batch.spoilt = any(message.bad for message in given.messages)
             return batch
 
     await house.post("ann", said("ann"), said("ann", bad="swallow"), said("ann"))

@@ -101,7 +101,7 @@ async def test_a_log_that_is_away_holds_back_the_reader_before_memory_fills(home
     log.hold()
     crew = Crew(home, Tally(), batch_records=1)
     lane = await crew.claim(ANN)
-    outlet = lane._frame.outlet
+    outlet = lane.frame.outlet
     assert isinstance(outlet, OutboxOutlet)
 
     async def full() -> bool:

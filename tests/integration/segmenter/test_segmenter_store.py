@@ -20,7 +20,7 @@ from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.language.playbook import Playbook
 from shared.processing.agenda import Agenda
-from shared.processing.port import Connection, Outputs, Timer
+from shared.processing.port import Connection, Given, Outputs, Timer
 
 USUAL = playbook(
     segments={"vip": 'sum("Order Completed", "total", within=20d) >= 100', "nordic": 'traits.country == "NO"'},
@@ -56,7 +56,8 @@ class Owner:
         end = max([self.as_of, *(message.received_at for message in messages)])
         due = [Timer(when, *subject) for subject, when in self.timers.items() if when <= end]
         async with self.database.connect() as connection:
-            batch = await self.processor.load(connection, self.partition, self.memo, messages, due)
+            given = Given(self.partition, self.memo, messages, due)
+            [batch] = await self.processor.load(connection, [given])
         agenda = Agenda(due)
         run = Run(self.as_of, agenda)
         for message in messages:
@@ -67,7 +68,8 @@ class Owner:
             run.as_of = road
             batch.handle(message, run)
         async with self.database.transaction() as connection:
-            self.memo = await batch.save(connection)
+            await self.processor.save(connection, [batch])
+        self.memo = batch.memo()
         self._keep(run)
 
     async def transact(self, work: Callable[[Connection, Outputs], Awaitable[Any]]) -> Any:
@@ -138,8 +140,8 @@ async def test_database_and_memory_agree_however_the_road_is_cut(tables: Databas
     assert owner.timers == road.timers
     assert owner.memo == road.memo
     async with tables.connect() as connection:
-        packed = await store.packed_profiles(connection, 0, list(road.packed))
-        assert packed == road.packed
+        packed = await store.packed_profiles(connection, [(0, key) for key in road.packed])
+        assert packed == {0: road.packed}
         kept = await connection.fetch("SELECT customer, occurred_at, kind, id, source, name, body, changes"
                                       " FROM segmenter.history")  # fmt: skip
         assert sorted(tuple(row)[:7] for row in kept) == sorted(row[:7] for row in road.rows)
@@ -179,7 +181,7 @@ async def _rows_scanned(database: Database) -> int:
 async def test_day_takes_over_what_the_default_partition_had_of_it(tables: Database) -> None:
     owner = Owner(tables)
     async with tables.transaction() as connection:
-        await store.save_seen(connection, 0, {b"x" * 16: store.Seen(1, at(5))})
+        await store.save(connection, store.Changes([], [(0, b"x" * 16, 1, at(5))], [], []))
     await owner.take([event("Page Viewed", at(5))])
     async with tables.connect() as connection:
         assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_default") == 0

@@ -197,7 +197,7 @@ class Road:
                 self.timers.pop(name, None)
             else:
                 self.timers[name] = due
-        self.memo = changes.memo
+        self.memo = batch.memo()
         self.as_of = out.as_of
         self.values += out.values
         self.reported += out.reported

@@ -1,0 +1,145 @@
+"""What one lane takes in one transaction: timers and records in the order of the road, computed on copies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from shared.processing import store
+from shared.processing.agenda import Agenda
+from shared.processing.port import Batch, Connection, Timer
+from shared.processing.run import Run
+from shared.processing.store import Position
+from shared.telemetry import BATCH_RECORDS, BATCH_SECONDS, RECORDS, TIMER_LATENESS, TIMERS_FIRED
+
+if TYPE_CHECKING:
+    from shared.processing.frame import Item
+    from shared.processing.lane import Lane
+
+_BREATH_SECONDS = 0.005
+
+
+class BadRecord(Exception):
+    """The item of this index cannot be handled."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.index, self.error = index, error
+
+
+class BadTimer(Exception):
+    """This timer cannot fire; it came up when `index` items had been handled."""
+
+    def __init__(self, timer: Timer, index: int, error: Exception) -> None:
+        super().__init__(str(error))
+        self.timer, self.index, self.error = timer, index, error
+
+
+class Share:
+    """`items` are the first of what is pending in the lane; with `until` only timers fire, up to there. `limit` timers
+    at most: items beyond the last that is taken wait for the timers that are not, and `more` says that there may be."""
+
+    def __init__(self, lane: Lane, items: Sequence[Item], until: datetime | None = None, limit: int | None = None):
+        self.lane, self.items, self.until = lane, items, until
+        self.limit = limit or lane.frame.batch_records
+        self.roads = list(accumulate(items, _road, initial=lane.as_of))[1:]
+        self.road = self.roads[-1] if until is None else until
+        self.timers: Sequence[Timer] = ()
+        self.timers_low: datetime | None = None
+        """What the lane's mark becomes when the timers have fired."""
+        self.more = False
+        self.run = Run(lane.frame, lane.partition, lane.as_of, Agenda(), dict(lane.position.out_seqs))
+        self._fired = 0
+        self._began = time.perf_counter()
+
+    async def find_timers(self, connection: Connection) -> None:
+        self.timers, self.timers_low = await due_timers(connection, self.lane, self.road, self.limit)
+        self.more = len(self.timers) == self.limit
+        if self.more:
+            self.road = self.timers[-1].due
+            self.items = self.items[: bisect_left(self.roads, self.road)]
+        self.run.agenda = Agenda(self.timers, more=self.more)
+
+    @property
+    def messages(self) -> list[Any]:
+        return [item.message for item in self.items]
+
+    async def compute(self, batch: Batch) -> Position:
+        """Where the lane stands when this is committed. Raises BadRecord or BadTimer."""
+        run, agenda, roads = self.run, self.run.agenda, self.roads
+        in_seqs = dict(self.lane.position.in_seqs)
+        breath = time.perf_counter()
+        for index, item in enumerate(self.items):
+            if agenda.is_due(roads[index]):
+                await self._fire(batch, roads[index], index)
+            run.as_of, run.trace = roads[index], item.record.trace
+            try:
+                batch.handle(item.message, run)
+            except Exception as error:
+                raise BadRecord(index, error) from error
+            if item.record.origin is not None:
+                service, partition, generation, seq = item.record.origin
+                in_seqs[f"{service}/{partition}/{generation}"] = seq
+            if time.perf_counter() - breath > _BREATH_SECONDS:
+                await asyncio.sleep(0)
+                breath = time.perf_counter()
+        if self.more or self.until is not None:
+            await self._fire(batch, self.road, len(self.items))
+            run.as_of = max(run.as_of, self.road)
+        position = self.lane.position
+        return replace(
+            position,
+            next_offset=self.lane.offset_after(len(self.items)),
+            as_of=run.as_of,
+            in_seqs=in_seqs,
+            out_seqs=run.out_seqs,
+            failures=0 if self.items else position.failures,
+        )
+
+    async def _fire(self, batch: Batch, until: datetime, index: int) -> None:
+        run, fired = self.run, 0
+        breath = time.perf_counter()
+        while (timer := run.agenda.pop(until)) is not None:
+            run.as_of, run.trace = max(run.as_of, timer.due), None
+            try:
+                batch.fire(timer, run)
+            except Exception as error:
+                raise BadTimer(timer, index, error) from error
+            fired += 1
+            if time.perf_counter() - breath > _BREATH_SECONDS:
+                await asyncio.sleep(0)
+                breath = time.perf_counter()
+        if fired:
+            frame = self.lane.frame
+            TIMER_LATENESS.labels(frame.service).observe(max(0.0, (frame.clock.now() - until).total_seconds()))
+            self._fired += fired
+
+    def count(self) -> None:
+        """It is done."""
+        service = self.lane.frame.service
+        RECORDS.labels(service).inc(len(self.items))
+        BATCH_RECORDS.labels(service).observe(len(self.items))
+        BATCH_SECONDS.labels(service).observe(time.perf_counter() - self._began)
+        TIMERS_FIRED.labels(service).inc(self._fired)
+
+
+async def due_timers(
+    connection: Connection, lane: Lane, until: datetime, limit: int
+) -> tuple[list[Timer], datetime | None]:
+    """A lane's timers due by `until`, and what its mark becomes when they have fired."""
+    if lane.timers_low is not None and until < lane.timers_low:
+        return [], lane.timers_low
+    timers, following = await store.due_timers(
+        connection, lane.frame.service, lane.partition, lane.timers_low, until, limit
+    )
+    return timers, timers[-1].due if len(timers) == limit else following
+
+
+def _road(road: datetime, item: Item) -> datetime:
+    return item.road_after(road)
