@@ -17,6 +17,7 @@ from services.terminal import database as _database
 from services.terminal import fail as _fail
 from services.terminal import out as _out
 from services.terminal import run as _run
+from services.trials import commands as trials
 from shared.errors import RapportError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ partitions_app = typer.Typer(
 keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
 publishing.publish_in(playbook_app)
 backtest.simulate_in(app)
+trials.test_in(playbook_app)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(journeys_app, name="journeys")
 app.add_typer(letters_app, name="dead-letters")

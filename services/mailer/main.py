@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from fastapi import FastAPI
 
-from services.mailer import mime
 from services.mailer.api import create
+from services.mailer.composing import Composer
 from services.mailer.doors import Doors
 from services.mailer.inbox import InboxTransport
 from services.mailer.links import Links
 from services.mailer.relay import Relay
-from services.mailer.rendering import Renderer
 from services.mailer.sending import Sending
 from services.mailer.settings import INBOX, MailerSettings
 from services.mailer.smtp import SmtpTransport
-from services.mailer.transport import Mail, Transport
+from services.mailer.transport import Transport
 from services.mailer.worker import MailerProcessor
-from shared.contracts.messages import MessageRequested
 from shared.database.migrations import Migrations
 from shared.errors import RapportError
-from shared.language.playbook import Playbook
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
 
 MIGRATIONS = Migrations("mailer", Path(__file__).parent / "migrations")
-
-
-class Composer:
-    """Makes mails, with one renderer for the playbook in force: what it compiled is kept until the next one comes."""
-
-    def __init__(self, links: Links) -> None:
-        self._links = links
-        self._renderers: dict[str, Renderer] = {}
-
-    def __call__(self, playbook: Playbook, request: MessageRequested, now: datetime) -> Mail:
-        renderer = self._renderers.get(playbook.hash)
-        if renderer is None:
-            while len(self._renderers) > 1:  # partitions switch one after the other, so two are in use at a time
-                del self._renderers[next(iter(self._renderers))]
-            renderer = self._renderers[playbook.hash] = Renderer(playbook, self._links)
-        return mime.compose(renderer, request, now)
 
 
 class Mailer:

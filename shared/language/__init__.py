@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from shared.language.checks import examine_files
+from shared.language.checks.tests import TestedJourney
 from shared.language.folder import playbook_hash, read_folder, shipped
 from shared.language.playbook import Playbook
 from shared.language.problems import PlaybookInvalid, Problem
 from shared.language.schema import KINDS, schema, write_schemas
+from shared.language.source import Place
 
 __all__ = [
     "KINDS",
     "SHIPPED",
     "PlaybookInvalid",
     "Problem",
+    "TestedJourney",
+    "WithTests",
     "check",
     "load",
+    "load_with_tests",
     "playbook_hash",
     "read_folder",
     "schema",
@@ -35,6 +41,22 @@ def load(files: Mapping[str, bytes]) -> Playbook:
     return examined.playbook
 
 
+class WithTests(NamedTuple):
+    """A proven playbook with the tests of its journeys; `steps` says by journey and id where a step is written."""
+
+    playbook: Playbook
+    tests: Sequence[TestedJourney]
+    steps: Mapping[str, Mapping[str, Place]]
+
+
+def load_with_tests(files: Mapping[str, bytes]) -> WithTests:
+    """Raises PlaybookInvalid with all problems of the playbook and of its tests."""
+    examined = examine_files(files, tests=True)
+    if examined.playbook is None:
+        raise PlaybookInvalid(examined.problems)
+    return WithTests(examined.playbook, examined.tests, examined.steps)
+
+
 def check(files: Mapping[str, bytes]) -> list[Problem]:
     """Everything that is wrong with these files, errors and warnings, sorted by place; empty where nothing is."""
-    return list(examine_files(files).problems)
+    return list(examine_files(files, tests=True).problems)

@@ -124,7 +124,7 @@ def _one_line(value: str) -> str:
     return value
 
 
-def _mailbox(value: str) -> str:
+def mailbox(value: str) -> str:
     name, address = parseaddr(_one_line(value))
     try:
         checked = validate_email(address, check_deliverability=False, test_environment=True)
@@ -254,7 +254,7 @@ QuietHoursText = Annotated[
     BeforeValidator(_quiet_hours),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]{2}:[0-9]{2} *[-–] *[0-9]{2}:[0-9]{2}$"}),
 ]
-Mailbox = Annotated[str, AfterValidator(_mailbox)]
+Mailbox = Annotated[str, AfterValidator(mailbox)]
 Timezone = Annotated[str, AfterValidator(_timezone)]
 Locale = Annotated[str, AfterValidator(_locale), WithJsonSchema({"type": "string", "pattern": f"^{LOCALE.pattern}$"})]
 Currency = Annotated[

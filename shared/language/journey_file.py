@@ -117,7 +117,7 @@ class DateTrigger(Section):
     unless_in: list[Name] = Field([], description=_UNLESS_TEXT)
 
 
-def _kind_by_key(kinds: Mapping[str, str]) -> Callable[[object], str | None]:
+def kind_by_key(kinds: Mapping[str, str]) -> Callable[[object], str | None]:
     """A discriminator: the one key of `kinds` that a mapping, or what was made of one, has."""
 
     def kind(value: object) -> str | None:
@@ -136,7 +136,7 @@ Trigger = Annotated[
     | Annotated[StageTrigger, Tag("@stage")]
     | Annotated[SegmentTrigger, Tag("@segment")]
     | Annotated[DateTrigger, Tag("@date")],
-    Discriminator(_kind_by_key(TRIGGERS), custom_error_type="trigger", custom_error_message="trigger"),
+    Discriminator(kind_by_key(TRIGGERS), custom_error_type="trigger", custom_error_message="trigger"),
 ]
 
 
@@ -293,7 +293,7 @@ class WaitForStep(Step):
         | Annotated[Clicked, Tag("@clicked")]
         | Annotated[Opened, Tag("@opened")]
         | Annotated[Reply, Tag("@reply")],
-        Discriminator(_kind_by_key(ANSWERS), custom_error_type="wait_for", custom_error_message="wait_for"),
+        Discriminator(kind_by_key(ANSWERS), custom_error_type="wait_for", custom_error_message="wait_for"),
     ] = Field(description="{clicked: step-id}, {opened: step-id}, {reply: survey} or {event: Name, where: expression}.")
     timeout: LongerDuration = Field(description="How long to wait at most.", examples=["2d"])
     then: Steps = Field([], description="What happens when it came; then the journey goes on below.")
@@ -355,7 +355,7 @@ class ChooseStep(Step):
             Annotated[
                 Annotated[Way, Tag("@if")] | Annotated[OtherWay, Tag("@else")],
                 Discriminator(
-                    _kind_by_key({"if": "@if", "else": "@else"}), custom_error_type="way", custom_error_message="way"
+                    kind_by_key({"if": "@if", "else": "@else"}), custom_error_type="way", custom_error_message="way"
                 ),
                 Tolerant,
             ]
@@ -450,7 +450,7 @@ AnyStep = TypeAliasType(
         | Annotated[EmitStep, Tag("@emit")]
         | Annotated[PauseStep, Tag("@pause")]
         | Annotated[ExitStep, Tag("@exit")],
-        Discriminator(_kind_by_key(STEPS), custom_error_type="step", custom_error_message="step"),
+        Discriminator(kind_by_key(STEPS), custom_error_type="step", custom_error_message="step"),
     ],
 )
 Steps = Annotated[list[Annotated[AnyStep, Tolerant]], BeforeValidator(nothing_is_empty)]

@@ -13,8 +13,11 @@ from shared.language.playbook_files import EventFile
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
 from shared.language.sections import Reading, Section, attempt
 from shared.language.source import Document, ListNode, MappingNode, Node, Path, Scalar
+from shared.language.tests_file import GIVENS, TestsFile
 
 T = TypeVar("T", bound=Section)
+_WITH_NULLS = (EventFile, TestsFile)
+"""Files in which null says something."""
 _MAY_BE_EMPTY = frozenset({"then", "else", "on_timeout", "exit_on"})
 
 
@@ -29,7 +32,7 @@ def read(document: Document, shape: type[T], report: Callable[[Problem], None]) 
         return None
     reading = Reading({})
     empty: list[Path] = []
-    data = _plain(document.root, (), reading.paths, empty if shape is not EventFile else None)
+    data = _plain(document.root, (), reading.paths, None if issubclass(shape, _WITH_NULLS) else empty)
     for path in empty:
         if document.is_broken(path):
             continue
@@ -143,6 +146,7 @@ _CHOICES: Mapping[str, tuple[str, Sequence[str], Sequence[str], str]] = {
     "step": ("step", tuple(STEPS), LATER_STEPS, "- wait: 1h"),
     "trigger": ("trigger", tuple(TRIGGERS), (), "event: Order Completed"),
     "wait_for": ("wait_for", tuple(ANSWERS), (), "wait_for: {event: Order Completed}"),
+    "given": ("given", tuple(GIVENS), (), "{at: 1h, event: Order Completed}"),
     "way": ("way", ("if", "else"), (), '- {if: traits.country == "NO", then: […]}'),
 }
 """What decides the kind of a mapping: its name, the keys of which it has one, those that come later, an example."""

@@ -12,12 +12,14 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from shared.language.journey_file import JourneyFile
 from shared.language.playbook_files import BrandFile, EventFile, MessageFile, SegmentsFile, StagesFile, TopicsFile
 from shared.language.sections import Section
+from shared.language.tests_file import TestsFile
 
-Kind = Literal["journey", "stages", "segments", "topics", "rapport", "message", "event"]
+Kind = Literal["journey", "tests", "stages", "segments", "topics", "rapport", "message", "event"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _SHAPES: dict[Kind, type[Section]] = {
     "journey": JourneyFile,
+    "tests": TestsFile,
     "stages": StagesFile,
     "segments": SegmentsFile,
     "topics": TopicsFile,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -18,13 +16,14 @@ from services.mailer.outcomes import report
 from services.mailer.transport import Accepted, Receipt, Rejected, Unknown
 from services.rehearsal.house import House
 from services.rehearsal.witness import End, Witness
+from services.trials.pinning import pinned
 from shared.contracts import events as contracts
 from shared.contracts.customers import Customer, CustomerUpdated, DateReached
 from shared.contracts.events import JOURNEYS_SOURCE, Event
 from shared.contracts.messages import MessageRequested
 from shared.language import load
 from shared.language.durations import parse_duration
-from shared.language.playbook import Playbook, Split, Step
+from shared.language.playbook import Playbook
 
 MONDAY = datetime(2026, 3, 2, 12, tzinfo=UTC)
 KEY = "ada"
@@ -97,26 +96,7 @@ def playbook_of(case: Mapping[str, Any], changes: Any = None) -> Playbook:
     for number in range(1, 10):
         texts[f"messages/m{number}/subject.txt"] = b"Hello"
         texts[f"messages/m{number}/body.html"] = b'<a href="{{ unsubscribe_url }}">Stop</a>'
-    return pinned(load(texts), case.get("arms", {}), Decimal("holdout" in case))
-
-
-def pinned(playbook: Playbook, arms: Mapping[str, str], holdout: Decimal) -> Playbook:
-    """The same, with lots that always fall on these arms of splits; everybody is held out, or nobody."""
-
-    def certain(step: Step) -> Step:
-        if not isinstance(step, Split) or step.id not in arms:
-            return step
-        return replace(step, arms={arms[step.id]: replace(step.arms[arms[step.id]], share=Decimal(1))})
-
-    journeys = {
-        name: replace(
-            journey,
-            steps={id: certain(step) for id, step in journey.steps.items()},
-            holdout=holdout if journey.holdout else journey.holdout,
-        )
-        for name, journey in playbook.journeys.items()
-    }
-    return replace(playbook, journeys=journeys)
+    return pinned(load(texts), None, case.get("arms", {}), holdout=int("holdout" in case))
 
 
 class Story(Witness):

@@ -23,10 +23,10 @@ from services.ingest.batching import OpenBatches
 from services.ingest.sources import GivenSources
 from services.journeys.store import playbooks_in_use
 from services.journeys.worker import JourneysProcessor
+from services.mailer.composing import Composer
 from services.mailer.consent import normalise
 from services.mailer.doors import Doors
 from services.mailer.links import Links
-from services.mailer.main import Composer
 from services.mailer.sending import Sending
 from services.mailer.worker import MailerProcessor
 from services.segmenter.worker import SegmenterProcessor

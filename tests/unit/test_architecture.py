@@ -20,6 +20,7 @@ LEAVES = {
     "services.publishing",
     "services.rehearsal",
     "services.terminal",
+    "services.trials",
 }
 SHELLS = {"main", "settings", "api", "worker", "store"}
 

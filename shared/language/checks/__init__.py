@@ -8,7 +8,7 @@ every template read (`templates`). What passes is turned into `playbook.Playbook
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared.language import playbook as proven
 from shared.language.checks.assembly import to_playbook
@@ -17,9 +17,11 @@ from shared.language.checks.brand import check_postal_address, read_brand, read_
 from shared.language.checks.journeys import check_journey, check_loops
 from shared.language.checks.messages import read_messages
 from shared.language.checks.segments import check_segments, check_stages
+from shared.language.checks.tests import TestedJourney, check_tests
 from shared.language.playbook_files import SegmentsFile, StagesFile, TopicsFile
 from shared.language.problems import Problem
 from shared.language.sections import Hole
+from shared.language.source import Place
 from shared.language.templates import check_names
 
 
@@ -29,15 +31,28 @@ class Examined:
 
     playbook: proven.Playbook | None
     problems: tuple[Problem, ...]
+    tests: tuple[TestedJourney, ...] = ()
+    steps: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
+    """Where each step of each journey is written, where tests were asked for."""
 
 
-def examine_files(files: Mapping[str, bytes]) -> Examined:
-    """Reads and checks everything; the problems are sorted by place."""
+def examine_files(files: Mapping[str, bytes], *, tests: bool = False) -> Examined:
+    """Reads and checks everything; the problems are sorted by place. Services have no use for the `tests`, and a slip
+    in one keeps no playbook from running."""
     book = Book(files)
     _run(book)
+    tested = tuple(check_tests(book)) if tests else ()
     problems = tuple(sorted(set(book.problems)))
     sound = not any(problem.severity == "error" for problem in problems)
-    return Examined(to_playbook(book) if sound else None, problems)
+    steps = (
+        {
+            name: {id: journey.document.at(placed.path) for id, placed in journey.layout.by_id.items()}
+            for name, journey in book.journeys.items()
+        }
+        if tests
+        else {}
+    )
+    return Examined(to_playbook(book) if sound else None, problems, tested, steps)
 
 
 def _run(book: Book) -> None:

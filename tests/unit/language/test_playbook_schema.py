@@ -23,7 +23,7 @@ def data_of(text: bytes) -> Any:
 
 def kind_of(file: str) -> str | None:
     if file.startswith("journeys/"):
-        return "journey"
+        return "tests" if file.endswith(".test.yaml") else "journey"
     if file.startswith("events/"):
         return "event"
     if file.endswith("message.yaml"):

@@ -1,0 +1,154 @@
+"""`rapport playbook test`: a customer's story, next to what was expected of it."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as xml
+
+from services.mailer.composing import Composer
+from services.mailer.links import Links
+from services.trials.coverage import covered
+from services.trials.report import for_github, in_junit, in_text, of_coverage, told
+from services.trials.running import Verdict, run
+from shared.language import WithTests, load_with_tests
+
+COMPOSE = Composer(Links(b"tested", "https://links.invalid"))
+BRAND = "name: Shop\nsender: shop@example.com\npostal_address: Harbour Street 12\ntimezone: Europe/Oslo\ncarts: sent\n"
+TOPICS = "topics: {news: {title: News, kind: promotional, default: opt_in}}"
+JOURNEY = """
+journey: hello
+trigger: {event: Start}
+defaults: {topic: news}
+status: draft
+holdout: 50%
+goal: {event: Bought, within: 30d}
+steps:
+  - wait: 1d
+  - id: tone
+    split:
+      warm: {share: 50%, then: [{email: warm}]}
+      cool: {share: 50%, then: [{email: cool}]}
+  - if: traits.country == "NO"
+    then: [{exit: norwegian}]
+  - email: last
+"""
+MESSAGE = {"subject.txt": "Hello", "body.html": '<a href="{{ unsubscribe_url }}">Stop</a>'}
+
+
+def loaded(tests: str, **files: str) -> WithTests:
+    texts = {
+        "rapport.yaml": BRAND,
+        "stages.yaml": "stages: {all: true}",
+        "segments.yaml": "segments: {}",
+        "topics.yaml": TOPICS,
+        "journeys/hello.yaml": JOURNEY,
+        "journeys/hello.test.yaml": tests,
+        **{f"messages/{name}/{file}": text for name in ("warm", "cool", "last") for file, text in MESSAGE.items()},
+        **files,
+    }
+    return load_with_tests({name: text.encode() for name, text in texts.items()})
+
+
+def verdicts(found: WithTests) -> list[Verdict]:
+    return [run(found.playbook, COMPOSE, one, number) for one in found.tests for number in range(len(one.tests))]
+
+
+def test_lots_are_pinned_nobody_is_held_out_and_a_draft_sends() -> None:
+    found = verdicts(
+        loaded("""
+tests:
+  - name: the warm way
+    given: [{at: 0m, event: Start}]
+    arms: {tone: warm}
+    expect: {sent: [{message: warm, at: 1d}, last], exit: completed}
+  - name: the cool way
+    given: [{at: 0m, event: Start}]
+    arms: {tone: cool}
+    customer: {traits: {country: "NO"}}
+    expect: {sent: [cool], exit: norwegian, inside: false, entered: 1}
+""")
+    )
+    assert [verdict.differences for verdict in found] == [[], []]
+
+
+def test_a_failure_shows_the_story_next_to_what_was_expected() -> None:
+    [verdict] = verdicts(
+        loaded("""
+tests:
+  - name: nothing but a cool word
+    given: [{at: 0m, event: Start, properties: {page: home}}]
+    arms: {tone: warm}
+    outcomes: {last: failed}
+    expect: {sent: [{message: cool, at: 2d}], exit: bored, goal: false}
+""")
+    )
+    assert told(verdict) == [
+        "    what happened                                                               what was expected",
+        "         0m  Mon 2 Mar 2026 13:00  Start {page: home}",
+        "         0m  Mon 2 Mar 2026 13:00  enters",
+        "         0m  Mon 2 Mar 2026 13:00  waits at wait-1d until Tue 3 Mar 2026 13:00",
+        "         1d  Tue 3 Mar 2026 13:00  tone: warm",
+        "         1d  Tue 3 Mar 2026 13:00  sends warm                                   ✗ nothing",
+        "         1d  Tue 3 Mar 2026 13:00  if-1: else",
+        "         1d  Tue 3 Mar 2026 13:00  last fails: rejected: 554 tested",
+        "         1d  Tue 3 Mar 2026 13:00  leaves: completed",
+        "         2d  Wed 4 Mar 2026 13:00  nothing                                      ✗ cool at 2d",
+        "    exit: completed                                                             ✗ bored",
+    ]
+    assert in_text([verdict], 0.01)[0].startswith("✗ journeys/hello.test.yaml:3:5: nothing but a cool word")
+    assert in_text([verdict], 0.01)[-1] == "0 passed, 1 failed, in 0.0 s"
+    comment = for_github([verdict], "shop")[0]
+    assert comment.startswith(
+        "::error file=shop/journeys/hello.test.yaml,line=7,col=20::nothing but a cool word: sent:"
+    )
+    suite = xml.fromstring(in_junit([verdict], 0.01))
+    assert suite.attrib["failures"] == "1"
+    assert "leaves: completed" in (suite.findtext("testsuite/testcase/failure") or "")
+
+
+def test_a_click_on_what_was_not_sent_and_an_event_that_ingest_refuses_are_told_where_they_stand() -> None:
+    [verdict] = verdicts(
+        loaded("""
+tests:
+  - name: too early
+    given:
+      - {at: 0m, event: Start}
+      - {at: 1h, clicked: last}
+      - {at: 2h, event: Start, occurred_at: 1960-01-01T00:00:00Z}
+    expect: {entered: 1}
+""")
+    )
+    early, refused = verdict.differences
+    assert (early.found, early.expected, early.place.line) == ("nothing was sent by then", "a mail of step last", 6)
+    assert refused.found.startswith("ingest refuses this: ")
+    assert refused.place.line == 7
+
+
+def test_a_mistake_in_a_template_fails_the_mail_and_says_where_it_is() -> None:
+    tests = """
+tests:
+  - name: a subject without words
+    given: [{at: 0m, event: Start}]
+    arms: {tone: warm}
+    expect: {sent: [warm, last]}
+"""
+    [verdict] = verdicts(loaded(tests, **{"messages/warm/subject.txt": "{{ trigger.title }}"}))
+    place = "rendering: messages/warm/subject.txt:1: the subject is empty for this customer."
+    assert any(f"warm fails: {place}" in line for line in told(verdict))
+
+
+def test_coverage_says_which_steps_no_test_reaches_and_which_ways_none_goes() -> None:
+    found = loaded("""
+tests:
+  - name: the warm way
+    given: [{at: 0m, event: Start}]
+    arms: {tone: warm}
+    expect: {sent: [warm, last]}
+""")
+    footprints = {one for verdict in verdicts(found) for one in verdict.story.footprints}
+    assert of_coverage(covered(found.playbook, found.steps, footprints)) == [
+        "hello: 63% (7 of 11 steps and ways)",
+        "  journeys/hello.yaml:10: no test leaves tone by cool.",
+        "  journeys/hello.yaml:13: no test reaches cool.",
+        "  journeys/hello.yaml:14: no test leaves if-1 by then.",
+        "  journeys/hello.yaml:15: no test reaches exit-1.",
+    ]
