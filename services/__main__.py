@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +9,10 @@ from typing import Annotated
 import typer
 
 from services.backtest import commands as backtest
+from services.checking import check_in
 from services.publishing import commands as publishing
 from services.publishing.journeys import journeys_app
-from services.terminal import DEFAULT_DATA, Data, Folder, say
+from services.terminal import DEFAULT_DATA, Data, Folder
 from services.terminal import database as _database
 from services.terminal import fail as _fail
 from services.terminal import out as _out
@@ -35,6 +35,7 @@ partitions_app = typer.Typer(
     help="Where each partition stands, and what to do with one that stands still.", no_args_is_help=True
 )
 keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
+check_in(playbook_app)
 publishing.publish_in(playbook_app)
 backtest.simulate_in(app)
 trials.test_in(playbook_app)
@@ -179,33 +180,6 @@ def playbook_init(folder: Folder) -> None:
         path.write_bytes(content)
     write_schemas(folder)
     _out.print(f"{folder} is ready. Edit it, then: rapport playbook check {folder}", highlight=False, soft_wrap=True)
-
-
-@playbook_app.command("check")
-def playbook_check(
-    folder: Folder,
-    form: Annotated[str, typer.Option("--format", help="text, json or github.")] = "text",
-) -> None:
-    """Say every problem, as file:line:column; exit 1 where there is an error."""
-    from shared.language import check, read_folder
-
-    problems = check(read_folder(folder))
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if form == "json":
-        fields = ("file", "line", "column", "severity", "message", "remedy")
-        found = [{name: getattr(problem, name) for name in fields} for problem in problems]
-        typer.echo(json.dumps(found, indent=2))
-    elif form == "github":
-        for problem in problems:
-            place = f"file={folder / problem.file},line={problem.line},col={problem.column}"
-            typer.echo(f"::{problem.severity} {place}::{problem.message} {problem.remedy}")
-    else:
-        for problem in problems:
-            say(str(problem))
-        if not problems:
-            say("no problems")
-    if errors:
-        raise typer.Exit(1)
 
 
 @playbook_app.command("schema")

@@ -15,6 +15,7 @@ LEAVES = {
     "services.__main__",
     "services.embedded",
     "services.backtest",
+    "services.checking",
     "services.serving",
     "services.demo",
     "services.publishing",
