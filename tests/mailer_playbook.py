@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from shared.contracts.messages import MessageRequested
-from shared.language.playbook import Brand, Message, Playbook, QuietHours, Topic
+from shared.language.playbook import Brand, Cap, Message, Playbook, QuietHours, Topic
 
 DUE = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
+
+
+def brand(quiet: tuple[int, int] | None = (21, 8), caps: Sequence[Cap] = ()) -> Brand:
+    return Brand(
+        name="Lamps",
+        sender="hello@lamps.example",
+        reply_to=None,
+        postal_address="Storgata 1, 0155 Oslo",
+        timezone="Europe/Oslo",
+        locale="en",
+        currency="NOK",
+        rates={},
+        urls={},
+        quiet_hours=QuietHours(time(quiet[0]), time(quiet[1])) if quiet else None,
+        caps=tuple(caps),
+        carts="derived",
+    )
 
 
 def playbook(

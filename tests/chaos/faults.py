@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from deploy.dev.broker import KafkaBroker
-from deploy.dev.cluster import SERVICES
+from deploy.dev.cluster import SERVICES, Worker
 from shared.contracts.streams import EVENTS
 from shared.database.engine import Database
 from shared.errors import RapportError
@@ -71,26 +71,22 @@ async def kill(world: World, dice: random.Random) -> int:
 
 @fault("SIGSTOP beyond the heartbeat, SIGCONT", 8)
 async def stop_and_continue(world: World, dice: random.Random) -> int:
-    workers = world.free_workers()
-    if not workers:
-        return 0
-    worker = dice.choice(workers)
-    with world.in_hands(worker):
-        world.tell(worker, "stopped", signal.SIGSTOP)
-        await asyncio.sleep(EXPIRY_SECONDS + dice.uniform(0.5, 3))
-        world.tell(worker, "continued", signal.SIGCONT)
-    return 1
+    return await _stopped_for(world, dice, EXPIRY_SECONDS + dice.uniform(0.5, 3))
 
 
 @fault("SIGSTOP for a moment", 4)
 async def stop_for_a_moment(world: World, dice: random.Random) -> int:
+    return await _stopped_for(world, dice, dice.uniform(0.05, 1.5))
+
+
+async def _stopped_for(world: World, dice: random.Random, seconds: float) -> int:
     workers = world.free_workers()
     if not workers:
         return 0
     worker = dice.choice(workers)
     with world.in_hands(worker):
         world.tell(worker, "stopped", signal.SIGSTOP)
-        await asyncio.sleep(dice.uniform(0.05, 1.5))
+        await asyncio.sleep(seconds)
         world.tell(worker, "continued", signal.SIGCONT)
     return 1
 
@@ -102,9 +98,7 @@ async def ask_to_end(world: World, dice: random.Random) -> int:
         return 0
     worker = dice.choice(workers)
     with world.in_hands(worker):
-        world.tell(worker, "asked to end", signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(worker.ended(), 60)
+        await _asked_to_end(world, worker)
     if worker.alive:
         world.wrong.append(f"{worker.name} does not end: {worker.log_tail()}")
         world.tell(worker, "killed", signal.SIGKILL)
@@ -118,11 +112,15 @@ async def leave(world: World, dice: random.Random) -> int:
         return 0
     worker = dice.choice(workers)
     with world.in_hands(worker):
-        world.tell(worker, "asked to end", signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(worker.ended(), 60)
+        await _asked_to_end(world, worker)
         await asyncio.sleep(dice.uniform(1, 5))
     return 1
+
+
+async def _asked_to_end(world: World, worker: Worker) -> None:
+    world.tell(worker, "asked to end", signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(worker.ended(), 60)
 
 
 @fault("a worker joins, and leaves again", 3)

@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageR
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.database.migrations import Migrations, migrate
-from shared.language.playbook import Brand, Cap, EventTrigger, Journey, Playbook, QuietHours, Topic
+from shared.language.playbook import Cap, EventTrigger, Journey, Playbook, Topic
 from shared.log.port import Entry
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
@@ -36,6 +36,7 @@ from shared.processing.port import Connection, Lane
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
 from shared.settings import Settings
+from tests.mailer_playbook import brand
 
 PARTITIONS = 4
 NOON = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)  # noon in Oslo
@@ -43,26 +44,12 @@ MIGRATIONS = Migrations("mailer", Path(store.__file__).parent / "migrations")
 
 
 def playbook(caps: Sequence[Cap] = (), quiet: tuple[int, int] | None = (21, 8)) -> Playbook:
-    brand = Brand(
-        name="Lamps",
-        sender="hello@lamps.example",
-        reply_to=None,
-        postal_address="Storgata 1, 0155 Oslo",
-        timezone="Europe/Oslo",
-        locale="en",
-        currency="NOK",
-        rates={},
-        urls={},
-        quiet_hours=QuietHours(time(quiet[0]), time(quiet[1])) if quiet else None,
-        caps=tuple(caps),
-        carts="derived",
-    )
     topics = {
         "cart-reminders": Topic("cart-reminders", "Cart reminders", "", "promotional", "opt_out"),
         "newsletter": Topic("newsletter", "Newsletter", "", "promotional", "opt_in"),
         "receipts": Topic("receipts", "Receipts", "", "transactional", "opt_out"),
     }
-    return Playbook("p1", {}, brand, (), {}, topics, {}, {}, {})
+    return Playbook("p1", {}, brand(quiet, caps), (), {}, topics, {}, {}, {})
 
 
 def paused_journey(name: str) -> Journey:

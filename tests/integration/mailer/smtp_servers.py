@@ -129,3 +129,14 @@ async def say(writer: asyncio.StreamWriter, reply: str) -> None:
         await writer.drain()
     if ends or not reply:
         raise ConnectionAbortedError
+
+
+async def takes_a_mail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """From the greeting to the answer after the final dot."""
+    await say(writer, "220 hello")
+    for reply in ("250 server", "250 ok", "250 ok", "354 go"):
+        await reader.readline()
+        await say(writer, reply)
+    while await reader.readline() != b".\r\n":
+        pass
+    await say(writer, "250 taken")

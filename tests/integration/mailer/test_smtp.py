@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 from certificates import certificate
-from smtp_servers import Keeping, keeping_server, knows, replying, say, scripted_server
+from smtp_servers import Keeping, keeping_server, knows, replying, say, scripted_server, takes_a_mail
 
 from services.mailer.relay import Relay
 from services.mailer.rendering import Rendered
@@ -320,13 +320,7 @@ async def test_server_that_hung_up_on_an_idle_connection_costs_no_attempt() -> N
     hung_up = asyncio.Event()
 
     async def one_mail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await say(writer, "220 hello")
-        for reply in ("250 server", "250 ok", "250 ok", "354 go"):
-            await reader.readline()
-            await say(writer, reply)
-        while await reader.readline() != b".\r\n":
-            pass
-        await say(writer, "250 taken")
+        await takes_a_mail(reader, writer)
         await reader.readline()
         hung_up.set()
         await say(writer, "421 4.4.2 you were idle!")
@@ -341,13 +335,7 @@ async def test_connection_that_was_idle_for_long_is_asked_first() -> None:
     asked = asyncio.Event()
 
     async def dies_at_noop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await say(writer, "220 hello")
-        for reply in ("250 server", "250 ok", "250 ok", "354 go"):
-            await reader.readline()
-            await say(writer, reply)
-        while await reader.readline() != b".\r\n":
-            pass
-        await say(writer, "250 taken")
+        await takes_a_mail(reader, writer)
         assert await reader.readline() == b"NOOP\r\n"
         asked.set()
         await say(writer, "")
@@ -364,13 +352,7 @@ async def test_idle_connection_is_left_in_time() -> None:
     left = asyncio.Event()
 
     async def watches(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await say(writer, "220 hello")
-        for reply in ("250 server", "250 ok", "250 ok", "354 go"):
-            await reader.readline()
-            await say(writer, reply)
-        while await reader.readline() != b".\r\n":
-            pass
-        await say(writer, "250 taken")
+        await takes_a_mail(reader, writer)
         assert await reader.readline() == b"QUIT\r\n"
         left.set()
 

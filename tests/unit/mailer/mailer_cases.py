@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 
 from services.mailer.consent import Decision
 from services.mailer.policy import Recipient
 from shared.contracts.messages import MessageRequested
-from shared.language.playbook import Brand, Cap, Kind, QuietHours, Topic
+from shared.language.playbook import Kind, Topic
 
 NOON = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)  # noon in Oslo
 
@@ -37,23 +37,6 @@ def asked(
         timezone=timezone,
         draft=draft,
         hops=hops,
-    )
-
-
-def brand(quiet: tuple[int, int] | None = (21, 8), caps: Sequence[Cap] = ()) -> Brand:
-    return Brand(
-        name="Lamps",
-        sender="hello@lamps.example",
-        reply_to=None,
-        postal_address="Storgata 1, 0155 Oslo",
-        timezone="Europe/Oslo",
-        locale="en",
-        currency="NOK",
-        rates={},
-        urls={},
-        quiet_hours=QuietHours(time(quiet[0]), time(quiet[1])) if quiet else None,
-        caps=tuple(caps),
-        carts="derived",
     )
 
 

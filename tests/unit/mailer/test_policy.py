@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from mailer_cases import NOON, asked, brand, reader, said, topic
+from mailer_cases import NOON, asked, reader, said, topic
+from mailer_playbook import brand
 
 from services.mailer.policy import (
     Defer,
