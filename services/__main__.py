@@ -11,6 +11,7 @@ import typer
 from services.backtest import commands as backtest
 from services.checking import check_in
 from services.publishing import commands as publishing
+from services.publishing.coupons import coupons_app
 from services.publishing.journeys import journeys_app
 from services.terminal import DEFAULT_DATA, Data, Folder
 from services.terminal import database as _database
@@ -41,6 +42,7 @@ backtest.simulate_in(app)
 trials.test_in(playbook_app)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(journeys_app, name="journeys")
+app.add_typer(coupons_app, name="coupons")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(partitions_app, name="partitions")
 app.add_typer(keys_app, name="keys")

@@ -53,6 +53,8 @@ SEGMENTER_SWEPT = Counter("rapport_segmenter_swept_profiles_total", "Profiles lo
 ENROLLMENTS_BEGUN = Counter("rapport_journeys_begun_total", "Enrollments begun", ["journey"])
 ENROLLMENTS_ENDED = Counter("rapport_journeys_ended_total", "Enrollments ended", ["journey", "reason"])
 ENTRIES_DECLINED = Counter("rapport_journeys_declined_total", "Triggers that let nobody in", ["journey", "reason"])
+COUPONS_ISSUED = Counter("rapport_coupons_issued_total", "Codes of coupons that were issued", ["pool"])
+COUPONS_MISSING = Counter("rapport_coupons_missing_total", "Steps that got no code, since the pool was empty", ["pool"])
 
 # Mailer.
 MAILER_OUTCOMES = Counter("rapport_mailer_outcomes_total", "How messages ended", ["status", "reason"])

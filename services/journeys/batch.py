@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
+import structlog
 
 from services.journeys import decisions, engine, store
 from services.journeys.commands import (
@@ -23,6 +24,7 @@ from services.journeys.commands import (
     SendMessage,
 )
 from services.journeys.consent import declined
+from services.journeys.coupons import Stock
 from services.journeys.decisions import Decided
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
@@ -44,11 +46,12 @@ from shared.contracts.events import JOURNEYS_SOURCE, Event
 from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRequested, PromotionPaused
 from shared.language.playbook import Journey, Playbook
 from shared.processing.port import Connection, Outputs, Timer
-from shared.telemetry import ENROLLMENTS_BEGUN, ENROLLMENTS_ENDED, ENTRIES_DECLINED
+from shared.telemetry import COUPONS_ISSUED, COUPONS_MISSING, ENROLLMENTS_BEGUN, ENROLLMENTS_ENDED, ENTRIES_DECLINED
 
 WAKE = "wake"
 """The one kind of timer: a customer is woken when the earliest of their enrollments is due."""
 
+_logger = structlog.get_logger(service="journeys")
 _SILENCE = timedelta(seconds=1)
 _encode = msgspec.json.Encoder().encode
 
@@ -77,6 +80,7 @@ class JourneysBatch:
         playbooks: dict[str, Playbook],
         triggers: dict[str, Triggers],
         people: dict[str, Person],
+        stock: Stock | None = None,
     ) -> None:
         self.partition = partition
         self._memo = memo
@@ -86,6 +90,7 @@ class JourneysBatch:
         self._in_force = playbooks.get(memo.playbook)
         self._triggers = triggers.get(memo.playbook)
         self._people = people
+        self.stock = stock or Stock()
         self._written: dict[str, tuple[str, Enrollment]] = {}
         self._moved: dict[str, tuple[str, Enrollment]] = {}
         self._courses: dict[tuple[str, str], Course | None] = {}
@@ -142,6 +147,7 @@ class JourneysBatch:
             moved=[enrollment for _, enrollment in self._moved.values()],
             tallies={tally: change for tally, change in self._tallies.items() if change},
             decided=[decisions.row_of(customer, decided) for customer, decided in self._decided.items()],
+            issued=self.stock.issued,
             switched=self._switched,
         )
 
@@ -230,9 +236,11 @@ class JourneysBatch:
             else:
                 moved, commands = enrollment, []
                 if enrollment.status == "parked" and course.status != "paused":
-                    # As of when the journey went on, whoever comes first: the sweep's timer or this record.
-                    resumed = self._memo.resumed.get(enrollment.journey, now)
-                    moved, commands = engine.advance(course, moved, Woken(before), max(resumed, moved.since or resumed))
+                    # As of when the journey went on, whoever comes first: the sweep's timer or this record. Who waited
+                    # for a code goes on as of when they began to.
+                    since = moved.since or now
+                    resumed = max(self._memo.resumed.get(enrollment.journey, since), since)
+                    moved, commands = engine.advance(course, moved, Woken(before), resumed)
                 if isinstance(signal, Updated) or moved is enrollment:
                     moved, more = engine.advance(course, moved, signal, now)
                     commands = [*commands, *more]
@@ -289,7 +297,7 @@ class JourneysBatch:
 
     def _begin(self, person: Person, journey: Journey, entry: Entry, out: Outputs) -> None:
         assert self._in_force is not None
-        course = Course(journey, journey.status, self._in_force)
+        course = Course(journey, journey.status, self._in_force, self.stock)
         enrollment, commands = engine.begin(course, person.latest, entry)
         person.enrollments.append(enrollment)
         self._begun[journey.name] += 1
@@ -389,7 +397,7 @@ class JourneysBatch:
         own = journey
         if journey.version != enrollment.version:
             own = self._playbooks[enrollment.playbook].journeys[enrollment.journey]
-        return Course(own, journey.status, self._in_force)
+        return Course(own, journey.status, self._in_force, self.stock)
 
     def _say(self, out: Outputs, key: str, message: msgspec.Struct) -> None:
         if key:
@@ -399,6 +407,11 @@ class JourneysBatch:
         self._told = out.as_of if self._told is None else max(self._told, out.as_of)
 
     def count(self) -> None:
+        for pool, count in Counter(issued.pool for issued in self.stock.issued).items():
+            COUPONS_ISSUED.labels(pool).inc(count)
+        for pool, count in self.stock.refused.items():
+            COUPONS_MISSING.labels(pool).inc(count)
+            _logger.error("coupons have run out", pool=pool, without=count, remedy="Raise its limit, or add codes.")
         for journey, count in self._begun.items():
             ENROLLMENTS_BEGUN.labels(journey).inc(count)
         for ended, count in self._ended.items():
@@ -469,4 +482,5 @@ async def save(connection: Connection, batches: Sequence[JourneysBatch]) -> None
     """Write every change of these batches, each of another partition."""
     await store.write(connection, {batch.partition: batch.changes() for batch in batches})
     for batch in batches:
+        batch.stock.close()
         batch.count()

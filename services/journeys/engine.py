@@ -23,6 +23,7 @@ from services.journeys.commands import (
     ReportEvent,
     SendMessage,
 )
+from services.journeys.coupons import DRAFT, Issued, Stock
 from services.journeys.enrollment import (
     Enrollment,
     Entry,
@@ -38,6 +39,7 @@ from shared.contracts.customers import Customer
 from shared.language.expressions import plain
 from shared.language.playbook import (
     Choose,
+    Coupon,
     Email,
     Emit,
     EventMatch,
@@ -75,12 +77,14 @@ _UNWATCHED = frozenset({GOAL, RESTARTED, REMOVED})
 class Course:
     """One version of a journey as it runs now.
 
-    Steps, goal and exits are the version's own; `status` and `playbook` (topics, brand) are those in force.
+    Steps, goal and exits are the version's own; `status` and `playbook` (topics, brand) are those in force. Codes of
+    coupons come from the batch's `stock`, and are gone from it.
     """
 
     journey: Journey
     status: Literal["live", "draft", "paused"]
     playbook: Playbook
+    stock: Stock
 
 
 class Updated(NamedTuple):
@@ -176,7 +180,7 @@ def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
 
 def _successors(step: Step) -> tuple[str | None, ...]:
     match step:
-        case Wait() | Email() | Set() | Emit() | Pause():
+        case Wait() | Email() | Set() | Emit() | Coupon() | Pause():
             return (step.next,)
         case WaitFor():
             return (step.matched, step.timed_out)
@@ -374,7 +378,10 @@ def _over(step: Wait, customer: Customer, after: datetime, zone: ZoneInfo) -> da
 
 
 def _anew(course: Course, enrollment: Enrollment, customer: Customer, entry: Entry, commands: list[Command]) -> Moved:
-    enrollment = _with(enrollment, entry=entry, clicked=(), opened=(), steps={}, vars={})
+    # One code for each enrollment, also where its steps begin again.
+    steps = course.journey.steps
+    codes = {name: left for name, left in enrollment.steps.items() if isinstance(steps.get(name), Coupon)}
+    enrollment = _with(enrollment, entry=entry, clicked=(), opened=(), steps=codes, vars={})
     return _run(course, enrollment, customer, course.journey.first, entry.at, commands)
 
 
@@ -440,6 +447,12 @@ def _run(
                 enrollment, reports = _report(course, enrollment, step.id, step.event, properties, {})
                 commands = [*commands, *reports]
                 step_id = step.next
+            case Coupon():
+                left_behind = _issue(course, enrollment, customer, step, now)
+                if left_behind is None:
+                    return _with(enrollment, status="parked"), commands
+                enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left_behind})
+                step_id = step.next
             case Pause():
                 if not _only_counted(course, enrollment):
                     commands = [*commands, PausePromotion(now, now + step.duration)]
@@ -501,6 +514,27 @@ def _report(
         return enrollment, []
     id = effect_id(enrollment.id, step, visit)
     return enrollment, [ReportEvent(id, name, properties, traits, enrollment.entry.hops + 1)]
+
+
+def _issue(course: Course, enrollment: Enrollment, customer: Customer, step: Coupon, now: datetime) -> bytes | None:
+    """What a coupon step leaves behind: one code for each enrollment, however often it comes by. None where it has to
+    wait until more codes have been claimed."""
+    kept = enrollment.steps.get(step.id)
+    if kept is not None and msgspec.json.decode(kept)["code"] is not None:
+        return kept
+    code, expires_at = None, None
+    pool = course.playbook.coupons.get(step.pool)
+    if pool is not None:
+        draft = enrollment.entry.draft
+        if not draft and course.stock.is_short(pool):
+            return None
+        code = pool.prefix + DRAFT if draft else course.stock.take(pool)
+        if code is not None and pool.expires is not None:
+            expires_at = now + pool.expires
+        if code is not None and not draft:
+            cause = (customer.key, enrollment.journey, enrollment.id, step.id)
+            course.stock.note(Issued(pool.name, code, *cause, now, expires_at))
+    return _encode({"code": code, "expires": expires_at})
 
 
 def _only_counted(course: Course, enrollment: Enrollment) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from services.journeys import decisions
+from services.journeys.coupons import Issued
 from services.journeys.decisions import Decided
 from services.journeys.enrollment import Enrollment, key_text
 from shared.processing.port import Connection
@@ -47,6 +48,7 @@ class Changes(NamedTuple):
     moved: Sequence[Enrollment]
     tallies: Mapping[Tally, int]
     decided: Sequence[decisions.Row]
+    issued: Sequence[Issued]
     switched: bool
 
 
@@ -110,6 +112,8 @@ async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
             *_arrays(tallies, 8),
             *_arrays(decided, 4),
         )
+    if issued := [one for batch in changes.values() for one in batch.issued]:
+        await connection.execute(_ISSUE, *zip(*issued, strict=True))
     switched = [partition for partition, one in changes.items() if one.switched]
     if switched:
         # What was inside under an old playbook and counts nothing any more.
@@ -158,6 +162,103 @@ _WRITE = """
 
 def _arrays(rows: Sequence[tuple[object, ...]], count: int) -> Iterable[Sequence[object]]:
     return zip(*rows, strict=True) if rows else [()] * count
+
+
+_ISSUE = """
+    UPDATE journeys.coupons c
+       SET issued_at = i.issued_at, expires_at = i.expires_at, customer = i.customer, journey = i.journey,
+           enrollment = i.enrollment::uuid, step = i.step
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
+                  $8::timestamptz[])
+           AS i (pool, code, customer, journey, enrollment, step, issued_at, expires_at)
+     WHERE c.pool = i.pool AND c.code = i.code"""
+
+
+async def codes_to_issue(connection: Connection, partition: int) -> dict[str, list[str]]:
+    """By pool, the codes that this partition has claimed and not issued, in the order in which they will be."""
+    rows = await connection.fetch(
+        "SELECT pool, code FROM journeys.coupons WHERE partition = $1 AND issued_at IS NULL ORDER BY number", partition
+    )
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["pool"], []).append(row["code"])
+    return found
+
+
+async def begin_claim(connection: Connection, pool: str) -> int:
+    """Hold the pool to the end of the transaction; how many of its codes have been claimed so far."""
+    claimed: int = await connection.fetchval(
+        "INSERT INTO journeys.coupon_pools AS p (pool) VALUES ($1)"
+        " ON CONFLICT (pool) DO UPDATE SET claimed = p.claimed RETURNING claimed",
+        pool,
+    )
+    return claimed
+
+
+async def claim_codes(connection: Connection, partition: int, pool: str, codes: Sequence[str]) -> int:
+    """Claim for a partition those of these codes that nobody has claimed; how many those are. The pool is held."""
+    done: int = await connection.fetchval(
+        "WITH claimed AS (INSERT INTO journeys.coupons (pool, code, partition) SELECT $2, code, $1"
+        " FROM unnest($3::text[]) WITH ORDINALITY AS c (code, place) ORDER BY place ON CONFLICT DO NOTHING RETURNING 1)"
+        " UPDATE journeys.coupon_pools p SET claimed = p.claimed + c.n FROM (SELECT count(*) AS n FROM claimed) c"
+        " WHERE p.pool = $2 RETURNING c.n",
+        partition,
+        pool,
+        list(codes),
+    )
+    return done
+
+
+async def unclaimed(connection: Connection, pool: str, codes: Sequence[str], limit: int) -> list[str]:
+    """The first of these codes that nobody has claimed."""
+    rows = await connection.fetch(
+        "SELECT code FROM unnest($2::text[]) WITH ORDINALITY AS c (code, place)"
+        " WHERE NOT EXISTS (SELECT FROM journeys.coupons k WHERE k.pool = $1 AND k.code = c.code)"
+        " ORDER BY place LIMIT $3",
+        pool,
+        list(codes),
+        limit,
+    )
+    return [row["code"] for row in rows]
+
+
+class PoolCount(NamedTuple):
+    """How many codes of a pool were issued, and how many partitions hold to be issued next."""
+
+    pool: str
+    issued: int
+    held: int
+    last: datetime | None
+
+
+async def pool_counts(connection: Connection) -> list[PoolCount]:
+    rows = await connection.fetch(
+        "SELECT pool, count(issued_at) AS issued, count(*) - count(issued_at) AS held, max(issued_at) AS last"
+        " FROM journeys.coupons GROUP BY pool ORDER BY pool"
+    )
+    return [PoolCount(*row) for row in rows]
+
+
+class GivenOut(NamedTuple):
+    """A code as the shop is told of it."""
+
+    code: str
+    customer: str
+    journey: str
+    issued_at: datetime
+    expires_at: datetime | None
+
+
+async def issued_codes(connection: Connection, pool: str, after: tuple[datetime, str], limit: int) -> list[GivenOut]:
+    """Codes of a pool that were issued, the oldest first, beyond `after` (when, code)."""
+    rows = await connection.fetch(
+        "SELECT code, customer, journey, issued_at, expires_at FROM journeys.coupons WHERE pool = $1"
+        " AND (issued_at, code) > ($2, $3) ORDER BY issued_at, code LIMIT $4",
+        pool,
+        *after,
+        limit,
+    )
+    return [GivenOut(*row) for row in rows]
 
 
 def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
-from services.journeys import store
+from services.journeys import claims, store
 from services.journeys.batch import WAKE, JourneysBatch, Memo, decode_memo, save
+from services.journeys.coupons import Stock
 from services.journeys.person import Person
 from services.journeys.store import StoredCustomer
 from services.journeys.triggers import Triggers
@@ -40,6 +43,10 @@ class JourneysProcessor:
         self._shelf = shelf
         self._story_kept = story_kept
         self._triggers: dict[str, Triggers] = {}
+        self._short: dict[int, Counter[str]] = {}
+        """By partition, of which pools of coupons its batches needed more than they had, and how much."""
+        self._dry: dict[str, set[str]] = {}
+        """By playbook, the pools of which nothing is left to claim."""
 
     def decode(self, key: str, value: bytes) -> CustomerRecord:
         message: CustomerRecord = _decode(key, value)
@@ -62,7 +69,12 @@ class JourneysProcessor:
             if content_hash not in self._triggers:
                 self._triggers[content_hash] = Triggers(playbook.journeys)
         people = {key: Person(key, row) for key, row in stored.items()}
-        batch = JourneysBatch(given.partition, known, playbooks, self._triggers, people)
+        stock = Stock()
+        if any(playbook.coupons for playbook in playbooks.values()) and any(_customers(given)):
+            codes = await store.codes_to_issue(connection, given.partition)
+            dry = self._dry.get(known.playbook, ()) if len(hashes) == 1 else ()
+            stock = Stock(codes, dry, partial(self._wanted, given.partition))
+        batch = JourneysBatch(given.partition, known, playbooks, self._triggers, people, stock)
         for content_hash in batch.versions_missing():
             playbooks[content_hash] = await self._shelf.get(connection, content_hash)
         return batch
@@ -74,8 +86,8 @@ class JourneysProcessor:
         return None
 
     async def attend(self, lane: Lane) -> None:
-        """Wake what a pause has held once its journey goes on, since nothing else passes by those customers; and forget
-        what ended long ago, by the time of the road."""
+        """Wake what a pause has held once its journey goes on, since nothing else passes by those customers; claim the
+        codes that others wait for; and forget what ended long ago, by the time of the road."""
         swept, forgot = "", _LONG_AGO
         while not lane.leaving.is_set():
             lane.woken.clear()
@@ -83,11 +95,27 @@ class JourneysProcessor:
             if memo.playbook != swept:
                 await self._sweep(lane, memo)
                 swept = memo.playbook
+            if short := self._short.pop(lane.partition, None):
+                await self._claim(lane, memo, short)
+                await self._sweep(lane, memo)
             if lane.as_of - forgot >= _FORGET_EVERY:
                 forgot = lane.as_of
                 await self._forget(lane, store.forget_ended, forgot - KEPT)
                 await self._forget(lane, store.forget_decisions, forgot - self._story_kept)
             await first_of(lane.woken, lane.leaving)
+
+    def _wanted(self, partition: int, short: Counter[str]) -> None:
+        self._short.setdefault(partition, Counter()).update(short)
+
+    async def _claim(self, lane: Lane, memo: Memo, short: Counter[str]) -> None:
+        async def claim(connection: Connection, out: Outputs) -> set[str]:
+            playbook = await self._shelf.get(connection, memo.playbook)
+            wanted = [(pool, short[name]) for name, pool in sorted(playbook.coupons.items()) if name in short]
+            # In the order of their names, so that two partitions never wait for each other.
+            return {pool.name for pool, n in wanted if await claims.claim(connection, lane.partition, pool, n) < n}
+
+        dry = await lane.transact(claim)
+        self._dry.setdefault(memo.playbook, set()).update(dry)
 
     async def _sweep(self, lane: Lane, memo: Memo) -> None:
         after = ""

@@ -19,6 +19,7 @@ from services.journeys.batch import Memo as JourneysMemo
 from services.journeys.person import Person
 from services.journeys.triggers import Triggers
 from services.mailer.turn import Compose
+from services.rehearsal.coupons import WholePools
 from services.rehearsal.mailroom import Answer, Mailroom, accepted, unwritten
 from services.rehearsal.timers import Timers
 from services.rehearsal.witness import Witness
@@ -101,6 +102,7 @@ class House:
         self.profiles: dict[str, Profile] = {}
         self.people: dict[str, Person] = {}
         """Those whom a journey knows."""
+        self.coupons = WholePools()
         self._witness = witness or Witness()
         self._recorded = recorded
         self._past: list[Row] | None = [] if remembers else None
@@ -121,7 +123,7 @@ class House:
         self._seen: dict[bytes, Seen] = {}
         self._segmenter = self._segmenter_batch(NO_MEMO, {})
         self._left_in_batch = _BATCH
-        self._journeys = JourneysBatch(0, JourneysMemo(), self._playbooks, self._triggers, self.people)
+        self._journeys = JourneysBatch(0, JourneysMemo(), self._playbooks, self._triggers, self.people, self.coupons)
         self._mailroom = Mailroom(self._playbooks, compose, answer, self._witness)
         self._set_time(begins)
         if playbook is not None:

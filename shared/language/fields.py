@@ -213,6 +213,12 @@ def _event_path(value: str) -> str:
     return value
 
 
+def _coupon_code(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{1,64}", value):
+        raise refusal(f"{quoted(value)} cannot be typed as a code.", "Use letters, digits and hyphens, 64 at most.")
+    return value
+
+
 def nothing_is_empty(value: object) -> object:
     return [] if value is None else value
 
@@ -227,6 +233,9 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 Line = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(_one_line)]
 EventName = Annotated[str, StringConstraints(max_length=200), AfterValidator(_one_line)]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema(_NAME)]
+CouponCode = Annotated[
+    str, AfterValidator(_coupon_code), WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,64}$"})
+]
 Variable = Annotated[
     str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"})
 ]

@@ -14,6 +14,7 @@ from typing import Literal
 from shared.language.durations import format_duration
 from shared.language.playbook import (
     Choose,
+    Coupon,
     DateTrigger,
     Email,
     Emit,
@@ -292,6 +293,8 @@ def _box(step: Step) -> Box:
             return Box(step.id, "do", ("set", ", ".join(given)))
         case Emit():
             return Box(step.id, "do", ("emit", step.event))
+        case Coupon():
+            return Box(step.id, "do", ("coupon", step.pool))
         case Pause():
             return Box(step.id, "do", ("pause", format_duration(step.duration) if step.duration else "lifted"))
         case Exit():

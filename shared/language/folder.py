@@ -16,8 +16,8 @@ MAX_FILES = 5_000
 MAX_TOTAL_BYTES = 32 * 1024 * 1024
 
 TOP = ("rapport.yaml", "stages.yaml", "segments.yaml", "topics.yaml")
-FOLDERS = ("events", "journeys", "messages")
-LATER = ("coupons", "campaigns", "surveys", "inserts", "referrals.yaml")
+FOLDERS = ("events", "journeys", "messages", "coupons")
+LATER = ("campaigns", "surveys", "inserts", "referrals.yaml")
 MESSAGE_FILES = ("message.yaml", "subject.txt", "body.mjml", "body.html", "body.txt")
 LATER_MESSAGE_FILES = ("sms.txt", "push.yaml")
 
@@ -84,6 +84,9 @@ class Sorted:
     events: list[str] = field(default_factory=list)
     journeys: list[str] = field(default_factory=list)
     tests: list[str] = field(default_factory=list)
+    coupons: list[str] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)
+    """The CSV files of codes."""
     messages: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
 
 
@@ -115,6 +118,8 @@ def sort_files(paths: Iterable[str], report: Callable[[Problem], None]) -> Sorte
                 found.tests.append(path)
             elif name.endswith(".yaml"):
                 (found.events if head == "events" else found.journeys).append(path)
+        elif head == "coupons" and len(parts) == 2 and name.endswith((".yaml", ".csv")):
+            (found.coupons if name.endswith(".yaml") else found.lists).append(path)
         elif name.endswith(".yaml"):
             meant = nearest(head, FOLDERS)
             if head in FOLDERS:

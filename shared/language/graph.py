@@ -9,6 +9,7 @@ from shared.language.fields import slug
 from shared.language.journey_file import (
     ChooseStep,
     Clicked,
+    CouponStep,
     EmailStep,
     EmitStep,
     EventMatch,
@@ -129,6 +130,8 @@ def _given(document: Document, path: Path, step: Step) -> str:
         return given
     if isinstance(step, EmailStep):
         return step.email
+    if isinstance(step, CouponStep):
+        return step.coupon
     if isinstance(step, WaitStep):
         return _name_of_wait(document, path, step)
     if isinstance(step, EmitStep):

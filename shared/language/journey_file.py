@@ -417,6 +417,13 @@ class EmitStep(Step):
     properties: dict[Variable, ExpressionText] = Field({}, description="Its properties, each an expression.")
 
 
+class CouponStep(Step):
+    """Issues a code, one for each enrollment. Later steps know it: steps.ID.code and steps.ID.expires."""
+
+    id: Name | None = Field(None, description=_ID_TEXT)
+    coupon: Name = Field(description="The pool: the name of its file under coupons/.")
+
+
 class PauseStep(Step):
     """Stops advertising to the customer for a while, from all journeys. What helps and what has to arrive goes on."""
 
@@ -434,9 +441,10 @@ class ExitStep(Step):
 
 
 STEPS = {
-    name: f"@{name}" for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "pause", "exit")
+    name: f"@{name}"
+    for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "coupon", "pause", "exit")
 }
-LATER_STEPS = ("sms", "push", "webhook", "coupon", "task")
+LATER_STEPS = ("sms", "push", "webhook", "task")
 AnyStep = TypeAliasType(
     "AnyStep",
     Annotated[
@@ -448,6 +456,7 @@ AnyStep = TypeAliasType(
         | Annotated[SplitStep, Tag("@split")]
         | Annotated[SetStep, Tag("@set")]
         | Annotated[EmitStep, Tag("@emit")]
+        | Annotated[CouponStep, Tag("@coupon")]
         | Annotated[PauseStep, Tag("@pause")]
         | Annotated[ExitStep, Tag("@exit")],
         Discriminator(kind_by_key(STEPS), custom_error_type="step", custom_error_message="step"),

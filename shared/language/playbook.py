@@ -96,6 +96,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class CouponPool:
+    """Where codes come from: `codes` in their order, or where there are none of them, `prefix` and `length` signs that
+    are drawn, at most `limit` times. `expires` is how long a code can be used from when it is issued."""
+
+    name: str
+    title: str
+    prefix: str
+    length: int
+    limit: int | None
+    expires: timedelta | None
+    codes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EventTrigger:
     event: str
     where: Expression | None
@@ -242,6 +256,15 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class Coupon:
+    """Issue a code of a pool: one for each enrollment."""
+
+    id: str
+    next: str | None
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Send nothing promotional to the customer for so long; for no time at all it lifts what stands."""
 
@@ -256,7 +279,7 @@ class Exit:
     reason: str
 
 
-Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Pause | Exit
+Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Coupon | Pause | Exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +329,7 @@ class Playbook:
     messages: Mapping[str, Message]
     aggregates: Mapping[str, Aggregate]
     journey_aggregates: frozenset[str] = field(default_factory=frozenset)
+    coupons: Mapping[str, CouponPool] = field(default_factory=dict)
 
     @property
     def paused(self) -> frozenset[str]:

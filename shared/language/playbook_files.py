@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from shared.language.fields import (
+    CouponCode,
     Currency,
     EventName,
     ExpressionText,
@@ -149,6 +150,38 @@ class BrandFile(Section):
         "tracked",
         description="tracked: each mail has an image of one pixel, which tells that it is opened. untracked: none has.",
     )
+
+
+class CouponFile(Section):
+    """A pool of coupons: made from a pattern, or given out from a list. Its name is the file's."""
+
+    noun: ClassVar[str] = "coupon field"
+    later: ClassVar[frozenset[str]] = frozenset({"announce", "url"})
+
+    title: Line | None = Field(None, description="What people call it, in reports.")
+    prefix: CouponCode | None = Field(None, description="What each code begins with: SPRING-.", examples=["SPRING-"])
+    length: int | None = Field(
+        None,
+        ge=6,
+        le=40,
+        description="How many letters and digits follow the prefix; 10 unless given. None is easily mistaken for "
+        "another.",
+    )
+    limit: int | None = Field(None, ge=1, le=100_000_000, description="How many codes there are at most.")
+    expires: LongerDuration | None = Field(
+        None, description="How long a code can be used, from when it is issued: 14d. Your shop has to see to it."
+    )
+    codes: str | list[CouponCode] | None = Field(
+        None,
+        description="Codes that your shop has made: a CSV file beside this one, such as spring.csv, or a short list.",
+    )
+
+    @model_validator(mode="after")
+    def _made_or_listed(self) -> CouponFile:
+        if self.codes is not None and (self.prefix, self.length, self.limit) != (None, None, None):
+            raise refusal("codes are listed here, and prefix, length and limit are for those that are made.",
+                          "Keep codes, or the others.")  # fmt: skip
+        return self
 
 
 class MessageFile(Section):

@@ -10,11 +10,19 @@ from typing import Any, Literal, get_args
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from shared.language.journey_file import JourneyFile
-from shared.language.playbook_files import BrandFile, EventFile, MessageFile, SegmentsFile, StagesFile, TopicsFile
+from shared.language.playbook_files import (
+    BrandFile,
+    CouponFile,
+    EventFile,
+    MessageFile,
+    SegmentsFile,
+    StagesFile,
+    TopicsFile,
+)
 from shared.language.sections import Section
 from shared.language.tests_file import TestsFile
 
-Kind = Literal["journey", "tests", "stages", "segments", "topics", "rapport", "message", "event"]
+Kind = Literal["journey", "tests", "stages", "segments", "topics", "rapport", "message", "event", "coupon"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _SHAPES: dict[Kind, type[Section]] = {
@@ -26,6 +34,7 @@ _SHAPES: dict[Kind, type[Section]] = {
     "rapport": BrandFile,
     "message": MessageFile,
     "event": EventFile,
+    "coupon": CouponFile,
 }
 _MAY_BE_EMPTY = ("then", "else", "on_timeout", "exit_on")
 

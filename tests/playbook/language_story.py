@@ -90,6 +90,7 @@ def playbook_of(case: Mapping[str, Any], changes: Any = None) -> Playbook:
         "stages.yaml": {"stages": case.get("stages", {"attract": "true"})},
         "segments.yaml": {"segments": case.get("segments", {})},
         "topics.yaml": {"topics": _TOPICS},
+        **{f"coupons/{name}.yaml": pool for name, pool in case.get("coupons", {}).items()},
         **{f"journeys/{name}.yaml": journey for name, journey in journeys.items()},
     }
     texts = {name: yaml.safe_dump(data, sort_keys=False).encode() for name, data in files.items()}

@@ -14,6 +14,7 @@ from shared.language import playbook as proven
 from shared.language.checks.assembly import to_playbook
 from shared.language.checks.book import Book
 from shared.language.checks.brand import check_postal_address, read_brand, read_catalogue
+from shared.language.checks.coupons import check_coupons_used, read_coupons
 from shared.language.checks.journeys import check_journey, check_loops
 from shared.language.checks.messages import read_messages
 from shared.language.checks.segments import check_segments, check_stages
@@ -68,11 +69,13 @@ def _run(book: Book) -> None:
     for kind, file in (("stage", "stages"), ("segment", "segments"), ("topic", "topics")):
         book.known[kind] = book.names_in(f"{file}.yaml", file)
     read_messages(book)
+    read_coupons(book)
     check_stages(book)
     check_segments(book)
     for file in book.sorted.journeys:
         check_journey(book, file)
     check_loops(book)
+    check_coupons_used(book)
     check_postal_address(book)
     for message in book.messages.values():
         urls = None if book.brand is None else book.brand.urls

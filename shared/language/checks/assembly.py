@@ -18,6 +18,7 @@ from shared.language.graph import Placed
 from shared.language.journey_file import (
     ChooseStep,
     Clicked,
+    CouponStep,
     DateTrigger,
     EmailStep,
     EmitStep,
@@ -41,7 +42,7 @@ from shared.language.journey_file import (
     WaitUntil,
     Way,
 )
-from shared.language.playbook_files import BrandFile, SegmentsFile, TopicEntry
+from shared.language.playbook_files import BrandFile, CouponFile, SegmentsFile, TopicEntry
 from shared.language.source import Path
 
 
@@ -62,6 +63,19 @@ def to_playbook(book: Book) -> proven.Playbook:
         messages={name: _message(book, name) for name in book.messages},
         aggregates=book.aggregates,
         journey_aggregates=frozenset(book.journey_aggregates),
+        coupons={name: _pool(book, name, shape) for name, shape in book.coupons.items()},
+    )
+
+
+def _pool(book: Book, name: str, shape: CouponFile) -> proven.CouponPool:
+    return proven.CouponPool(
+        name=name,
+        title=shape.title or name,
+        prefix=shape.prefix or "",
+        length=shape.length or 10,
+        limit=shape.limit,
+        expires=shape.expires,
+        codes=None if shape.codes is None else book.codes[name],
     )
 
 
@@ -230,6 +244,8 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
     if isinstance(step, EmitStep):
         properties = {given: journey.expressions[(*path, "properties", given)] for given in step.properties}
         return proven.Emit(name, following, step.emit, properties)
+    if isinstance(step, CouponStep):
+        return proven.Coupon(name, following, step.coupon)
     if isinstance(step, PauseStep):
         return proven.Pause(name, following, step.pause)
     assert isinstance(step, ExitStep)

@@ -12,7 +12,7 @@ from shared.language.expressions import FUNCTIONS, PLAIN_FUNCTIONS, Compiled, Ex
 from shared.language.folder import Sorted, sort_files
 from shared.language.graph import Layout
 from shared.language.journey_file import EventTrigger, JourneyFile
-from shared.language.playbook_files import BrandFile, MessageFile, SegmentsFile, TopicEntry
+from shared.language.playbook_files import BrandFile, CouponFile, MessageFile, SegmentsFile, TopicEntry
 from shared.language.problems import Problem, Severity, listed
 from shared.language.reading import read
 from shared.language.sections import Section
@@ -78,6 +78,10 @@ class Book:
         self.journeys: dict[str, ReadJourney] = {}
         self.messages: dict[str, MessageTemplates] = {}
         self.message_files: dict[tuple[str, str], MessageFile] = {}
+        self.coupons: dict[str, CouponFile] = {}
+        self.coupon_names = [file.rsplit("/", 1)[-1].removesuffix(".yaml") for file in self.sorted.coupons]
+        self.codes: dict[str, tuple[str, ...]] = {}
+        """Those that are listed, by pool."""
         self.texts: dict[str, dict[str, dict[str, str]]] = {}
         self.compiled: dict[tuple[str, Site, str | None, str | None, tuple[str, ...]], Compiled | ExpressionError] = {}
         self.aggregates: dict[str, Aggregate] = {}

@@ -19,6 +19,7 @@ from shared.language.checks.book import (
 )
 from shared.language.checks.certain import check_ways
 from shared.language.checks.circles import circle_from
+from shared.language.checks.coupons import check_carriers, check_coupon
 from shared.language.checks.hours import Clock, check_hours, clocks
 from shared.language.checks.names import check_event, check_match, check_name, read_expression
 from shared.language.expressions import compile_expression
@@ -26,6 +27,7 @@ from shared.language.graph import Placed, lay_out
 from shared.language.journey_file import (
     ChooseStep,
     Clicked,
+    CouponStep,
     EmailStep,
     EmitStep,
     EventMatch,
@@ -81,6 +83,7 @@ def check_journey(book: Book, file: str) -> None:
     due = clocks(journey)
     for placed in journey.layout.placed:
         check_step(book, journey, placed, due.get(placed.id))
+    check_carriers(book, journey)
     check_exits(book, journey)
     check_variables(book, journey)
     if shape.holdout is not None:
@@ -166,6 +169,8 @@ def check_step(book: Book, journey: ReadJourney, placed: Placed, clock: Clock | 
     elif isinstance(step, SetStep):
         for name, text in step.set.items():
             read_expression(book, journey, (*path, "set", name), text, GIVEN, step=placed)
+    elif isinstance(step, CouponStep):
+        check_coupon(book, journey, placed, step)
     elif isinstance(step, EmitStep):
         check_emitted(book, journey, placed, step)
 

@@ -13,7 +13,7 @@ from shared.language.checks.book import GIVEN, MATCH, Book, ReadJourney, Site, e
 from shared.language.checks.certain import check_possible
 from shared.language.expressions import Expression, ExpressionError, Mention, Remark, compile_expression
 from shared.language.graph import Placed
-from shared.language.journey_file import Clicked, EventMatch, EventTrigger, Opened, SplitStep, WaitForStep
+from shared.language.journey_file import Clicked, CouponStep, EventMatch, EventTrigger, Opened, SplitStep, WaitForStep
 from shared.language.problems import did_you_mean, nearest, quoted
 from shared.language.sections import Hole
 from shared.language.source import Document, Path
@@ -202,11 +202,15 @@ def check_step_mention(
             wrong(f"no step is called {quoted(name)}.", remedy)
     elif step is not None and name not in step.before:
         wrong(f"step {quoted(name)} never runs before this one.", "Move it up, or ask for another step.")
+    elif isinstance(placed.step, CouponStep):
+        if mention.path not in (("code",), ("expires",)):
+            message = "a coupon leaves its code and when it expires behind, and nothing else."
+            wrong(message, f"Write steps.{name}.code or steps.{name}.expires.")
     elif isinstance(placed.step, SplitStep):
         if mention.path != ("arm",):
             wrong("a split leaves its arm behind and nothing else.", f"Write steps.{name}.arm.")
     elif not isinstance(placed.step, WaitForStep):
-        wrong(f"step {quoted(name)} leaves nothing behind.", "Ask for a wait_for or a split.")
+        wrong(f"step {quoted(name)} leaves nothing behind.", "Ask for a wait_for, a coupon or a split.")
     elif mention.path[:1] != ("event",):
         wrong("a wait_for leaves its event behind and nothing else.", f"Write steps.{name}.event.")
     elif isinstance(placed.step.wait_for, Clicked | Opened):

@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 
 from services.journeys.batch import JourneysBatch, Memo
+from services.journeys.coupons import Stock
 from services.journeys.decisions import Decided, Decision, unpack
 from services.journeys.enrollment import Enrollment
 from services.journeys.person import Person
 from services.journeys.store import StoredCustomer, Tally
 from services.journeys.triggers import Triggers
+from services.rehearsal.coupons import WholePools
 from shared.contracts.customers import (
     Activation,
     ConsentDecision,
@@ -34,6 +36,7 @@ from shared.language.durations import format_duration, parse_duration
 from shared.language.expressions import ROOTS, Expression, compile_expression
 from shared.language.playbook import (
     Brand,
+    CouponPool,
     Email,
     EventMatch,
     EventTrigger,
@@ -103,7 +106,7 @@ def begins(trigger: Trigger, **changes: Any) -> dict[str, Any]:
     return {"trigger": trigger, "goal": None, "exit_on": (), "mode": "single", **changes}
 
 
-def playbook(*journeys: Journey, name: str = "playbook") -> Playbook:
+def playbook(*journeys: Journey, name: str = "playbook", coupons: Sequence[CouponPool] = ()) -> Playbook:
     brand = Brand(
         name="Lamps",
         sender="shop@example.com",
@@ -128,6 +131,7 @@ def playbook(*journeys: Journey, name: str = "playbook") -> Playbook:
         journeys={journey.name: journey for journey in journeys},
         messages={},
         aggregates={},
+        coupons={pool.name: pool for pool in coupons},
     )
 
 
@@ -161,6 +165,7 @@ class Road:
     """One partition: its tables, its timers and what came out. `drive` does what `shared.processing.lane` does."""
 
     def __init__(self, *playbooks: Playbook) -> None:
+        self.stock: Stock = WholePools()
         self.playbooks = {book.hash: book for book in playbooks}
         self.triggers = {book.hash: Triggers(book.journeys) for book in playbooks}
         self.memo = b""
@@ -232,7 +237,7 @@ class Road:
         keys = {timer.subject for timer in timers}
         keys |= {record.customer.key for record in records if isinstance(record, CustomerUpdated | DateReached)}
         people = {key: Person(key, self.rows[key]) for key in keys if key in self.rows}
-        batch = JourneysBatch(0, memo, loaded, self.triggers, people)
+        batch = JourneysBatch(0, memo, loaded, self.triggers, people, self.stock)
         for name in batch.versions_missing():
             loaded[name] = self.playbooks[name]
         return batch

@@ -34,6 +34,9 @@ BIRTHDAY = 'date: traits.birthday\nevery: year\nat: "22:00"'
 FLOW = "exit_on:\n  - {event: Cart Emptied, where: %s}\n"
 
 
+CODE_BODY = {"messages/cart-reminder/body.html": b'{{ code }}<a href="{{ unsubscribe_url }}">Stop</a>'}
+
+
 def cart(text: str, **changes: str | None) -> dict[str, bytes]:
     return sample(journeys__cart_yaml=text, **changes)
 
@@ -49,6 +52,57 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
         [
             'journeys/cart.yaml:13:10: "Order Completed" has no cart_id in the catalogue, so this goal is '
             "never reached and buyers keep getting mail. Remove where, or have the shop send cart_id.",
+        ],
+    ),
+    "a coupon that is not there": (
+        cart(journey("- {id: code, coupon: birthday-51}")) | {"coupons/birthday-15.yaml": b"expires: 7d"},
+        [
+            "coupons/birthday-15.yaml:1:1: warning: no journey issues these coupons. Add a step: coupon: birthday-15,"
+            " or remove this file.",
+            'journeys/cart.yaml:6:24: there is no coupon "birthday-51". Did you mean "birthday-15"?',
+        ],
+    ),
+    "a coupon in a receipt": (
+        cart(
+            journey(
+                """
+    - coupon: thanks
+    - email: cart-reminder
+      with: {code: steps.thanks.code}
+""",
+                head="defaults: {topic: receipts}",
+            ),
+            coupons__thanks_yaml="prefix: THX-",
+        )
+        | CODE_BODY,
+        [
+            "journeys/cart.yaml:6:13: a coupon in a transactional message makes it advertising, and this topic ignores"
+            " unsubscribes. Use a promotional topic, or drop the coupon.",
+        ],
+    ),
+    "a mail that leaves after its coupon has expired": (
+        cart(
+            journey(
+                """
+    - coupon: birthday-15
+    - wait: 4d
+    - email: cart-reminder
+      with: {code: steps.birthday-15.code}
+    - wait_for: {clicked: cart-reminder}
+      timeout: 1d
+      on_timeout:
+        - wait: {between: [6d, 9d]}
+        - id: late
+          email: cart-reminder
+          with: {code: steps.birthday-15.code}
+"""
+            ),
+        )
+        | {"coupons/birthday-15.yaml": b"expires: 7d"}
+        | CODE_BODY,
+        [
+            "journeys/cart.yaml:16:22: this mail leaves 11 days or more after the coupon, which lives 7. Set"
+            " expires: 14d in coupons/birthday-15.yaml, or wait less.",
         ],
     ),
     "a mail expires within the quiet hours": (

@@ -235,7 +235,7 @@ def test_an_answer_is_asked_of_the_step_that_waited_for_it() -> None:
         "9:9: a wait_for leaves its event behind and nothing else. Write steps.answer.event."
     ]
     assert of_journey(journey("- wait: 1h\n- if: steps.wait-1h.event.x == 1\n  then: [email: cart-reminder]")) == [
-        '7:9: step "wait-1h" leaves nothing behind. Ask for a wait_for or a split.'
+        '7:9: step "wait-1h" leaves nothing behind. Ask for a wait_for, a coupon or a split.'
     ]
     turned = """
         - if: steps.answer.event.score >= 9

@@ -216,7 +216,7 @@ def test_files_that_nothing_would_read_are_named() -> None:
         "segments.yml": "this file is not read: its name ends in .yml. Rename it segments.yaml.",
         "journey/a.yaml": 'a playbook has no folder "journey". Did you mean "journeys"?',
         "journeys/old/a.yaml": "journeys has no folders in it. Move it to journeys/a.yaml.",
-        "coupons/a.yaml": "coupons come later. Leave this file out for now.",
+        "surveys/a.yaml": "surveys come later. Leave this file out for now.",
         "referrals.yaml": "referrals come later. Leave this file out for now.",
     }
     assert said_of(files | dict.fromkeys(extra, b"x")) == [

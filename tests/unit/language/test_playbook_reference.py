@@ -32,7 +32,7 @@ def page() -> dict[str, bytes]:
         if message == "review":
             body += "{{ name }}"
         if message == "cart-vip":
-            body += "{{ orders }} {{ greeting | default('') }}"
+            body += "{{ orders }} {{ greeting | default('') }} {{ code | default('') }} {{ until | default('') }}"
         files[f"messages/{message}/subject.txt"] = b"Hello"
         files[f"messages/{message}/body.html"] = body.encode()
     return files

@@ -1,0 +1,83 @@
+"""Coupons: one code for each enrollment, waited for where it has to be claimed first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from journeys_road import NOON, Shop, email, journey, on, playbook
+
+from services.journeys.coupons import Stock
+from shared.language.playbook import Coupon, CouponPool, Journey
+
+POOL = CouponPool("ten", "Ten off", "TEN-", 8, None, timedelta(days=7))
+CODE = {"code": "steps.code.code", "until": "steps.code.expires"}
+
+
+def thanks(**changes: Any) -> Journey:
+    return journey(Coupon("code", "hello", "ten"), email("hello", **CODE), **on("Thanked", **changes))
+
+
+def given(story: Shop) -> list[Any]:
+    return [message.data["with"] for message in story.requested()]
+
+
+def test_a_code_is_known_to_the_mail_and_noted_with_its_cause() -> None:
+    story = Shop(playbook(thanks(), coupons=[POOL]))
+    story.road.stock = Stock({"ten": ["TEN-A", "TEN-B"]})
+    story.posts("Thanked", when="0m")
+    assert given(story) == [{"code": "TEN-A", "until": "2026-03-09T12:00:00Z"}]
+    (issued,) = story.road.stock.issued
+    assert (issued.pool, issued.code, issued.customer, issued.journey, issued.step) == (
+        *("ten", "TEN-A", "anna", "cart", "code"),
+    )
+    assert (issued.issued_at, issued.expires_at) == (NOON, NOON + timedelta(days=7))
+
+
+def test_who_comes_before_codes_are_claimed_goes_on_as_of_then() -> None:
+    story = Shop(playbook(thanks(), coupons=[POOL]))
+    asked: Counter[str] = Counter()
+    story.road.stock = Stock({}, (), asked.update)
+    story.posts("Thanked", when="0m")
+    story.road.stock.close()
+    assert (story.sent(), asked) == ([], {"ten": 1})
+    story.road.stock = Stock({"ten": ["TEN-A"]})
+    story.road.sweep()
+    story.ticks(when="1m")
+    assert given(story) == [{"code": "TEN-A", "until": "2026-03-09T12:00:00Z"}]
+    assert story.sent() == [("hello", NOON)]
+
+
+def test_an_empty_pool_gives_null_and_the_journey_goes_on() -> None:
+    story = Shop(playbook(thanks(), coupons=[POOL]))
+    story.road.stock = Stock({}, {"ten"})
+    story.posts("Thanked", when="0m")
+    assert given(story) == [{"code": None, "until": None}]
+    assert story.road.stock.refused == {"ten": 1}
+
+
+def test_a_pool_that_the_playbook_has_no_more_gives_null() -> None:
+    story = Shop(playbook(thanks()))
+    story.posts("Thanked", when="0m")
+    assert given(story) == [{"code": None, "until": None}]
+
+
+def test_steps_that_begin_again_keep_their_code() -> None:
+    cart = journey(Coupon("code", "hello", "ten"), email("hello", **CODE))
+    story = Shop(playbook(cart, coupons=[POOL]), mailer="holds")
+    story.road.stock = Stock({"ten": ["TEN-A", "TEN-B"]})
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="0m")
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="1h")
+    (first,) = story.requested()
+    story.outcome(first, "Email Skipped", when="2h")
+    assert [told["code"] for told in given(story)] == ["TEN-A", "TEN-A"]
+    assert len(story.road.stock.issued) == 1
+
+
+def test_a_draft_issues_nothing() -> None:
+    story = Shop(playbook(thanks(status="draft"), coupons=[POOL]))
+    story.road.stock = Stock({"ten": ["TEN-A"]})
+    story.posts("Thanked", when="0m")
+    assert given(story) == [{"code": "TEN-DRAFT", "until": "2026-03-09T12:00:00Z"}]
+    assert story.road.stock.issued == []
