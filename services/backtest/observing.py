@@ -31,6 +31,8 @@ class Observer(Witness):
             findings.left(journey, customer, enrollment.reason, enrollment.ended_at)
         if enrollment.goal_at is not None and not reached:
             findings.reached_goal(journey, held_out=held_out)
+            if enrollment.attributed is not None:
+                findings.attributed(journey, enrollment.attributed, enrollment.currency)
             reached = True
         if enrollment.status == "ended":
             self._open.pop(enrollment.id, None)

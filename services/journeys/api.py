@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 
 from fastapi import Depends, FastAPI
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from services.journeys import store
 from services.journeys.engine import HELD_OUT
-from services.journeys.store import Tally
+from services.journeys.store import Attributed, Tally
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.http import face, may_read
@@ -45,8 +45,16 @@ class JourneyCounts(BaseModel):
     ended: dict[str, int] = {}
     """By reason: `completed`, `goal`, `exit_on`, `unsubscribed`, `restarted`, `removed`, `held_out`, or what an
     `exit` step says."""
+    sent: int = 0
+    """Messages that went out."""
     goal: int = 0
     """How many of them reached the goal in time, also after they had left; without those who were held out."""
+    orders: int = 0
+    """Orders that were attributed to this journey: the message clicked last was one of its, or, where none was clicked,
+    the one sent last. Each order counts for one journey."""
+    attributed: dict[str, float] = {}
+    """What those orders are worth by `goal.value`, by the brand's currency of that time. It has nothing to do with
+    those who were held out."""
     held_out: HeldOut | None = None
     """Those who entered and got nothing. None where there are none."""
 
@@ -69,6 +77,10 @@ class EnrollmentShown(BaseModel):
     ended_at: datetime | None
     reason: str | None
     goal_at: datetime | None
+    attributed: float | None
+    """What the order that reached the goal is worth to it, in `currency`. None where another journey has its value, or
+    nothing had been sent."""
+    currency: str | None
 
 
 class CustomerEnrollments(BaseModel):
@@ -84,7 +96,9 @@ def create(database: Database, partitions: int, read_keys: str, ready: Callable[
     async def journeys() -> AllCounts:
         """How many have entered each journey, where they are, and how they left."""
         async with database.connect() as connection:
-            return AllCounts(journeys=summed(await store.counts(connection)))
+            counts = await store.counts(connection)
+            mailed, attributed = await store.mailed(connection), await store.attributed(connection)
+        return AllCounts(journeys=summed(counts, mailed, attributed))
 
     @app.get("/v1/customers/{key:path}/enrollments", tags=["reading"], dependencies=readers)
     async def enrollments(key: str) -> CustomerEnrollments:
@@ -96,7 +110,9 @@ def create(database: Database, partitions: int, read_keys: str, ready: Callable[
     return app
 
 
-def summed(counts: list[tuple[Tally, int]]) -> list[JourneyCounts]:
+def summed(
+    counts: Sequence[tuple[Tally, int]], mailed: Mapping[str, int], attributed: Sequence[Attributed]
+) -> list[JourneyCounts]:
     """The counts by journey, in the order of their names."""
     journeys: dict[str, JourneyCounts] = {}
     decided: defaultdict[tuple[str, bool], Counter[str]] = defaultdict(Counter)
@@ -116,7 +132,12 @@ def summed(counts: list[tuple[Tally, int]]) -> list[JourneyCounts]:
             of.held_out.goal += count * tally.goal
         else:
             of.goal += count * tally.goal
+    for worth in attributed:
+        of = journeys.setdefault(worth.journey, JourneyCounts(journey=worth.journey))
+        of.orders += worth.orders
+        of.attributed[worth.currency] = float(round(worth.value, 2))
     for name, of in journeys.items():
+        of.sent = mailed.get(name, 0)
         if of.held_out is not None:
             of.held_out.lift = _lift(decided[name, False], decided[name, True])
     return [journeys[name] for name in sorted(journeys)]
@@ -143,4 +164,6 @@ def _shown(told: store.Told) -> EnrollmentShown:
         ended_at=told.ended_at,
         reason=told.reason or None,
         goal_at=told.goal_at,
+        attributed=None if told.attributed is None else float(round(told.attributed, 2)),
+        currency=told.currency or None,
     )

@@ -6,14 +6,16 @@ anything is decoded.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 import msgspec
 import structlog
 
 from services.journeys import decisions, engine, store
+from services.journeys.attribution import MOST_REMEMBERED, Reached, attribute
 from services.journeys.commands import (
     BeginAgain,
     CancelMessage,
@@ -29,7 +31,7 @@ from services.journeys.decisions import Decided
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
 from services.journeys.person import Person
-from services.journeys.store import Changes, Tally
+from services.journeys.store import MAILED, Attributed, Changes, Tally
 from services.journeys.triggers import (
     SEEN_AFTERWARDS,
     Declined,
@@ -42,7 +44,7 @@ from services.journeys.triggers import (
 )
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
-from shared.contracts.events import JOURNEYS_SOURCE, Event
+from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, Event
 from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRequested, PromotionPaused
 from shared.language.playbook import Journey, Playbook
 from shared.processing.port import Connection, Outputs, Timer
@@ -54,6 +56,15 @@ WAKE = "wake"
 _logger = structlog.get_logger(service="journeys")
 _SILENCE = timedelta(seconds=1)
 _encode = msgspec.json.Encoder().encode
+
+
+class _About(msgspec.Struct):
+    """What is read of an event about a message."""
+
+    journey: str = ""
+
+
+_decode_about = msgspec.json.Decoder(_About).decode
 
 
 class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,6 +106,8 @@ class JourneysBatch:
         self._moved: dict[str, tuple[str, Enrollment]] = {}
         self._courses: dict[tuple[str, str], Course | None] = {}
         self._tallies: Counter[Tally] = Counter()
+        self._mailed: Counter[str] = Counter()
+        self._attributed: defaultdict[tuple[str, str], list[Decimal]] = defaultdict(list)
         self._begun: Counter[str] = Counter()
         self._ended: Counter[tuple[str, str]] = Counter()
         self._declined: Counter[tuple[str, str]] = Counter()
@@ -145,7 +158,14 @@ class JourneysBatch:
             gone=[person.key for person in people if rows[person.key] is None and person.stored is not None],
             enrollments=list(self._written.values()),
             moved=[enrollment for _, enrollment in self._moved.values()],
-            tallies={tally: change for tally, change in self._tallies.items() if change},
+            tallies={
+                **{tally: change for tally, change in self._tallies.items() if change},
+                **{Tally(name, "", "", MAILED, "", False): count for name, count in self._mailed.items()},
+            },
+            attributed=[
+                Attributed(journey, currency, len(values), sum(values, Decimal(0)))
+                for (journey, currency), values in self._attributed.items()
+            ],
             decided=[decisions.row_of(customer, decided) for customer, decided in self._decided.items()],
             issued=self.stock.issued,
             switched=self._switched,
@@ -175,7 +195,7 @@ class JourneysBatch:
         return decided
 
     def nothing_to_save(self) -> bool:
-        untold = self._told == self._memo.told and not self._switched and not self._declined
+        untold = self._told == self._memo.told and not self._switched and not self._declined and not self._mailed
         return untold and not self._moved and not any(p.changed or p.seen is not None for p in self._people.values())
 
     def _updated(self, record: CustomerUpdated, out: Outputs) -> None:
@@ -187,6 +207,7 @@ class JourneysBatch:
             self._say(out, customer.key, changed)
         if self._in_force is None or self._triggers is None:
             return
+        self._count_mail(record)
         person = self._people.get(customer.key)
         touched = self._triggers.touched_by(record)
         if not touched and (person is None or not person.open):
@@ -199,6 +220,14 @@ class JourneysBatch:
         for journey in touched:
             self._consider(journey, record, happening, out)
         self._settle(self._people.get(customer.key), now, out)
+
+    def _count_mail(self, record: CustomerUpdated) -> None:
+        """A message has gone out: counted for its journey, whatever has become of the enrollment meanwhile."""
+        event = record.event
+        if event is not None and event.name == EMAIL_SENT and event.source == MAILER_SOURCE:
+            journey = _decode_about(event.properties).journey
+            if journey:
+                self._mailed[journey] += 1
 
     def _date_reached(self, record: DateReached, out: Outputs) -> None:
         if self._in_force is None or self._triggers is None:
@@ -229,6 +258,7 @@ class JourneysBatch:
         before = person.latest if any(one.status == "parked" for one in person.enrollments) else signal.customer
         if isinstance(signal, Updated):
             person.seen = signal.customer
+        reached: list[Reached] = []
         for index, enrollment in enumerate(list(person.enrollments)):
             course = self._course(enrollment)
             if course is None:
@@ -248,6 +278,23 @@ class JourneysBatch:
                 person.enrollments[index] = moved
                 self._move(person, enrollment, moved, commands, out.as_of)
                 self._carry_out(person, moved, commands, out)
+                if course is not None and moved.goal_at is not None and enrollment.goal_at is None:
+                    reached.append(Reached(course, moved))
+        if reached and isinstance(signal, Updated) and signal.happening is not None:
+            self._attribute(person, reached, signal.happening, now)
+
+    def _attribute(self, person: Person, reached: Sequence[Reached], happening: Happening, now: datetime) -> None:
+        """Give an order's value to one of the enrollments whose goal it has reached."""
+        found = attribute(reached, person.latest, happening, person.credited, now)
+        if found is None:
+            return
+        enrollment, credited = found
+        place = next(place for place, one in enumerate(person.enrollments) if one.id == enrollment.id)
+        before, person.enrollments[place] = person.enrollments[place], enrollment
+        person.credited = [*person.credited, credited][-MOST_REMEMBERED:]
+        self._move(person, before, enrollment, (), now)
+        assert enrollment.attributed is not None
+        self._attributed[enrollment.journey, enrollment.currency].append(enrollment.attributed)
 
     def _consider(
         self, journey: Journey, record: CustomerUpdated | DateReached, happening: Happening | None, out: Outputs
@@ -358,6 +405,7 @@ class JourneysBatch:
         person.unsettled = False
         person.enrollments = [one for one in person.enrollments if one.status != "ended"]
         person.left = [left for left in person.left if self._matters(left, now)]
+        person.credited = [credited for credited in person.credited if credited.until > now]
         person.open = bool(person.enrollments)
         due = self._due(person)
         if due != person.due:
@@ -378,6 +426,9 @@ class JourneysBatch:
             forgotten = forgotten_at(self._journey(left.journey), left)
             if forgotten is not None and (earliest is None or forgotten < earliest):
                 earliest = forgotten
+        for credited in person.credited:
+            if earliest is None or credited.until < earliest:
+                earliest = credited.until
         return earliest
 
     def _journey(self, name: str) -> Journey | None:
@@ -464,6 +515,7 @@ def _merely_moved(before: Enrollment, after: Enrollment) -> bool:
         and before.ended_at == after.ended_at
         and before.reason == after.reason
         and before.goal_at == after.goal_at
+        and before.attributed == after.attributed
     )
 
 

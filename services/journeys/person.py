@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from services.journeys.enrollment import Enrollment, Left, Story, key_text
+from services.journeys.enrollment import Credited, Enrollment, Left, Story, key_text
 from services.journeys.store import StoredCustomer
 from shared.contracts.customers import Customer
 
@@ -36,16 +36,18 @@ class Person:
         """When the customer's timer is due, as it was set last."""
         self.enrollments: list[Enrollment] = []
         self.left: list[Left] = []
+        self.credited: list[Credited] = []
         self._read = stored is None
         self._snapshot: Customer | None = None
         if self.open:
             self.read()
 
     def read(self) -> None:
-        """Fill `enrollments`, `left` and `due` from what is stored."""
+        """Fill `enrollments`, `left`, `credited` and `due` from what is stored."""
         if not self._read and self.stored is not None:
             story = _decode_story(self.stored.story)
             self.enrollments, self.left, self.due = list(story.enrollments), list(story.left), story.due
+            self.credited = list(story.credited)
             self._read = True
 
     @property
@@ -77,9 +79,10 @@ class Person:
         """As it is to be stored, or None where there is nothing to remember."""
         story = self.stored.story if self.stored is not None else b""
         if self.changed:
-            if not self.enrollments and not self.left:
+            if not self.enrollments and not self.left and not self.credited:
                 return None
-            story = _encode_story(Story(tuple(self.enrollments), tuple(self.left), self.due))
+            told = Story(tuple(self.enrollments), tuple(self.left), self.due, tuple(self.credited))
+            story = _encode_story(told)
         snapshot = b""
         if self.open:
             snapshot = _encode(self.seen) if self.seen is not None else self.stored.snapshot if self.stored else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -38,6 +39,19 @@ class Tally(NamedTuple):
     goal: bool
 
 
+MAILED = "mailed"
+"""The status of a tally that counts a journey's messages which went out, and no enrollments."""
+
+
+class Attributed(NamedTuple):
+    """What orders are worth to a journey, in one currency."""
+
+    journey: str
+    currency: str
+    orders: int
+    value: Decimal
+
+
 class Changes(NamedTuple):
     """What a batch writes. `enrollments` come with the customer whose they are, `moved` are those that only stand
     elsewhere than before; `gone` are customers to forget; `switched` says that another playbook came into force."""
@@ -47,6 +61,7 @@ class Changes(NamedTuple):
     enrollments: Sequence[tuple[str, Enrollment]]
     moved: Sequence[Enrollment]
     tallies: Mapping[Tally, int]
+    attributed: Sequence[Attributed]
     decided: Sequence[decisions.Row]
     issued: Sequence[Issued]
     switched: bool
@@ -66,6 +81,8 @@ class Told(NamedTuple):
     ended_at: datetime | None
     reason: str
     goal_at: datetime | None
+    attributed: Decimal | None
+    currency: str
 
 
 class Standing(NamedTuple):
@@ -107,13 +124,16 @@ async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
             _WRITE,
             *_arrays(people, 4),
             *_arrays(gone, 2),
-            *_arrays(enrollments, 13),
+            *_arrays(enrollments, 15),
             *_arrays(moved, 5),
             *_arrays(tallies, 8),
             *_arrays(decided, 4),
         )
     if issued := [one for batch in changes.values() for one in batch.issued]:
         await connection.execute(_ISSUE, *zip(*issued, strict=True))
+    attributed = [(p, *worth) for p, one in changes.items() for worth in one.attributed]
+    if attributed:
+        await connection.execute(_ADD_TO_ATTRIBUTED, *_arrays(attributed, 5))
     switched = [partition for partition, one in changes.items() if one.switched]
     if switched:
         # What was inside under an old playbook and counts nothing any more.
@@ -132,30 +152,30 @@ _WRITE = """
          WHERE customers.partition = g.partition AND customers.customer = g.customer
     ), enrollments AS (
         INSERT INTO journeys.enrollments (partition, id, customer, journey, version, key, status, step, due,
-                                          entered_at, ended_at, reason, goal_at)
+                                          entered_at, ended_at, reason, goal_at, attributed, currency)
         SELECT partition, id::uuid, customer, journey, version, key, status, step, due, entered_at, ended_at, reason,
-               goal_at
+               goal_at, attributed, currency
           FROM unnest($7::smallint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
                       $14::text[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[],
-                      $19::timestamptz[])
+                      $19::timestamptz[], $20::numeric[], $21::text[])
                AS e (partition, id, customer, journey, version, key, status, step, due, entered_at, ended_at, reason,
-                     goal_at)
+                     goal_at, attributed, currency)
         ON CONFLICT (partition, id)
         DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,
                       entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,
-                      goal_at = excluded.goal_at
+                      goal_at = excluded.goal_at, attributed = excluded.attributed, currency = excluded.currency
     ), moved AS (
         UPDATE journeys.enrollments SET status = m.status, step = m.step, due = m.due
-          FROM unnest($20::smallint[], $21::text[], $22::text[], $23::text[], $24::timestamptz[])
+          FROM unnest($22::smallint[], $23::text[], $24::text[], $25::text[], $26::timestamptz[])
                AS m (partition, id, status, step, due)
          WHERE enrollments.partition = m.partition AND enrollments.id = m.id::uuid
     ), decided AS (
         INSERT INTO journeys.decisions (partition, customer, at, body)
-        SELECT * FROM unnest($33::smallint[], $34::text[], $35::timestamptz[], $36::bytea[])
+        SELECT * FROM unnest($35::smallint[], $36::text[], $37::timestamptz[], $38::bytea[])
     )
     INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)
-    SELECT * FROM unnest($25::smallint[], $26::text[], $27::text[], $28::text[], $29::text[], $30::text[],
-                         $31::boolean[], $32::bigint[])
+    SELECT * FROM unnest($27::smallint[], $28::text[], $29::text[], $30::text[], $31::text[], $32::text[],
+                         $33::boolean[], $34::bigint[])
     ON CONFLICT (partition, journey, version, playbook, status, reason, goal)
     DO UPDATE SET count = tallies.count + excluded.count"""
 
@@ -261,11 +281,18 @@ async def issued_codes(connection: Connection, pool: str, after: tuple[datetime,
     return [GivenOut(*row) for row in rows]
 
 
+_ADD_TO_ATTRIBUTED = """
+    INSERT INTO journeys.attributed (partition, journey, currency, orders, value)
+    SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bigint[], $5::numeric[])
+    ON CONFLICT (partition, journey, currency)
+    DO UPDATE SET orders = attributed.orders + excluded.orders, value = attributed.value + excluded.value"""
+
+
 def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:
     key = key_text(e.entry.key)
     return (
         *(e.id, customer, e.journey, e.version, key, e.status, e.step),
-        *(e.due, e.entry.at, e.ended_at, e.reason, e.goal_at),
+        *(e.due, e.entry.at, e.ended_at, e.reason, e.goal_at, e.attributed, e.currency),
     )
 
 
@@ -323,16 +350,35 @@ async def counts(connection: Connection) -> list[tuple[Tally, int]]:
     """How many enrollments there are of each kind, over all partitions and playbooks."""
     rows = await connection.fetch(
         "SELECT journey, version, '' AS playbook, status, reason, goal, sum(count)::bigint AS count"
-        " FROM journeys.tallies GROUP BY 1, 2, 4, 5, 6 HAVING sum(count) <> 0 ORDER BY 1, 2, 4, 5, 6"
+        " FROM journeys.tallies WHERE status <> $1"
+        " GROUP BY 1, 2, 4, 5, 6 HAVING sum(count) <> 0 ORDER BY 1, 2, 4, 5, 6",
+        MAILED,
     )
     return [(Tally(*tuple(row)[:-1]), row["count"]) for row in rows]
+
+
+async def mailed(connection: Connection) -> dict[str, int]:
+    """How many messages of each journey have gone out."""
+    rows = await connection.fetch(
+        "SELECT journey, sum(count)::bigint AS count FROM journeys.tallies WHERE status = $1 GROUP BY journey", MAILED
+    )
+    return {row["journey"]: row["count"] for row in rows}
+
+
+async def attributed(connection: Connection) -> list[Attributed]:
+    """What orders have been worth to each journey, over all partitions."""
+    rows = await connection.fetch(
+        "SELECT journey, currency, sum(orders)::bigint, sum(value) FROM journeys.attributed GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    return [Attributed(*row) for row in rows]
 
 
 async def enrollments_of(connection: Connection, partition: int, customer: str, limit: int) -> list[Told]:
     """A customer's enrollments, the latest first."""
     rows = await connection.fetch(
-        "SELECT id, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at"
-        " FROM journeys.enrollments WHERE partition = $1 AND customer = $2 ORDER BY entered_at DESC, id LIMIT $3",
+        "SELECT id, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at, attributed,"
+        " coalesce(currency, '') FROM journeys.enrollments WHERE partition = $1 AND customer = $2"
+        " ORDER BY entered_at DESC, id LIMIT $3",
         partition,
         customer,
         limit,

@@ -221,11 +221,16 @@ def _addend(value: Any) -> Decimal | None:
 
 
 def currency_of(aggregate: Aggregate, properties: Mapping[str, Any]) -> str:
-    """The event's currency (ISO 4217), "" where it names none or the field is no money."""
+    """The event's currency, "" where it names none or the field is no money."""
+    return "" if aggregate.field and aggregate.field[-1] in NO_MONEY else currency_named(properties)
+
+
+def currency_named(properties: Mapping[str, Any]) -> str:
+    """The currency (ISO 4217) that an event names, or ""."""
     currency = properties.get("currency")
     if type(currency) is not str or len(currency) != 3 or not currency.isascii() or not currency.isalpha():
         return ""
-    return "" if aggregate.field and aggregate.field[-1] in NO_MONEY else currency.upper()
+    return currency.upper()
 
 
 def _one(aggregate: Aggregate, event_id: str, at: int, properties: Mapping[str, Any]) -> int:

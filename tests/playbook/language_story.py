@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -196,9 +197,16 @@ class Story(Witness):
             "segments": list(latest.segments) if latest else [],
             "emitted": [{"event": one.name, "properties": msgspec.json.decode(one.properties)} for one in self.emitted],
         }
+        if "attributed" in expected:
+            worth = {name: self._attributed(name) for name in journeys_of(self.case)}
+            answers["attributed"] = worth if isinstance(expected["attributed"], Mapping) else sum(worth.values())
         if "traits" in expected and latest is not None:
             answers["traits"] = {name: latest.traits.get(name) for name in expected["traits"]}
         return {name: answers[name] for name in ("sent", *expected) if name in answers}
+
+    def _attributed(self, journey: str) -> Decimal:
+        worth = [one.attributed for one in self.enrollments if one.journey == journey]
+        return sum(filter(None, worth), Decimal(0))
 
     def _shown(self, end: End, wanted: Any) -> Any:
         if not isinstance(wanted, Mapping):

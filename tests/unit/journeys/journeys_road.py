@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -174,6 +175,7 @@ class Road:
         self.timers: dict[tuple[str, str], datetime] = {}
         self.enrollments: dict[str, tuple[str, Enrollment]] = {}
         self.tallies: Counter[Tally] = Counter()
+        self.attributed: dict[tuple[str, str], tuple[int, Decimal]] = {}
         self.decided: defaultdict[str, list[Decided]] = defaultdict(list)
         self.values: list[bytes] = []
         self.reported: list[bytes] = []
@@ -195,6 +197,9 @@ class Road:
             assert enrollment == msgspec.structs.replace(enrollment, **shown)
             self.enrollments[enrollment.id] = (customer, enrollment)
         self.tallies.update(changes.tallies)
+        for worth in changes.attributed:
+            orders, value = self.attributed.get((worth.journey, worth.currency), (0, Decimal(0)))
+            self.attributed[worth.journey, worth.currency] = (orders + worth.orders, value + worth.value)
         for row_of_decisions in changes.decided:
             self.decided[row_of_decisions.customer] += unpack(row_of_decisions.body)
         for name, due in agenda.changed.items():

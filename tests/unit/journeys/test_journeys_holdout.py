@@ -9,7 +9,7 @@ from typing import Any
 from journeys_road import Shop, at, email, journey, on, playbook, says
 
 from services.journeys.api import summed
-from services.journeys.store import Tally
+from services.journeys.store import Attributed, Tally
 from shared.language.playbook import EventMatch, Goal
 
 ALL = Decimal(1)
@@ -81,15 +81,18 @@ def test_what_the_journey_brings_is_counted_beside_those_who_were_held_out() -> 
             ended("held_out", False, 16),
             (Tally("cart", "v1", "p", "held_out", "", False), 5),
             (Tally("cart", "v1", "p", "watching", "completed", False), 900),
-        ]
+        ],
+        {"cart": 1200},
+        [Attributed("cart", "EUR", 20, Decimal("1234.565000001")), Attributed("cart", "NOK", 1, Decimal(100))],
     )
     assert counts.held_out is not None
     assert (counts.entered, counts.goal) == (1025, 30)
     assert (counts.held_out.entered, counts.held_out.goal, counts.held_out.lift) == (25, 4, 0.5)
+    assert (counts.sent, counts.orders, counts.attributed) == (1200, 21, {"EUR": 1234.57, "NOK": 100.0})
 
 
 def test_where_nobody_is_held_out_nothing_is_said_of_it() -> None:
-    [counts] = summed([(Tally("cart", "v1", "", "ended", "goal", True), 3)])
+    [counts] = summed([(Tally("cart", "v1", "", "ended", "goal", True), 3)], {}, [])
     assert counts.held_out is None
 
 

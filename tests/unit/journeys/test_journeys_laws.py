@@ -14,10 +14,11 @@ from journeys_road import NOON, Road, Shop, email, journey, on, playbook, replay
 
 from services.journeys.batch import _tally
 from services.journeys.enrollment import Story, effect_id
+from services.journeys.store import MAILED
 from shared.contracts.customers import Activation, CustomerUpdated
 from shared.contracts.events import MAILER_SOURCE
 from shared.contracts.messages import MessageCancelled, MessageRequested
-from shared.language.playbook import EventMatch, Exit, If, Journey, Playbook, SegmentTrigger, Wait, WaitFor
+from shared.language.playbook import EventMatch, Exit, Goal, If, Journey, Playbook, SegmentTrigger, Wait, WaitFor
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -34,7 +35,7 @@ def cart(status: str = "live", version: str = "v1", **changes: Any) -> Journey:
         status=status,
         version=version,
         again=timedelta(hours=9),
-        goal=journey().goal,
+        goal=Goal(EventMatch("Order Completed", says("event.cart_id == key")), timedelta(days=7), says("10")),
         **changes,
     )
 
@@ -164,6 +165,13 @@ def outcomes(shop: Shop) -> dict[str, str]:
     }
 
 
+def mailed(shop: Shop) -> Counter[str]:
+    """How many messages of each journey have gone out."""
+    events = [record.event for record in shop.log if isinstance(record, CustomerUpdated) and record.event is not None]
+    sent = [event for event in events if event.source == MAILER_SOURCE and event.name == "Email Sent"]
+    return Counter(msgspec.json.decode(event.properties)["journey"] for event in sent)
+
+
 @settings(max_examples=200, deadline=None)
 @given(STORIES)
 def test_every_enrollment_has_ended_or_waits_for_something(actions: list[Any]) -> None:
@@ -188,7 +196,13 @@ def test_every_enrollment_has_ended_or_waits_for_something(actions: list[Any]) -
                 assert one.ended_at is not None
                 assert one.reason
                 assert not one.message
-    assert +shop.road.tallies == Counter(_tally(one) for _, one in shop.road.enrollments.values())
+    told = Counter({tally.journey: n for tally, n in shop.road.tallies.items() if tally.status == MAILED})
+    assert told == mailed(shop)
+    counted = Counter({tally: n for tally, n in shop.road.tallies.items() if tally.status != MAILED})
+    assert +counted == Counter(_tally(one) for _, one in shop.road.enrollments.values())
+    worth = [one.attributed for _, one in shop.road.enrollments.values() if one.attributed is not None]
+    assert sum(worth) == sum(value for _, value in shop.road.attributed.values())
+    assert all(one.sent_at is not None for _, one in shop.road.enrollments.values() if one.attributed is not None)
 
 
 @settings(max_examples=100, deadline=None)
