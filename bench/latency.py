@@ -80,7 +80,7 @@ async def _measure(folder: Path, *, apart: bool, kafka: bool) -> Mapping[str, fl
         clients = [await connect(house.port) for _ in range(CONNECTIONS)]
         await _introduce(house, clients[0], traffic)
         asked, answered = await _post(clients, traffic)
-        await _quiet(house, len(asked))
+        await _quiet(house, {address(number) for number in asked})
         for client in clients:
             client.close()
         decided = await _decided(house)
@@ -143,10 +143,10 @@ async def _post(clients: list[Client], traffic: Traffic) -> tuple[dict[int, floa
     return asked, answered
 
 
-async def _quiet(house: House, mails: int) -> None:
-    """Until every mail has arrived, or no more come."""
+async def _quiet(house: House, addresses: set[str]) -> None:
+    """Until each has its mail, or no more come. Others get mails, too."""
     seen, at = -1, time.monotonic()
-    while house.mailed < mails and time.monotonic() - at < 10:
+    while not addresses <= house.mails.keys() and time.monotonic() - at < 10:
         if house.mailed != seen:
             seen, at = house.mailed, time.monotonic()
         await asyncio.sleep(0.05)
