@@ -10,6 +10,7 @@ import typer
 
 from services.backtest import commands as backtest
 from services.checking import check_in
+from services.preview import commands as preview
 from services.publishing import commands as publishing
 from services.publishing.coupons import coupons_app
 from services.publishing.journeys import journeys_app
@@ -40,6 +41,7 @@ check_in(playbook_app)
 publishing.publish_in(playbook_app)
 backtest.simulate_in(app)
 trials.test_in(playbook_app)
+preview.preview_in(playbook_app)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(journeys_app, name="journeys")
 app.add_typer(coupons_app, name="coupons")

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
-import structlog
 
 from services.journeys import decisions, engine, store
 from services.journeys.attribution import MOST_REMEMBERED, Reached, attribute
@@ -53,7 +52,6 @@ from shared.telemetry import COUPONS_ISSUED, COUPONS_MISSING, ENROLLMENTS_BEGUN,
 WAKE = "wake"
 """The one kind of timer: a customer is woken when the earliest of their enrollments is due."""
 
-_logger = structlog.get_logger(service="journeys")
 _SILENCE = timedelta(seconds=1)
 _encode = msgspec.json.Encoder().encode
 
@@ -462,7 +460,11 @@ class JourneysBatch:
             COUPONS_ISSUED.labels(pool).inc(count)
         for pool, count in self.stock.refused.items():
             COUPONS_MISSING.labels(pool).inc(count)
-            _logger.error("coupons have run out", pool=pool, without=count, remedy="Raise its limit, or add codes.")
+            # Here, so that a rehearsal, which keeps no log, begins without it.
+            import structlog
+
+            logger = structlog.get_logger(service="journeys")
+            logger.error("coupons have run out", pool=pool, without=count, remedy="Raise its limit, or add codes.")
         for journey, count in self._begun.items():
             ENROLLMENTS_BEGUN.labels(journey).inc(count)
         for ended, count in self._ended.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from shared.language.catalogue import Catalogue
 from shared.language.checks import examine_files
 from shared.language.checks.tests import TestedJourney
 from shared.language.folder import playbook_hash, read_folder, shipped
@@ -42,11 +43,13 @@ def load(files: Mapping[str, bytes]) -> Playbook:
 
 
 class WithTests(NamedTuple):
-    """A proven playbook with the tests of its journeys; `steps` says by journey and id where a step is written."""
+    """A proven playbook with the tests of its journeys; `steps` says by journey and id where a step is written, and
+    `catalogue` what its events hold."""
 
     playbook: Playbook
     tests: Sequence[TestedJourney]
     steps: Mapping[str, Mapping[str, Place]]
+    catalogue: Catalogue
 
 
 def load_with_tests(files: Mapping[str, bytes]) -> WithTests:
@@ -54,7 +57,7 @@ def load_with_tests(files: Mapping[str, bytes]) -> WithTests:
     examined = examine_files(files, tests=True)
     if examined.playbook is None:
         raise PlaybookInvalid(examined.problems)
-    return WithTests(examined.playbook, examined.tests, examined.steps)
+    return WithTests(examined.playbook, examined.tests, examined.steps, examined.catalogue)
 
 
 def check(files: Mapping[str, bytes]) -> list[Problem]:

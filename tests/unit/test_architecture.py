@@ -18,6 +18,7 @@ LEAVES = {
     "services.checking",
     "services.serving",
     "services.demo",
+    "services.preview",
     "services.publishing",
     "services.rehearsal",
     "services.terminal",

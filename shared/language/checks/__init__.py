@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.language import playbook as proven
+from shared.language.catalogue import Catalogue
 from shared.language.checks.assembly import to_playbook
 from shared.language.checks.book import Book
 from shared.language.checks.brand import check_postal_address, read_brand, read_catalogue
@@ -35,6 +36,7 @@ class Examined:
     tests: tuple[TestedJourney, ...] = ()
     steps: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
     """Where each step of each journey is written, where tests were asked for."""
+    catalogue: Catalogue = field(default_factory=Catalogue)
 
 
 def examine_files(files: Mapping[str, bytes], *, tests: bool = False) -> Examined:
@@ -53,7 +55,7 @@ def examine_files(files: Mapping[str, bytes], *, tests: bool = False) -> Examine
         if tests
         else {}
     )
-    return Examined(to_playbook(book) if sound else None, problems, tested, steps)
+    return Examined(to_playbook(book) if sound else None, problems, tested, steps, book.catalogue)
 
 
 def _run(book: Book) -> None:
