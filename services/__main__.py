@@ -14,6 +14,7 @@ from services.preview import commands as preview
 from services.publishing import commands as publishing
 from services.publishing.coupons import coupons_app
 from services.publishing.journeys import journeys_app
+from services.publishing.tasks import tasks_app
 from services.terminal import DEFAULT_DATA, Data, Folder
 from services.terminal import database as _database
 from services.terminal import fail as _fail
@@ -45,6 +46,7 @@ preview.preview_in(playbook_app)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(journeys_app, name="journeys")
 app.add_typer(coupons_app, name="coupons")
+app.add_typer(tasks_app, name="tasks")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(partitions_app, name="partitions")
 app.add_typer(keys_app, name="keys")

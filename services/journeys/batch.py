@@ -13,12 +13,13 @@ from decimal import Decimal
 
 import msgspec
 
-from services.journeys import decisions, engine, store
+from services.journeys import decisions, engine, store, tasks
 from services.journeys.attribution import MOST_REMEMBERED, Reached, attribute
 from services.journeys.commands import (
     BeginAgain,
     CancelMessage,
     Command,
+    OpenTask,
     Passed,
     PausePromotion,
     ReportEvent,
@@ -31,6 +32,7 @@ from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
 from services.journeys.person import Person
 from services.journeys.store import MAILED, Attributed, Changes, Tally
+from services.journeys.tasks import TaskRow
 from services.journeys.triggers import (
     SEEN_AFTERWARDS,
     Declined,
@@ -43,7 +45,7 @@ from services.journeys.triggers import (
 )
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
-from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, Event
+from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
 from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRequested, PromotionPaused
 from shared.language.playbook import Journey, Playbook
 from shared.processing.port import Connection, Outputs, Timer
@@ -109,6 +111,7 @@ class JourneysBatch:
         self._begun: Counter[str] = Counter()
         self._ended: Counter[tuple[str, str]] = Counter()
         self._declined: Counter[tuple[str, str]] = Counter()
+        self._tasks: list[TaskRow] = []
         self._decided: dict[str, list[Decided]] = {}
         self._switched = False
 
@@ -166,6 +169,7 @@ class JourneysBatch:
             ],
             decided=[decisions.row_of(customer, decided) for customer, decided in self._decided.items()],
             issued=self.stock.issued,
+            tasks=self._tasks,
             switched=self._switched,
         )
 
@@ -359,6 +363,21 @@ class JourneysBatch:
                     self._say(out, person.key, cancelled)
                 case ReportEvent():
                     out.emit(streams.EVENTS, person.key, _reported(command, person.key, out.as_of))
+                case OpenTask():
+                    task = TaskRow(
+                        command.id,
+                        person.key,
+                        enrollment.journey,
+                        enrollment.id,
+                        key_text(enrollment.entry.key),
+                        command.step,
+                        command.title,
+                        command.note,
+                        command.opened_at,
+                        command.due,
+                    )
+                    self._tasks.append(task)
+                    out.emit(streams.EVENTS, person.key, tasks.event(TASK_OPENED, task, out.as_of, command.hops))
                 case PausePromotion(at=at, until=until):
                     paused = PromotionPaused(as_of=out.as_of, customer=person.key, at=at, until=until, v=VERSION)
                     self._say(out, person.key, paused)

@@ -50,6 +50,18 @@ class PausePromotion(msgspec.Struct, frozen=True):
     until: datetime
 
 
+class OpenTask(msgspec.Struct, frozen=True):
+    """Give a person something to do."""
+
+    id: str
+    step: str
+    title: str
+    note: str
+    opened_at: datetime
+    due: datetime | None
+    hops: int
+
+
 class BeginAgain(msgspec.Struct, frozen=True):
     """The enrollment has made room for a new one, for this entry."""
 
@@ -64,4 +76,4 @@ class Passed(msgspec.Struct, frozen=True):
     way: str
 
 
-Command = SendMessage | CancelMessage | ReportEvent | PausePromotion | BeginAgain | Passed
+Command = SendMessage | CancelMessage | ReportEvent | OpenTask | PausePromotion | BeginAgain | Passed

@@ -18,6 +18,7 @@ from services.journeys.commands import (
     BeginAgain,
     CancelMessage,
     Command,
+    OpenTask,
     Passed,
     PausePromotion,
     ReportEvent,
@@ -51,6 +52,7 @@ from shared.language.playbook import (
     Set,
     Split,
     Step,
+    Task,
     Wait,
     WaitFor,
 )
@@ -69,6 +71,8 @@ _OUTCOMES = frozenset({events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAI
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN})
 _USED = frozenset({events.EMAIL_LINK_CLICKED, events.EMAIL_OPENED})
 _NOTHING = timedelta(0)
+_MOST_OF_A_TITLE = 300
+_MOST_OF_A_NOTE = 4_000
 _encode = msgspec.json.Encoder().encode
 _UNWATCHED = frozenset({GOAL, RESTARTED, REMOVED})
 
@@ -180,7 +184,7 @@ def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
 
 def _successors(step: Step) -> tuple[str | None, ...]:
     match step:
-        case Wait() | Email() | Set() | Emit() | Coupon() | Pause():
+        case Wait() | Email() | Set() | Emit() | Task() | Coupon() | Pause():
             return (step.next,)
         case WaitFor():
             return (step.matched, step.timed_out)
@@ -447,6 +451,10 @@ def _run(
                 enrollment, reports = _report(course, enrollment, step.id, step.event, properties, {})
                 commands = [*commands, *reports]
                 step_id = step.next
+            case Task():
+                enrollment, opened = _task(course, enrollment, customer, step, now)
+                commands = [*commands, *opened]
+                step_id = step.next
             case Coupon():
                 left_behind = _issue(course, enrollment, customer, step, now)
                 if left_behind is None:
@@ -514,6 +522,28 @@ def _report(
         return enrollment, []
     id = effect_id(enrollment.id, step, visit)
     return enrollment, [ReportEvent(id, name, properties, traits, enrollment.entry.hops + 1)]
+
+
+def _task(course: Course, enrollment: Enrollment, customer: Customer, step: Task, now: datetime) -> Moved:
+    visit = enrollment.visits.get(step.id, 0) + 1
+    enrollment = _with(enrollment, visits={**enrollment.visits, step.id: visit})
+    if _only_counted(course, enrollment):
+        return enrollment, []
+    seen = scope(course.playbook, customer, now, enrollment=enrollment)
+    title, note = (
+        "" if value is None else _written(value.evaluate(seen), most)
+        for value, most in ((step.title, _MOST_OF_A_TITLE), (step.note, _MOST_OF_A_NOTE))
+    )
+    due = None if step.due is None else now + step.due
+    id = effect_id(enrollment.id, step.id, visit)
+    return enrollment, [OpenTask(id, step.id, title or step.id, note, now, due, enrollment.entry.hops + 1)]
+
+
+def _written(value: Any, most: int) -> str:
+    """A value as a person reads it; NUL cannot be stored."""
+    given = plain(value)
+    text = "" if given is None else given if isinstance(given, str) else _encode(given).decode()
+    return text.replace("\0", "\ufffd")[:most]
 
 
 def _issue(course: Course, enrollment: Enrollment, customer: Customer, step: Coupon, now: datetime) -> bytes | None:

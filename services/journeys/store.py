@@ -12,6 +12,7 @@ from services.journeys import decisions
 from services.journeys.coupons import Issued
 from services.journeys.decisions import Decided
 from services.journeys.enrollment import Enrollment, key_text
+from services.journeys.tasks import TaskRow
 from shared.processing.port import Connection
 
 
@@ -64,6 +65,7 @@ class Changes(NamedTuple):
     attributed: Sequence[Attributed]
     decided: Sequence[decisions.Row]
     issued: Sequence[Issued]
+    tasks: Sequence[TaskRow]
     switched: bool
 
 
@@ -134,6 +136,8 @@ async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
     attributed = [(p, *worth) for p, one in changes.items() for worth in one.attributed]
     if attributed:
         await connection.execute(_ADD_TO_ATTRIBUTED, *_arrays(attributed, 5))
+    if tasks := [(partition, *task) for partition, one in changes.items() for task in one.tasks]:
+        await connection.execute(_OPEN_TASKS, *zip(*tasks, strict=True))
     switched = [partition for partition, one in changes.items() if one.switched]
     if switched:
         # What was inside under an old playbook and counts nothing any more.
@@ -192,6 +196,57 @@ _ISSUE = """
                   $8::timestamptz[])
            AS i (pool, code, customer, journey, enrollment, step, issued_at, expires_at)
      WHERE c.pool = i.pool AND c.code = i.code"""
+
+
+_OPEN_TASKS = """
+    INSERT INTO journeys.tasks (partition, id, customer, journey, enrollment, key, step, title, note, opened_at, due)
+    SELECT partition, id::uuid, customer, journey, enrollment::uuid, key, step, title, note, opened_at, due
+      FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                  $9::text[], $10::timestamptz[], $11::timestamptz[])
+           AS t (partition, id, customer, journey, enrollment, key, step, title, note, opened_at, due)
+    ON CONFLICT (id) DO NOTHING"""
+
+_TASK = "id::text, customer, journey, enrollment::text, key, step, title, note, opened_at, due"
+
+
+class Done(NamedTuple):
+    """That a task was done: when, by whom, and what they said of it."""
+
+    at: datetime
+    by: str
+    said: str
+
+
+async def tasks(
+    connection: Connection, *, done: bool, limit: int, customer: str | None = None
+) -> list[tuple[TaskRow, Done | None]]:
+    """Tasks that wait for somebody, the most pressing first; with `done` those that were done, the latest first."""
+    order = "done_at DESC" if done else "due NULLS LAST, opened_at"
+    rows = await connection.fetch(
+        f"SELECT done_at, done_by, said, {_TASK} FROM journeys.tasks WHERE done_at IS {'NOT ' if done else ''}NULL"
+        f" AND ($1::text IS NULL OR customer = $1) ORDER BY {order}, id LIMIT $2",
+        customer,
+        limit,
+    )
+    return [(TaskRow(*row[3:]), Done(*row[:3]) if row[0] is not None else None) for row in map(tuple, rows)]
+
+
+async def tasks_named(connection: Connection, beginning: str) -> list[TaskRow]:
+    """Up to two tasks whose id begins so."""
+    rows = await connection.fetch(
+        f"SELECT {_TASK} FROM journeys.tasks WHERE starts_with(id::text, $1) ORDER BY id LIMIT 2", beginning.lower()
+    )
+    return [TaskRow(*row) for row in rows]
+
+
+async def close_task(connection: Connection, task: str, done: Done) -> bool:
+    """False where somebody was before."""
+    closed = await connection.execute(
+        "UPDATE journeys.tasks SET done_at = $2, done_by = $3, said = $4 WHERE id = $1::uuid AND done_at IS NULL",
+        task,
+        *done,
+    )
+    return bool(closed.endswith(" 1"))
 
 
 async def codes_to_issue(connection: Connection, partition: int) -> dict[str, list[str]]:

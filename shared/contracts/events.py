@@ -41,6 +41,10 @@ EMAIL_UNKNOWN = "Email Unknown"
 # What a shop, or the tool with which it asks, reports of an answer: `survey` names the survey.
 SURVEY_ANSWERED = "Survey Answered"
 
+# What journeys reports of work for a person, and who has done it.
+TASK_OPENED = "Task Opened"
+TASK_DONE = "Task Done"
+
 TOPIC_SUBSCRIBED = "Topic Subscribed"
 TOPIC_UNSUBSCRIBED = "Topic Unsubscribed"
 

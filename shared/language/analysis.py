@@ -187,6 +187,7 @@ _SUMS: Final[Mapping[tuple[str, KindName, KindName], Kind]] = {
     ("-", "number", "number"): NUMBER,
     ("*", "number", "number"): NUMBER,
     ("/", "number", "number"): NUMBER,
+    ("+", "text", "text"): TEXT,
     ("+", "duration", "duration"): DURATION,
     ("-", "duration", "duration"): DURATION,
     ("+", "moment", "duration"): MOMENT,
@@ -204,7 +205,7 @@ def _calculated(operator: str, left: Kind, right: Kind) -> Kind | None:
     """The kind of a sum or product; None where it is always null."""
 
     def may_be(kind: Kind, name: KindName) -> bool:
-        return kind.name in (name, "unknown") or (kind.name == "data" and name == "number")
+        return kind.name in (name, "unknown") or (kind.name == "data" and name in ("number", "text"))
 
     kinds = {
         result for (sign, a, b), result in _SUMS.items() if sign == operator and may_be(left, a) and may_be(right, b)

@@ -21,6 +21,8 @@ OWN: Mapping[str, Mapping[str, Any] | None] = {
     contracts.EMAIL_OPENED: None,
     contracts.EMAIL_BOUNCED: None,
     contracts.UNSUBSCRIBED: None,
+    contracts.TASK_OPENED: None,
+    contracts.TASK_DONE: None,
     contracts.TOPIC_SUBSCRIBED: None,
     contracts.TOPIC_UNSUBSCRIBED: None,
 }

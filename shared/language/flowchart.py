@@ -29,6 +29,7 @@ from shared.language.playbook import (
     Split,
     StageTrigger,
     Step,
+    Task,
     Wait,
     WaitFor,
 )
@@ -293,6 +294,8 @@ def _box(step: Step) -> Box:
             return Box(step.id, "do", ("set", ", ".join(given)))
         case Emit():
             return Box(step.id, "do", ("emit", step.event))
+        case Task():
+            return Box(step.id, "do", ("task", step.title.source))
         case Coupon():
             return Box(step.id, "do", ("coupon", step.pool))
         case Pause():

@@ -23,6 +23,7 @@ from shared.language.journey_file import (
     SetStep,
     SplitStep,
     Step,
+    TaskStep,
     WaitBetween,
     WaitForStep,
     WaitStep,
@@ -172,6 +173,7 @@ _WORDS: Mapping[type[Step], str] = {
     IfStep: "if",
     ChooseStep: "choose",
     SetStep: "set",
+    TaskStep: "task",
     PauseStep: "pause",
     ExitStep: "exit",
 }

@@ -420,6 +420,25 @@ class EmitStep(Step):
     properties: dict[Variable, ExpressionText] = Field({}, description="Its properties, each an expression.")
 
 
+class Task(Section):
+    """What a person is to do."""
+
+    noun: ClassVar[str] = "task field"
+
+    title: ExpressionText = Field(
+        description="What is to be done, an expression: '\"Call \" + traits.name'.", examples=["'\"Call them\"'"]
+    )
+    note: ExpressionText | None = Field(None, description="What one should know for it, an expression.")
+    due: LongerDuration | None = Field(None, description="How long there is time for it: 2d.")
+
+
+class TaskStep(Step):
+    """Gives a person something to do, and goes on. When it is done, the event Task Done says so."""
+
+    id: Name | None = Field(None, description=_ID_TEXT)
+    task: Annotated[Task, Tolerant] = Field(description="{title: expression, due: 2d}.")
+
+
 class CouponStep(Step):
     """Issues a code, one for each enrollment. Later steps know it: steps.ID.code and steps.ID.expires."""
 
@@ -445,9 +464,9 @@ class ExitStep(Step):
 
 STEPS = {
     name: f"@{name}"
-    for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "coupon", "pause", "exit")
+    for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "coupon", "task", "pause", "exit")
 }
-LATER_STEPS = ("sms", "push", "webhook", "task")
+LATER_STEPS = ("sms", "push", "webhook")
 AnyStep = TypeAliasType(
     "AnyStep",
     Annotated[
@@ -459,6 +478,7 @@ AnyStep = TypeAliasType(
         | Annotated[SplitStep, Tag("@split")]
         | Annotated[SetStep, Tag("@set")]
         | Annotated[EmitStep, Tag("@emit")]
+        | Annotated[TaskStep, Tag("@task")]
         | Annotated[CouponStep, Tag("@coupon")]
         | Annotated[PauseStep, Tag("@pause")]
         | Annotated[ExitStep, Tag("@exit")],

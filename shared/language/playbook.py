@@ -256,6 +256,17 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """Give a person something to do, within `due` where that is said."""
+
+    id: str
+    next: str | None
+    title: Expression
+    note: Expression | None
+    due: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
 class Coupon:
     """Issue a code of a pool: one for each enrollment."""
 
@@ -279,7 +290,7 @@ class Exit:
     reason: str
 
 
-Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Coupon | Pause | Exit
+Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Task | Coupon | Pause | Exit
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ NUMBERS: Final = frozenset({int, float, Decimal})
 JSON_NUMBERS: Final = frozenset({int, float})
 """Among these two Python's own operators compare correctly, without a detour over Decimal."""
 
+LONGEST_TEXT: Final = 10_000
+"""Characters that two texts may have that are put together; more is null, or a text could double in each step."""
+
 # No traps: what overflows or has no result becomes an infinity or NaN, and so null, instead of an exception.
 _ARITHMETIC = Context(prec=28, Emin=-999, Emax=999, traps=[])
 _ROUNDING = Context(prec=60, Emin=-999, Emax=999, rounding=ROUND_HALF_UP, traps=[])
@@ -161,6 +164,8 @@ def add(left: Any, right: Any) -> Any:
         return left + right
     if a in NUMBERS:
         return _arithmetic(left, right, _ARITHMETIC.add)
+    if a is str and b is str:
+        return left + right if len(left) + len(right) <= LONGEST_TEXT else None
     if (a is timedelta and b in (timedelta, datetime)) or (a is datetime and b is timedelta):
         try:
             return left + right

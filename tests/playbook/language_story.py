@@ -200,6 +200,9 @@ class Story(Witness):
         if "attributed" in expected:
             worth = {name: self._attributed(name) for name in journeys_of(self.case)}
             answers["attributed"] = worth if isinstance(expected["attributed"], Mapping) else sum(worth.values())
+        answers["tasks"] = [
+            {"title": msgspec.json.decode(one.properties)["title"]} for one in self.emitted if one.name == "Task Opened"
+        ]
         if "traits" in expected and latest is not None:
             answers["traits"] = {name: latest.traits.get(name) for name in expected["traits"]}
         return {name: answers[name] for name in ("sent", *expected) if name in answers}

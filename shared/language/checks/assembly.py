@@ -36,6 +36,7 @@ from shared.language.journey_file import (
     SplitStep,
     StageTrigger,
     Step,
+    TaskStep,
     WaitBetween,
     WaitForStep,
     WaitStep,
@@ -244,6 +245,9 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
     if isinstance(step, EmitStep):
         properties = {given: journey.expressions[(*path, "properties", given)] for given in step.properties}
         return proven.Emit(name, following, step.emit, properties)
+    if isinstance(step, TaskStep):
+        title, note = journey.expressions[(*path, "task", "title")], journey.expression((*path, "task", "note"))
+        return proven.Task(name, following, title, note, step.task.due)
     if isinstance(step, CouponStep):
         return proven.Coupon(name, following, step.coupon)
     if isinstance(step, PauseStep):

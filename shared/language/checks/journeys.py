@@ -41,6 +41,7 @@ from shared.language.journey_file import (
     SetStep,
     SplitStep,
     StageTrigger,
+    TaskStep,
     WaitForStep,
     Way,
 )
@@ -169,6 +170,11 @@ def check_step(book: Book, journey: ReadJourney, placed: Placed, clock: Clock | 
     elif isinstance(step, SetStep):
         for name, text in step.set.items():
             read_expression(book, journey, (*path, "set", name), text, GIVEN, step=placed)
+    elif isinstance(step, TaskStep):
+        if not isinstance(step.task, Hole):
+            read_expression(book, journey, (*path, "task", "title"), step.task.title, GIVEN, step=placed)
+            if step.task.note is not None:
+                read_expression(book, journey, (*path, "task", "note"), step.task.note, GIVEN, step=placed)
     elif isinstance(step, CouponStep):
         check_coupon(book, journey, placed, step)
     elif isinstance(step, EmitStep):

@@ -20,6 +20,7 @@ from services.journeys.decisions import Decided, Decision, unpack
 from services.journeys.enrollment import Enrollment
 from services.journeys.person import Person
 from services.journeys.store import StoredCustomer, Tally
+from services.journeys.tasks import TaskRow
 from services.journeys.triggers import Triggers
 from services.rehearsal.coupons import WholePools
 from shared.contracts.customers import (
@@ -177,6 +178,7 @@ class Road:
         self.tallies: Counter[Tally] = Counter()
         self.attributed: dict[tuple[str, str], tuple[int, Decimal]] = {}
         self.decided: defaultdict[str, list[Decided]] = defaultdict(list)
+        self.tasks: list[TaskRow] = []
         self.values: list[bytes] = []
         self.reported: list[bytes] = []
 
@@ -200,6 +202,7 @@ class Road:
         for worth in changes.attributed:
             orders, value = self.attributed.get((worth.journey, worth.currency), (0, Decimal(0)))
             self.attributed[worth.journey, worth.currency] = (orders + worth.orders, value + worth.value)
+        self.tasks += changes.tasks
         for row_of_decisions in changes.decided:
             self.decided[row_of_decisions.customer] += unpack(row_of_decisions.body)
         for name, due in agenda.changed.items():

@@ -8,7 +8,7 @@ import msgspec
 from journeys_road import NOON, Shop, email, journey, on, playbook, says
 
 from shared.contracts.messages import MessageRequested, PromotionPaused
-from shared.language.playbook import Emit, Pause, Set
+from shared.language.playbook import Emit, Pause, Set, Task
 
 SQUARED = says("coalesce(vars.n, 9999999999) * coalesce(vars.n, 9999999999)")
 
@@ -44,3 +44,29 @@ def test_a_draft_pauses_nothing() -> None:
     story = Shop(playbook(journey(*steps, **on("Complained"), status="draft")))
     story.posts("Complained", when="0m")
     assert not [one for one in story.road.messages if isinstance(one, PromotionPaused)]
+
+
+def test_a_task_is_kept_and_told_of_as_an_event() -> None:
+    call = Task("call", "hello", says('"Call " + key'), None, timedelta(days=2))
+    cart = journey(call, email("hello"))
+    story = Shop(playbook(cart))
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="0m")
+    (opened,) = story.road.tasks
+    assert (opened.title, opened.key, opened.customer) == ("Call c1", "c1", "anna")
+    assert (opened.opened_at, opened.due) == (NOON, NOON + timedelta(days=2))
+    (told,) = story.road.events
+    assert (told.name, msgspec.json.decode(told.properties)["task_id"]) == ("Task Opened", opened.id)
+    assert story.sent() == [("hello", NOON)]
+
+
+def test_a_title_that_comes_to_nothing_is_the_step() -> None:
+    call = Task("call", None, says("traits.none"), None, None)
+    story = Shop(playbook(journey(call, **on("Complained"))))
+    story.posts("Complained", when="0m")
+    assert [(task.title, task.due) for task in story.road.tasks] == [("call", None)]
+
+
+def test_a_draft_opens_no_task() -> None:
+    story = Shop(playbook(journey(Task("call", None, says('"Call"'), None, None), **on("Complained", status="draft"))))
+    story.posts("Complained", when="0m")
+    assert (story.road.tasks, story.road.events) == ([], [])

@@ -127,6 +127,8 @@ def evaluate(text: str, **scope: Any) -> Any:
         '"o" in traits.city',
         '"it\\\'s \\"quoted\\"" == \'it\\\'s "quoted"\'',
         "[1, 2] == [1.0, 2]",
+        '"Dear " + traits.first-name == "Dear Åse"',
+        "traits.city + null == null",
         "1 in [1.0, 2]",
         "event.products.sku == ['sku-1', 'sku-2', null]",
     ],
@@ -457,7 +459,7 @@ class Plainly:
                     return False
                 return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[operator]
             case "+":
-                allowed = {(number, number), (duration, duration), (moment, duration), (duration, moment)}
+                allowed = {(number, number), (duration, duration), (moment, duration), (duration, moment), (str, str)}
                 return a + b if kinds in allowed else None
             case "-":
                 allowed = {(number, number), (duration, duration), (moment, duration), (moment, moment)}
