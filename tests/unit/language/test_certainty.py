@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.language.certainty import always, implies, never
+from shared.language.expressions import ROOTS, Scope, compile_expression
 from shared.language.syntax import Node, parse, render
 
 
@@ -78,3 +84,47 @@ def test_what_is_always_true() -> None:
 )
 def test_what_follows_from_a_condition(text: str, other: str, follows: bool) -> None:
     assert implies(tree(text), tree(other)) is follows
+
+
+TERMS = ["event.x", "event.y", 'count("A")']
+CONSTANTS = ["0", "1", "2.5", "-1", '"a"', "null", "true", "1d"]
+CONDITIONS = st.recursive(
+    st.one_of(
+        st.builds("{} {} {}".format, st.sampled_from(TERMS), st.sampled_from(["==", "!=", "<", "<=", ">", ">="]),
+                  st.sampled_from(CONSTANTS)),
+        st.builds("{2} {1} {0}".format, st.sampled_from(TERMS), st.sampled_from(["==", "<", ">"]),
+                  st.sampled_from(CONSTANTS)),
+        st.builds("{} {} [{}, {}]".format, st.sampled_from(TERMS), st.sampled_from(["in", "not in"]),
+                  st.sampled_from(CONSTANTS), st.sampled_from(CONSTANTS)),
+        st.sampled_from(["true", "false", "event.x"]),
+    ),
+    lambda inner: st.one_of(
+        st.builds("({} and {})".format, inner, inner),
+        st.builds("({} or {})".format, inner, inner),
+        st.builds("not ({})".format, inner),
+    ),
+    max_leaves=5,
+)  # fmt: skip
+VALUES = [None, True, False, -1, 0, 1, 2, 2.5, 3, Decimal("2.5"), "a", "b", "", [1], [], {"a": 1}, timedelta(days=1)]
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def outcomes(text: str) -> list[bool]:
+    """What the condition comes to for every event that these values can make."""
+    compiled = compile_expression(text, allowed=ROOTS)
+    counts = [aggregate.id for aggregate in compiled.aggregates]
+    return [
+        compiled.expression.truth(Scope(NOW, event={"x": x, "y": y}, aggregates=dict.fromkeys(counts, count)))
+        for x in VALUES
+        for y in VALUES[:8]
+        for count in (0, 1, 2, 3)
+    ]
+
+
+@settings(max_examples=80, deadline=None)
+@given(CONDITIONS, CONDITIONS)
+def test_what_is_called_certain_is_so_for_every_event(text: str, other: str) -> None:
+    found, others = outcomes(text), outcomes(f"({text}) and not ({other})")
+    assert not (never(tree(text)) and any(found))
+    assert not (always(tree(text)) and not all(found))
+    assert not (implies(tree(text), tree(other)) and any(others))
