@@ -114,6 +114,7 @@ class JourneysBatch:
         self._tasks: list[TaskRow] = []
         self._decided: dict[str, list[Decided]] = {}
         self._switched = False
+        self._heard: frozenset[str] = frozenset()
 
     def versions_missing(self) -> set[str]:
         """The playbooks that hold the structure which some enrollment at hand began with."""
@@ -138,6 +139,24 @@ class JourneysBatch:
         # The mailer is told the time by its records; where there is none, a tick says it.
         if self._told is None or out.as_of - self._told >= _SILENCE:
             self._say(out, "", Tick(as_of=out.as_of))
+
+    def reads(self, event: Event, *, moved: bool) -> bool:
+        """Whether something may come of an event that changes neither stage nor segments, consent nor address; `moved`
+        says whether traits or place are others. For who keeps no records: see `see`."""
+        if self._in_force is None:
+            return False
+        if event.name in self._heard:
+            return True
+        person = self._people.get(event.key)
+        if person is None or not person.open:
+            return False
+        return moved or event.source == MAILER_SOURCE or bool(self._in_force.paused)
+
+    def see(self, customer: Customer) -> None:
+        """Bring what is known of a customer up to the records that nobody reads."""
+        person = self._people.get(customer.key)
+        if person is not None and person.open:
+            person.seen = customer
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         person = self._people.get(timer.subject)
@@ -249,6 +268,8 @@ class JourneysBatch:
             if journey.status == "paused" and name in after.journeys and after.journeys[name].status != "paused":
                 resumed[name] = out.as_of
         self._in_force, self._triggers = after, self._all_triggers[record.playbook]
+        # Who is inside may have begun under an older one.
+        self._heard = frozenset[str]().union(*(triggers.heard for triggers in self._all_triggers.values()))
         self._courses.clear()
         self._memo = Memo(record.playbook, self._told, resumed)
         self._switched = True

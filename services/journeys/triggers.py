@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -14,11 +14,13 @@ from shared.contracts.customers import Customer, CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS
 from shared.language.playbook import (
     DateTrigger,
+    EventMatch,
     EventTrigger,
     Journey,
     Playbook,
     SegmentTrigger,
     StageTrigger,
+    WaitFor,
 )
 
 T = TypeVar("T")
@@ -67,6 +69,8 @@ class Triggers:
                 case DateTrigger():
                     self._dates[journey.name] = journey
         self._events, self._stages, self._segments = _frozen(events), _frozen(stages), _frozen(segments)
+        self.heard = frozenset(events) | frozenset(match.event for one in journeys.values() for match in _matches(one))
+        """The names of events that let somebody in, or that somebody inside may wait for."""
 
     def touched_by(self, record: CustomerUpdated) -> tuple[Journey, ...]:
         """The journeys whose trigger this record may be."""
@@ -219,6 +223,15 @@ def forgotten_at(journey: Journey | None, left: Left) -> datetime | None:
     if journey.again == "always":
         return left.at
     return left.at + journey.again if isinstance(journey.again, timedelta) else None
+
+
+def _matches(journey: Journey) -> Iterator[EventMatch]:
+    if journey.goal is not None:
+        yield journey.goal.match
+    yield from journey.exit_on
+    for step in journey.steps.values():
+        if isinstance(step, WaitFor) and step.match is not None:
+            yield step.match
 
 
 def _frozen(index: Mapping[T, Iterable[Journey]]) -> dict[T, tuple[Journey, ...]]:

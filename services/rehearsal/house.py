@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from services.rehearsal.witness import Witness
 from services.segmenter import fingerprints, history
 from services.segmenter.batch import NO_MEMO, Memo, SegmenterBatch, decode_memo
 from services.segmenter.history import Row
-from services.segmenter.profile import Profile
+from services.segmenter.profile import Change, Profile, snapshot
 from services.segmenter.rules import (
     NO_RULES,
     NOTHING_DEFINED,
@@ -118,6 +119,10 @@ class House:
         self._triggers: dict[str, Triggers] = {}
         self._rules: dict[str, Rules] = {"": NO_RULES}
         self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
+        self._tells_all = remembers or type(self._witness).told is not Witness.told
+        self._unread: set[str] = set()
+        """Customers of whom journeys has not heard all: nobody would have read it."""
+        self._rules_in_force = NO_RULES
         self._duplicates = 0
         self._sizes: dict[str, int] = {}
         self._seen: dict[bytes, Seen] = {}
@@ -192,7 +197,7 @@ class House:
         name = in_force(activation)
         rules = compile_rules(playbook, [self._playbooks[hash] for hash in activation.keeps])
         in_play = [self._rules[memo.playbook], rules]
-        self._rules[name] = rules
+        self._rules[name] = self._rules_in_force = rules
         self._definitions[rules.definition.hash] = rules.definition
         self._close_batch()
         self._segmenter = self._segmenter_batch(memo, self._rebuilt(in_play))
@@ -209,6 +214,11 @@ class House:
         self._segmenter = self._segmenter_batch(decode_memo(self._segmenter.memo()), {})
         self._settle()
 
+    def catch_up(self) -> None:
+        """What `people` show is then as late as what `profiles` do."""
+        for key in list(self._unread):
+            self._catch_up(key)
+
     def _set_time(self, moment: datetime) -> None:
         for out in self._outs:
             out.as_of = moment
@@ -218,7 +228,8 @@ class House:
         self._left_in_batch -= 1
         if not self._left_in_batch:
             self._next_batch()
-        self._carry()
+        if self._customers or self._events:
+            self._carry()
 
     def _settle(self) -> None:
         """All that is due by now: timers, mails, and what follows from them."""
@@ -228,6 +239,7 @@ class House:
                 if ring.place == _MAILER:
                     self._mailroom.fire(ring.timer, self._mailer_out)
                 elif ring.place == _JOURNEYS:
+                    self._catch_up(ring.subject)
                     self._journeys.fire(ring.timer, self._journeys_out)
                 else:
                     self._segmenter.fire(ring.timer, self._segmenter_out)
@@ -244,6 +256,7 @@ class House:
             while self._customers:
                 record = self._customers.popleft()
                 if isinstance(record, CustomerUpdated | DateReached):
+                    self._unread.discard(record.customer.key)
                     witness.told(record, now)
                 self._journeys.handle(record, self._journeys_out)
             for customer, decided in self._journeys.take_decided().items():
@@ -270,8 +283,8 @@ class House:
         self._segmenter = self._segmenter_batch(decode_memo(self._segmenter.memo()), {})
         self._left_in_batch = _BATCH
         oldest = self.as_of - fingerprints.WINDOW
-        while self._seen and self._seen[first := next(iter(self._seen))].seen_at < oldest:
-            del self._seen[first]
+        for name in list(takewhile(lambda name: self._seen[name].seen_at < oldest, self._seen)):
+            del self._seen[name]
 
     def _close_batch(self) -> None:
         self._duplicates += self._segmenter.deduplicated
@@ -279,7 +292,26 @@ class House:
             self._past += self._segmenter.rows()
 
     def _segmenter_batch(self, memo: Memo, rebuilt: Mapping[str, Mapping[str, Any]]) -> SegmenterBatch:
-        return SegmenterBatch(0, memo, self._rules, self._definitions, self.profiles, self._sizes, self._seen, rebuilt)
+        return SegmenterBatch(
+            *(0, memo, self._rules, self._definitions, self.profiles, self._sizes, self._seen, rebuilt),
+            names=fingerprints.IN_MEMORY,
+            reads=None if self._tells_all else self._reads,
+        )
+
+    def _reads(self, change: Change) -> bool:
+        """Whether anybody reads this change. What nobody does is caught up with where it matters."""
+        tagged = change.stage_before is not None or change.entered or change.left
+        if tagged or change.consent or change.address_before is not None:
+            return True
+        if self._journeys.reads(change.event, moved=change.moved):
+            return True
+        self._unread.add(change.event.key)
+        return False
+
+    def _catch_up(self, key: str) -> None:
+        if key in self._unread:
+            self._unread.discard(key)
+            self._journeys.see(snapshot(self.profiles[key], key, self._rules_in_force))
 
     def _rebuilt(self, in_play: list[Rules]) -> dict[str, dict[str, Any]]:
         """From the past: the aggregates that customers lack under the rules that they will be brought up to."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from services.segmenter import fingerprints, history, store
+from services.segmenter.fingerprints import Names
 from services.segmenter.history import Row
-from services.segmenter.profile import Profile, Unreadable, adopt, apply, missing, pass_time, reach_date
+from services.segmenter.profile import Change, Profile, Unreadable, adopt, missing, pass_time, reach_date, take, told
 from services.segmenter.rules import Definition, Rules, feeding, in_force
 from services.segmenter.store import Changes, Seen, pack_profile
 from shared.contracts import customers
@@ -58,7 +59,8 @@ decode_memo = msgspec.msgpack.Decoder(Memo).decode
 class SegmenterBatch:
     """One batch (`shared.processing.port.Batch`).
 
-    Pure: `profiles()`, `taken`, `rows()`, the counts and `memo()` are what is written of it.
+    Pure: `profiles()`, `taken`, `rows()`, the counts and `memo()` are what is written of it. Without `reads`, all that
+    changes is told down the road; it says whether anybody reads a change, for who keeps no history.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class SegmenterBatch:
         sizes: dict[str, int],
         seen: dict[bytes, Seen],
         rebuilt: Mapping[str, Mapping[str, Any]],
+        names: Names = fingerprints.KEPT,
+        reads: Callable[[Change], bool] | None = None,
     ) -> None:
         self.partition = partition
         self._memo = memo
@@ -81,6 +85,8 @@ class SegmenterBatch:
         self._sizes = sizes
         self._seen = seen
         self._rebuilt = rebuilt
+        self._identity, self._content = names
+        self._reads = reads
         self._changed: set[str] = set()
         self.taken: dict[bytes, Seen] = {}
         self._told: list[tuple[Told, str]] = []
@@ -154,8 +160,8 @@ class SegmenterBatch:
             SEGMENTER_CHANGES.labels(cause).inc(count)
 
     def _take(self, event: Event, out: Outputs) -> None:
-        identity = fingerprints.identity(event.source, event.id)
-        content = fingerprints.content(event)
+        identity = self._identity(event.source, event.id)
+        content = self._content(event)
         seen = self._seen.get(identity)
         if seen is not None and seen.seen_at > out.as_of - fingerprints.WINDOW:
             if seen.content == content:
@@ -182,7 +188,7 @@ class SegmenterBatch:
             return
         profile = self.bring_up(event.key, out)
         try:
-            after, records = apply(profile, event, self._rules, out.as_of)
+            after, changes = take(profile, event, self._rules, out.as_of)
         except Unreadable as error:
             self._set_aside(event, out, "unreadable", str(error))
             return
@@ -196,8 +202,10 @@ class SegmenterBatch:
             )
             return
         self._keep(event.key, profile, after, out)
-        for record in records:
-            self._tell(record, out)
+        reads = self._reads
+        for change in changes:
+            if reads is None or reads(change):
+                self._tell(told(change, self._rules, out.as_of), out)
         self._seen[identity] = self.taken[identity] = Seen(content, out.as_of)
         self.processed += 1
 

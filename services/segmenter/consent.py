@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 from shared.consent import accepts, holding, overrides
 from shared.contracts.customers import ConsentDecision
+from shared.contracts.events import TOPIC_SUBSCRIBED, TOPIC_UNSUBSCRIBED, UNSUBSCRIBED
 from shared.language.playbook import Topic
+
+SAYING = {TOPIC_SUBSCRIBED: True, TOPIC_UNSUBSCRIBED: False, UNSUBSCRIBED: False}
+"""The events that say yes or no."""
 
 
 class Said(NamedTuple):

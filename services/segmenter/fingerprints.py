@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from hashlib import blake2b
+from typing import NamedTuple
 
 from shared.contracts.events import Event
 
 WINDOW = timedelta(hours=24)
 """How long after an event a second one with its name is taken for the same."""
+
+
+class Names(NamedTuple):
+    """How events are told apart: what stands for (source, id), and for what an event says."""
+
+    identity: Callable[[str, str], bytes]
+    content: Callable[[Event], int]
 
 
 def identity(source: str, event_id: str) -> bytes:
@@ -26,3 +35,11 @@ def content(event: Event) -> int:
     digest.update(b"\0")
     digest.update(event.traits)
     return int.from_bytes(digest.digest(), "big", signed=True)
+
+
+KEPT = Names(identity, content)
+IN_MEMORY = Names(
+    lambda source, event_id: hash((source, event_id)).to_bytes(8, "big", signed=True),
+    lambda event: hash((event.key, event.type, event.name, bytes(event.properties), bytes(event.traits))),
+)
+"""Worth a fraction of the others; they mean nothing to another process."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from copy import copy
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from services.segmenter import carts, consent
 from services.segmenter.consent import Said
@@ -28,8 +28,6 @@ from shared.contracts.events import (
     EMAIL_SKIPPED,
     EMAIL_UNKNOWN,
     MAILER_SOURCE,
-    TOPIC_SUBSCRIBED,
-    TOPIC_UNSUBSCRIBED,
     UNSUBSCRIBED,
     Event,
 )
@@ -47,7 +45,6 @@ OUR_OWN_DOING = frozenset({EMAIL_SENT, EMAIL_SKIPPED, EMAIL_FAILED, EMAIL_UNKNOW
 
 _CONSENT = "consent"
 _OF_THE_PERSON = frozenset({"email", "locale", "timezone"})
-_CONSENT_EVENTS = {TOPIC_SUBSCRIBED: True, TOPIC_UNSUBSCRIBED: False, UNSUBSCRIBED: False}
 _ADDRESS = re.compile(r"[^\s@<>,;\x00-\x1f]{1,64}@[^\s@<>,;\x00-\x1f]{1,255}")
 _MOST_SOURCE = 200
 """Characters of what an event says about where a decision was made."""
@@ -112,8 +109,44 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_device = msgspec.json.Decoder(_Device).decode
 
 
+class Change(NamedTuple):
+    """What an event made of a customer, before it is told as a record (see `told`). `profile` is the one after it;
+    `moved` says whether traits, language or place are others than before."""
+
+    profile: Profile
+    event: Event
+    derived: bool
+    stage_before: str | None
+    entered: tuple[str, ...]
+    left: tuple[str, ...]
+    consent: tuple[ConsentDecision, ...]
+    address_before: str | None
+    moved: bool
+
+
 def apply(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> tuple[Profile, list[CustomerUpdated]]:
-    """Take one event of a customer (None: the first one): a record for it, and one for each event derived from it.
+    """As `take`, with the records."""
+    after, changes = take(profile, event, rules, now)
+    return after, [told(change, rules, now) for change in changes]
+
+
+def told(change: Change, rules: Rules, now: datetime) -> CustomerUpdated:
+    """The record of a change."""
+    return CustomerUpdated(
+        as_of=now,
+        customer=snapshot(change.profile, change.event.key, rules),
+        event=change.event,
+        derived=change.derived,
+        stage_before=change.stage_before,
+        entered=change.entered,
+        left=change.left,
+        consent=change.consent,
+        address_before=change.address_before,
+    )
+
+
+def take(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> tuple[Profile, list[Change]]:
+    """Take one event of a customer (None: the first one): a change by it, and one by each event derived from it.
 
     The profile must be up to `rules` (see `adopt`). Raises Unreadable.
     """
@@ -124,18 +157,18 @@ def apply(profile: Profile | None, event: Event, rules: Rules, now: datetime) ->
         followed, event, derived = carts.follow(held, event, _object(event, event.properties))
         if followed is not held:
             cart = carts.packed(followed)
-    after, record = _take(profile, event, rules, now, derived=False)
+    after, change = _take(profile, event, rules, now, derived=False)
     after.cart = cart
-    records = [record]
+    changes = [change]
     for one in derived:
-        after, record = _take(after, one, rules, now, derived=True)
-        records.append(record)
-    return after, records
+        after, change = _take(after, one, rules, now, derived=True)
+        changes.append(change)
+    return after, changes
 
 
 def pass_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[Profile, CustomerUpdated | None]:
     """What time alone has made of a customer by `now`; the timer that led here is gone."""
-    after = copy(profile)
+    after = replace(profile)
     after.timer = None
     mask = 0
     for name, moment in after.flips.items():
@@ -150,7 +183,7 @@ def reach_date(
     profile: Profile, key: str, rules: Rules, journey: str, now: datetime
 ) -> tuple[Profile, DateReached | None]:
     """A journey's date has come: say so, and look for the next one."""
-    after = copy(profile)
+    after = replace(profile)
     held = after.dates.get(journey)
     if held is None or held.due is None or held.due > now or journey not in rules.dates:
         return after, None
@@ -180,7 +213,7 @@ def adopt(
     anew, so that a flip which time brings in the same moment is still told as one of time. A journey's date counts
     from when it came into force (`since`, by journey), whenever the profile's turn comes.
     """
-    after = copy(profile)
+    after = replace(profile)
     new = rules.definition
     after.definition = new.hash
     everything = new.surroundings != before.surroundings
@@ -231,13 +264,13 @@ def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
 
 def _take(
     profile: Profile | None, event: Event, rules: Rules, now: datetime, *, derived: bool
-) -> tuple[Profile, CustomerUpdated]:
+) -> tuple[Profile, Change]:
     if profile is None:
         after = Profile(definition=rules.definition.hash)
         mask = rules.every_condition
         dates: Iterable[str] = rules.dates
     else:
-        after = copy(profile)
+        after = replace(profile)
         mask = 0
         dates = ()
     readers = rules.readers
@@ -247,11 +280,12 @@ def _take(
 
     decisions: tuple[ConsentDecision, ...] = ()
     learned: frozenset[str] = frozenset()
-    if event.type != "group" and len(event.traits) > 2:
+    if len(event.traits) > 2 and event.type != "group":
         learned, decisions = _learn(after, event)
         for trait in learned:
             mask |= readers.get(f"traits.{trait}", 0) | readers.get("traits", 0)
-    if event.type == "track" and event.name in _CONSENT_EVENTS:
+    heard = event.name in rules.heard and event.type == "track"
+    if heard and event.name in consent.SAYING:
         decisions = (*decisions, *_said(event))
     if decisions:
         kept = []
@@ -269,13 +303,13 @@ def _take(
         mask |= readers.get("customer.locale", 0)
     if after.timezone != zone_before:
         mask |= readers.get("customer.timezone", 0)
-    if event.type == "track":
+    if heard:
         mask |= _observe(after, event, rules)
 
     changed = _evaluate(after, event.key, rules, mask, now) if mask else _NOTHING
     _set_timer(after, now)
+    moved = after.timezone != zone_before
     if rules.dates:
-        moved = after.timezone != zone_before
         if profile is not None and (learned or moved):
             # The moved zone may carry an occasion that lay ahead into the past: it comes at once, and is not lost.
             edited = [name for name, trigger in rules.dates.items() if trigger.trait[0] in learned]
@@ -284,19 +318,10 @@ def _take(
             dates = edited
         if dates:
             _schedule(after, rules, dates, now)
-    stage_before, entered, left = changed
     address = after.address
-    return after, CustomerUpdated(
-        as_of=now,
-        customer=snapshot(after, event.key, rules),
-        event=event,
-        derived=derived,
-        stage_before=stage_before,
-        entered=entered,
-        left=left,
-        consent=decisions,
-        address_before=(address_before or "") if address != address_before else None,
-    )
+    said_before = (address_before or "") if address != address_before else None
+    other = moved or bool(learned) or after.locale != locale_before
+    return after, Change(after, event, derived, *changed, decisions, said_before, other)
 
 
 _Changed = tuple[str | None, tuple[str, ...], tuple[str, ...]]
@@ -365,7 +390,7 @@ def _said(event: Event) -> tuple[ConsentDecision, ...]:
     return (
         ConsentDecision(
             topic=topic,
-            subscribed=_CONSENT_EVENTS[event.name],
+            subscribed=consent.SAYING[event.name],
             decided_at=event.occurred_at,
             source=told or event.source,
         ),
@@ -421,7 +446,9 @@ def _observe(after: Profile, event: Event, rules: Rules) -> int:
             if states is after.aggregates:
                 states = dict(states)
             states[aggregate.id] = state
-            mask |= rules.readers.get(aggregate.id, 0)
+            for watcher in rules.watchers[aggregate.id]:
+                if after.stage not in watcher.stages and watcher.member not in after.segments:
+                    mask |= watcher.bit
     after.aggregates = states
     return mask
 

@@ -6,7 +6,7 @@ time alone may have flipped it; that must give what asking all of them would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from graphlib import TopologicalSorter
@@ -15,11 +15,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from services.segmenter import carts, consent
 from shared.contracts.events import Activation
 from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression
 from shared.language.flips import changes_with_time
 from shared.language.playbook import DateTrigger, Playbook, Stage, Topic
+from shared.language.rising import rising
 
 STAGE = ""
 """The name of the one condition whose value is not yes or no but the first stage that holds."""
@@ -59,6 +61,16 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Watcher:
+    """A condition that reads an aggregate. One more event changes nothing about it while the customer is in one of
+    `stages`, or in the segment `member`."""
+
+    bit: int
+    stages: frozenset[str]
+    member: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """`readers` maps what can change about a profile (an aggregate's id, `traits.country`, `customer.last_seen`,
     `segment.vip`, `consent`) to the mask of conditions that read it."""
@@ -70,6 +82,10 @@ class Rules:
     conditions: tuple[Condition, ...]
     by_name: Mapping[str, Condition]
     readers: Mapping[str, int]
+    watchers: Mapping[str, tuple[Watcher, ...]]
+    """By the id of an aggregate."""
+    heard: frozenset[str]
+    """The names of events that feed an aggregate, say something of consent, or change a cart that is kept up here."""
     dates: Mapping[str, DateTrigger]
     """Journeys that begin on a date."""
     travelling: frozenset[str]
@@ -94,6 +110,8 @@ NO_RULES = Rules(
     conditions=(),
     by_name={},
     readers={},
+    watchers={},
+    heard=frozenset(consent.SAYING),
     dates={},
     travelling=frozenset(),
     topics={},
@@ -125,6 +143,7 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
         for expression in _expressions(condition):
             for read in reads(expression):
                 readers[read] = readers.get(read, 0) | 1 << condition.bit
+    derives_carts = playbook.brand.carts == "derived"
     return Rules(
         definition=_definition(playbook, dates),
         aggregates=playbook.aggregates,
@@ -132,13 +151,15 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
         conditions=conditions,
         by_name={condition.name: condition for condition in conditions},
         readers=readers,
+        watchers={id: tuple(_watchers(conditions, id)) for id in playbook.aggregates},
+        heard=frozenset(fed_by) | consent.SAYING.keys() | (carts.CAUSES if derives_carts else frozenset()),
         dates=dates,
         travelling=playbook.journey_aggregates,
         topics=playbook.topics,
         zone=ZoneInfo(playbook.brand.timezone),
         currency=playbook.brand.currency,
         rates=playbook.brand.rates,
-        derives_carts=playbook.brand.carts == "derived",
+        derives_carts=derives_carts,
         condition_bytes=sum(2 * len(c.name.encode()) + 60 for c in conditions) + sum(len(j) * 4 + 100 for j in dates),
     )
 
@@ -186,6 +207,25 @@ def _condition(playbook: Playbook, name: str, bit: int) -> Condition:
         return Condition(name, bit, None, any(timed for _, timed in stages), stages)
     when = playbook.segments[name].when
     return Condition(name, bit, when, changes_with_time(when), ())
+
+
+def _watchers(conditions: Iterable[Condition], aggregate: str) -> Iterator[Watcher]:
+    for condition in conditions:
+        mask = 1 << condition.bit
+        if condition.segment is not None:
+            if aggregate in condition.segment.aggregates:
+                stays = aggregate in rising(condition.segment)
+                yield Watcher(mask, frozenset(), condition.name if stays else None)
+            continue
+        # Whose stage stands above all that read it, or is made truer by it while none above reads it, keeps the stage.
+        stages: set[str] = set()
+        for stage, _ in condition.stages:
+            read = aggregate in stage.when.aggregates
+            if not read or aggregate in rising(stage.when):
+                stages.add(stage.name)
+            if read:
+                yield Watcher(mask, frozenset(stages), None)
+                break
 
 
 def reads(expression: Expression) -> set[str]:

@@ -1,0 +1,182 @@
+"""What nobody reads is left out in memory, and nothing that comes of it is other than where all is told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.journeys.enrollment import Enrollment
+from services.rehearsal.house import House
+from services.rehearsal.witness import End, Witness
+from shared.contracts.customers import CustomerUpdated, DateReached
+from shared.contracts.events import MAILER_SOURCE, Event
+from shared.contracts.messages import MessageRecord, MessageRequested
+from shared.language import load
+from shared.language.playbook import Playbook
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+CUSTOMERS = ("ann", "ben", "cai", "dot", "eve")
+
+
+def playbook() -> Playbook:
+    files = {
+        "rapport.yaml": """
+name: Lamps
+sender: shop@lamps.example
+postal_address: Light Street 1
+timezone: Europe/Oslo
+carts: derived
+quiet_hours: 21:00-08:00
+caps: {email: [{limit: 2, within: 1d}]}
+""",
+        "stages.yaml": """
+stages:
+  retain: count("Order Completed") >= 1
+  convert: count("Product Added", within=3d) >= 1
+  attract: "true"
+""",
+        "segments.yaml": """
+segments:
+  gazers: {title: Gazers, when: 'count("Product Viewed", within=2d) >= 3 and count("Order Completed") == 0'}
+  away: {title: Away, when: 'days_since(customer.last_seen) > 4'}
+  few: {title: Few, when: 'count("Product Viewed") < 20'}
+""",
+        "topics.yaml": "topics:\n  news: {title: News, kind: promotional, default: opt_out}\n",
+        "journeys/cart.yaml": """
+journey: cart
+title: Cart
+trigger: {event: Cart Updated, key: event.cart_id}
+mode: restart
+again: 1d
+goal: {event: Order Completed, within: 7d}
+exit_on:
+  - {event: Cart Emptied, where: event.cart_id == key}
+defaults: {topic: news}
+steps:
+  - wait: 1h
+  - if: count("Product Viewed") >= 2 or days_since(customer.last_seen) < 0.02
+    then:
+      - email: hello
+        with: {seen: customer.last_seen, stage: customer.stage}
+  - wait_for: {clicked: hello}
+    id: clicked
+    timeout: 1d
+  - {id: morning, wait: {for: 1h, until: "10:00"}}
+  - email: again
+""",
+        "journeys/away.yaml": """
+journey: away
+title: Away
+trigger: {segment: away, change: entered}
+again: 5d
+defaults: {topic: news}
+steps:
+  - email: hello
+    with: {seen: customer.last_seen, stage: customer.stage}
+""",
+    }
+    for name in ("hello", "again"):
+        variables = "variables: [seen, stage]\n" if name == "hello" else ""
+        files[f"messages/{name}/message.yaml"] = f"title: {name}\n{variables}"
+        files[f"messages/{name}/subject.txt"] = "Hello {{ stage }}" if variables else "Hello"
+        files[f"messages/{name}/body.html"] = (
+            '{{ seen }}<a href="{{ unsubscribe_url }}">Stop</a>'
+            if variables
+            else ('<a href="{{ unsubscribe_url }}">Stop</a>')
+        )
+    return load({name: text.encode() for name, text in files.items()})
+
+
+PLAYBOOK = playbook()
+
+
+def events(seed: int) -> Iterator[Event]:
+    dice = random.Random(seed)
+    at = BEGIN
+    for number in range(400):
+        at += timedelta(minutes=dice.choice([0, 1, 20, 60, 300, 1500]) * dice.random())
+        name = dice.choice(["Product Viewed"] * 5 + ["Product Added", "Product Removed", "Order Completed", "page"])
+        traits: dict[str, Any] = {}
+        properties: dict[str, Any] = {"product_id": f"p{dice.randrange(3)}", "price": 30, "total": 30}
+        kind: Any = "track"
+        if name == "page":
+            kind = dice.choice(["page", "identify"])
+        if kind == "identify":
+            traits = {"email": f"{dice.choice(CUSTOMERS)}@example.com", "timezone": dice.choice(["Asia/Tokyo", None])}
+        if dice.random() < 0.004:
+            name, properties = "Topic Unsubscribed", {"topic": "news"}
+        yield Event(
+            id=f"e{number - (dice.random() < 0.05)}",
+            source="shop",
+            key=dice.choice(CUSTOMERS),
+            type=kind,
+            name="" if kind == "identify" else name,
+            occurred_at=at - timedelta(hours=dice.choice([0, 0, 0, 5, 60])),
+            received_at=at,
+            properties=msgspec.Raw(msgspec.json.encode(properties)),
+            traits=msgspec.Raw(msgspec.json.encode(traits)),
+            context=msgspec.Raw(b'{"locale":"nb-NO"}') if dice.random() < 0.5 else msgspec.Raw(b"{}"),
+        )
+
+
+class Quiet(Witness):
+    """Listens to what comes of it, and not to each change of a customer."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.sent: list[MessageRequested] = []
+
+    def said(self, record: MessageRecord, at: datetime) -> None:
+        self.heard.append((at, record))
+
+    def moved(self, customer: str, enrollment: Enrollment, at: datetime) -> None:
+        self.heard.append((at, customer, enrollment))
+
+    def ended(self, end: End, at: datetime) -> None:
+        self.heard.append((at, end.request.id, end.status, end.reason))
+        if end.status == "sent":
+            self.sent.append(end.request)
+
+
+class Curious(Quiet):
+    def told(self, record: CustomerUpdated | DateReached, at: datetime) -> None:
+        """All is told to who asks for it."""
+
+
+def lived(seed: int, witness: Quiet) -> House:
+    house = House(PLAYBOOK, BEGIN, witness=witness)
+    for event in events(seed):
+        house.take(event)
+        if len(witness.sent) % 3 == 1 and event.name == "Product Added":
+            house.take(_click(witness.sent[-1], event))
+    house.pass_to(house.as_of + timedelta(days=9))
+    house.catch_up()
+    return house
+
+
+def _click(request: MessageRequested, event: Event) -> Event:
+    properties = {"message_id": request.id, "enrollment": request.enrollment}
+    return msgspec.structs.replace(
+        event,
+        id=f"click {event.id}",
+        key=request.customer,
+        source=MAILER_SOURCE,
+        name="Email Link Clicked",
+        properties=msgspec.Raw(msgspec.json.encode(properties)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_nobody_reads_makes_no_difference(seed: int) -> None:
+    quiet, curious = Quiet(), Curious()
+    some, all_told = lived(seed, quiet), lived(seed, curious)
+    assert quiet.heard == curious.heard
+    assert some.profiles == all_told.profiles
+    people = [{key: person.row() for key, person in house.people.items()} for house in (some, all_told)]
+    assert people[0] == people[1]
+    assert quiet.sent
