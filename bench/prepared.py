@@ -10,8 +10,7 @@ import asyncpg
 
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
-from shared.database.migrations import migrate
-from shared.database.revisions import Migrations
+from shared.database.migrations import Migrations, migrate
 
 
 @contextlib.asynccontextmanager

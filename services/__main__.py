@@ -21,6 +21,7 @@ from services.terminal import fail as _fail
 from services.terminal import out as _out
 from services.terminal import run as _run
 from services.trials import commands as trials
+from services.why import why_in
 from shared.errors import RapportError
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ publishing.publish_in(playbook_app)
 backtest.simulate_in(app)
 trials.test_in(playbook_app)
 preview.preview_in(playbook_app)
+why_in(app)
 app.add_typer(playbook_app, name="playbook")
 app.add_typer(journeys_app, name="journeys")
 app.add_typer(coupons_app, name="coupons")

@@ -122,7 +122,12 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         services: dict[str, Service] = {
             "ingest": ingest.build(runtime, taking, GivenSources({"shop": [write_key]}, taking.rate)),
             "segmenter": segmenter.build(runtime, SegmenterSettings.read(**values)),
-            "journeys": journeys.build(runtime, JourneysSettings.read(**values)),
+            "journeys": journeys.build(
+                runtime,
+                JourneysSettings.read(
+                    **values, segmenter_url=f"{server.address}/segmenter", mailer_url=f"{server.address}/mailer"
+                ),
+            ),
             "mailer": mailer.build(
                 runtime, MailerSettings.read(**values, mailer_smtp_url=options.smtp, mailer_public_url=public)
             ),

@@ -116,6 +116,8 @@ class Cluster:
             **{name: value for name, value in os.environ.items() if not name.startswith("RAPPORT_")},
             "RAPPORT_INGEST_SOURCES": str(sources),
             "RAPPORT_READ_KEYS": hash_key(READ_KEY),
+            "RAPPORT_SEGMENTER_URL": self.workers["segmenter-1"].address,
+            "RAPPORT_MAILER_URL": self.workers["mailer-1"].address,
             "RAPPORT_MAILER_PUBLIC_URL": self.workers["mailer-1"].address,
             "RAPPORT_LOG_FORMAT": "json",
             **environment,

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Annotated
 
-from fastapi import Depends, FastAPI
+import msgspec
+from fastapi import Depends, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 
-from services.journeys import store
+from services.journeys import store, telling
 from services.journeys.engine import HELD_OUT
+from services.journeys.neighbours import Away, Neighbours
+from services.journeys.settings import JourneysSettings
 from services.journeys.store import Attributed, Tally
+from services.journeys.whynot import NoSuchMessage
+from shared.clock import Clock
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
-from shared.http import face, may_read
+from shared.http import error, face, may_read
+from shared.processing.playbooks import Shelf
 
 MOST_ENROLLMENTS = 500
 """How many of a customer's enrollments are shown, the latest first."""
@@ -88,9 +95,62 @@ class CustomerEnrollments(BaseModel):
     enrollments: list[EnrollmentShown]
 
 
-def create(database: Database, partitions: int, read_keys: str, ready: Callable[[], Awaitable[list[str]]]) -> FastAPI:
+class RuleShown(BaseModel):
+    """Where a rule stands, in the version of the playbook that was active; `playbook` begins its hash."""
+
+    file: str
+    line: int
+    playbook: str
+
+
+class ToldShown(BaseModel):
+    """One thing that was decided, by `segmenter`, `journeys` or `mailer`. `what` is a stable word for programs, `text`
+    a sentence with times by the customer's clock, `remedy` what to do where that is not what was wanted."""
+
+    at: datetime
+    by: str
+    what: str
+    text: str
+    journey: str = ""
+    enrollment: str = ""
+    key: str = ""
+    step: str = ""
+    message: str = ""
+    message_id: str = ""
+    rule: RuleShown | None = None
+    remedy: str = ""
+
+
+class AnswerShown(BaseModel):
+    """What became of the message that was asked about, or why a journey never began."""
+
+    about: str
+    text: str
+    remedy: str = ""
+    rule: RuleShown | None = None
+
+
+class StoryShown(BaseModel):
+    """What was decided about a customer since `since`; `answers` where a message or journey was asked about."""
+
+    customer: str
+    timezone: str
+    playbook: str
+    since: datetime
+    entries: list[ToldShown]
+    answers: list[AnswerShown]
+
+
+def create(
+    database: Database,
+    shelf: Shelf,
+    clock: Clock,
+    partitions: int,
+    settings: JourneysSettings,
+    ready: Callable[[], Awaitable[list[str]]],
+) -> FastAPI:
     app = face("Rapport journeys", "Where customers are in their journeys.", ready)
-    readers = [Depends(may_read(read_keys))]
+    readers = [Depends(may_read(settings.read_keys))]
 
     @app.get("/v1/journeys", tags=["reading"], dependencies=readers)
     async def journeys() -> AllCounts:
@@ -106,6 +166,30 @@ def create(database: Database, partitions: int, read_keys: str, ready: Callable[
         async with database.connect() as connection:
             told = await store.enrollments_of(connection, partition_of(key, partitions), key, MOST_ENROLLMENTS)
         return CustomerEnrollments(customer=key, enrollments=[_shown(one) for one in told])
+
+    @app.get("/v1/customers/{key:path}/story", tags=["reading"], dependencies=readers, response_model=StoryShown)
+    async def story(
+        key: str,
+        request: Request,
+        message: Annotated[str | None, Query(description="A message (name or id) or a journey: only its part.")] = None,
+    ) -> Response:
+        """Everything that was decided about a customer, in order, each with its rule and, where that is not what was
+        wanted, what to do; and why a message was not sent, or a journey never began, where one is asked about."""
+        neighbours = Neighbours(settings.segmenter_url, settings.mailer_url, request.headers["authorization"])
+        kept, partition = timedelta(days=settings.story_days), partition_of(key, partitions)
+        try:
+            async with database.connect() as connection:
+                found = await telling.story_of(
+                    connection, shelf, neighbours, partition, key, message, clock.now(), kept
+                )
+        except NoSuchMessage as unknown:
+            return error(404, "not_found", str(unknown))
+        except Away as away:
+            return error(503, "unavailable", str(away), {"Retry-After": "1"})
+        if found is None:
+            return error(404, "not_found", f"no customer has the key {key!r}.")
+        body = msgspec.json.encode(found)
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return app
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from services.journeys.api import create
 from services.journeys.settings import JourneysSettings
 from services.journeys.worker import SERVICE, JourneysProcessor
-from shared.database.revisions import Migrations
+from shared.database.migrations import Migrations
 from shared.errors import RapportError
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.worker import Worker
@@ -27,8 +27,9 @@ class Journeys:
     def __init__(self, runtime: Runtime, settings: JourneysSettings) -> None:
         if runtime.database is None:
             raise RapportError("journeys needs a database. Set DATABASE_URL.")
-        self.worker = Worker(runtime, JourneysProcessor(PlaybookShelf(), timedelta(days=settings.story_days)), settings)
-        self.app: FastAPI = create(runtime.database, runtime.log.partitions, settings.read_keys, self.ready)
+        shelf = PlaybookShelf()
+        self.worker = Worker(runtime, JourneysProcessor(shelf, timedelta(days=settings.story_days)), settings)
+        self.app: FastAPI = create(runtime.database, shelf, runtime.clock, runtime.log.partitions, settings, self.ready)
 
     async def start(self) -> None:
         await self.worker.start()

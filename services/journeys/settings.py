@@ -6,4 +6,6 @@ from shared.settings import Settings
 
 
 class JourneysSettings(Settings):
-    """Journeys has no settings of its own beside the common ones."""
+    segmenter_url: str = ""
+    """Where journeys reaches the segmenter and the mailer, whose parts it needs for the story of a customer."""
+    mailer_url: str = ""

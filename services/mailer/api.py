@@ -7,14 +7,17 @@ from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI, Query, Request, Response
+import msgspec
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import AwareDatetime
 
-from services.mailer import pages, store
+from services.mailer import pages, store, told
 from services.mailer.doors import Doors, page
 from services.mailer.inbox import open_mail
+from shared.contracts.streams import DEFAULT_PARTITIONS, partition_of
 from shared.database.engine import Database
-from shared.http import face
+from shared.http import face, may_read
 from shared.processing import playbooks
 from shared.processing.playbooks import Shelf
 
@@ -50,6 +53,8 @@ def create(
     ready: Callable[[], Awaitable[list[str]]],
     *,
     inbox: bool,
+    partitions: int = DEFAULT_PARTITIONS,
+    read_keys: str = "",
 ) -> FastAPI:
     """The application. `inbox`: the mails are kept here, and may be read by whoever reaches this address."""
     app = face(
@@ -77,6 +82,14 @@ def create(
     async def decided(token: str, request: Request) -> Response:
         """Unsubscribe at once: the one click of RFC 8058 (`List-Unsubscribe=One-Click`), or the page's form."""
         return await doors.decide(token, await _choice(request))
+
+    @app.get("/v1/parts/{key:path}", include_in_schema=False, dependencies=[Depends(may_read(read_keys))])
+    async def part(key: str, since: AwareDatetime) -> Response:
+        """For journeys, which puts the story of a customer together (`shared.contracts.story.Mailed`)."""
+        async with database.connect() as connection:
+            mailed = await told.told(connection, partition_of(key, partitions), key, since)
+        body = msgspec.json.encode(mailed)
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     if inbox:
         _add_inbox(app, database, shelf)

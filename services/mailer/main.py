@@ -18,7 +18,7 @@ from services.mailer.settings import INBOX, MailerSettings
 from services.mailer.smtp import SmtpTransport
 from services.mailer.transport import Transport
 from services.mailer.worker import MailerProcessor
-from shared.database.revisions import Migrations
+from shared.database.migrations import Migrations
 from shared.errors import RapportError
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.worker import Worker
@@ -43,7 +43,15 @@ class Mailer:
         self._worker = Worker(runtime, MailerProcessor(self._sending, shelf), settings)
         self._doors = Doors(runtime.log, runtime.database, runtime.clock, links, shelf)
         inbox = settings.mailer_smtp_url == INBOX
-        self.app: FastAPI = create(self._doors, runtime.database, shelf, self.ready, inbox=inbox)
+        self.app: FastAPI = create(
+            self._doors,
+            runtime.database,
+            shelf,
+            self.ready,
+            inbox=inbox,
+            partitions=runtime.log.partitions,
+            read_keys=settings.read_keys,
+        )
 
     async def start(self) -> None:
         await self._transport.start()

@@ -543,6 +543,51 @@ async def listing(
     return [Listed(*row) for row in rows]
 
 
+class Recounted(NamedTuple):
+    """A message for the story of its customer. `held` are its lines (`lines.Line`)."""
+
+    id: str
+    message: str
+    journey: str
+    topic: str
+    status: str
+    reason: str
+    detail: str
+    held: list[str]
+    due: datetime
+    expires: datetime
+    requested_at: datetime
+    ended_at: datetime | None
+    address: str | None
+    request: MessageRequested
+
+
+async def messages_of(connection: Connection, customer: str, since: datetime, limit: int) -> list[Recounted]:
+    """A customer's newest messages that were asked for since then, in the order in which they were."""
+    rows = await connection.fetch(
+        f"SELECT {', '.join(Recounted._fields)} FROM mailer.messages WHERE customer = $1 AND requested_at >= $2"
+        " ORDER BY requested_at DESC, id DESC LIMIT $3",
+        customer,
+        since,
+        limit,
+    )
+    return [Recounted(**{**row, "request": _unpack_request(row["request"])}) for row in reversed(rows)]
+
+
+class Suppressed(NamedTuple):
+    """Why nothing goes to an address any more, and since when."""
+
+    reason: str
+    since: datetime | None
+
+
+async def suppression_of(connection: Connection, address: str) -> Suppressed | None:
+    row = await connection.fetchrow(
+        "SELECT suppressed, suppressed_at FROM mailer.addresses WHERE address = $1 AND suppressed <> ''", address
+    )
+    return None if row is None else Suppressed(*row)
+
+
 async def listed(connection: Connection, id: str) -> Listed | None:
     row = await connection.fetchrow(f"SELECT {_LISTED} FROM mailer.messages WHERE id = $1", id)
     return None if row is None else Listed(*row)

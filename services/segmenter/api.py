@@ -10,16 +10,19 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, FastAPI, Query, Response
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
-from services.segmenter import carts, consent, history, store
+from services.segmenter import carts, consent, history, past, store
 from services.segmenter.history import Kind, Row
+from services.segmenter.past import Rulebook
 from services.segmenter.profile import Profile
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.http import error, face, may_read
 
 MOST_ROWS = 200
+MOST_NAMES = 1_000
+"""Event names in one question: those of all the journeys of a playbook."""
 
 Place = tuple[datetime, int, str, str]
 """Where a page of a timeline ends: time, kind, id and source of its last row."""
@@ -91,13 +94,25 @@ class CustomerPage(BaseModel):
     timeline: Timeline
 
 
-def create(database: Database, partitions: int, read_keys: str, ready: Callable[[], Awaitable[list[str]]]) -> FastAPI:
+def create(
+    database: Database, rulebook: Rulebook, partitions: int, read_keys: str, ready: Callable[[], Awaitable[list[str]]]
+) -> FastAPI:
     app = face("Rapport segmenter", "Profiles, stages and segments of customers.", ready)
+    readers = [Depends(may_read(read_keys))]
+
+    @app.get("/v1/parts/{key:path}", include_in_schema=False, dependencies=readers)
+    async def part(
+        key: str, since: AwareDatetime, name: Annotated[list[str] | None, Query(max_length=MOST_NAMES)] = None
+    ) -> Response:
+        """For journeys, which puts the story of a customer together (`shared.contracts.story.Remembered`)."""
+        async with database.connect() as connection:
+            told = await past.told(connection, rulebook, partition_of(key, partitions), key, since, name or ())
+        return Response(_encode_json(told), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     @app.get(
         "/v1/customers/{key:path}",
         tags=["customers"],
-        dependencies=[Depends(may_read(read_keys))],
+        dependencies=readers,
         response_model=CustomerPage,
     )
     async def customer(

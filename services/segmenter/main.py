@@ -7,9 +7,10 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from services.segmenter.api import create
+from services.segmenter.past import Rulebook
 from services.segmenter.settings import SegmenterSettings
 from services.segmenter.worker import SegmenterProcessor
-from shared.database.revisions import Migrations
+from shared.database.migrations import Migrations
 from shared.errors import RapportError
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.worker import Worker
@@ -26,8 +27,11 @@ class Segmenter:
     def __init__(self, runtime: Runtime, settings: SegmenterSettings) -> None:
         if runtime.database is None:
             raise RapportError("segmenter needs a database. Set DATABASE_URL.")
-        self._worker = Worker(runtime, SegmenterProcessor(PlaybookShelf()), settings)
-        self.app: FastAPI = create(runtime.database, runtime.log.partitions, settings.read_keys, self.ready)
+        shelf = PlaybookShelf()
+        self._worker = Worker(runtime, SegmenterProcessor(shelf), settings)
+        self.app: FastAPI = create(
+            runtime.database, Rulebook(shelf), runtime.log.partitions, settings.read_keys, self.ready
+        )
 
     async def start(self) -> None:
         await self._worker.start()

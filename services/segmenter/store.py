@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+import asyncpg
 import msgspec
 
 from services.segmenter.history import Kind, Row
 from services.segmenter.profile import Profile
 from services.segmenter.rules import Definition
 from services.segmenter.spans import Span
+from shared.contracts.events import MAILER_SOURCE
 from shared.processing.port import Connection
 
 _LOCK = 0x7365_676D  # one process at a time makes or drops days and months
@@ -235,9 +237,6 @@ async def drop_before(connection: Connection, table: str, cutoff: datetime, chun
 
     Does nothing where others hold the table just now.
     """
-    # Here, for commands that have the rows of these tables in memory and need no driver.
-    from asyncpg import LockNotAvailableError
-
     rows = await connection.fetch(
         "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bound FROM pg_inherits i"
         " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1) AND c.relname <> $2",
@@ -252,7 +251,7 @@ async def drop_before(connection: Connection, table: str, cutoff: datetime, chun
                     await connection.execute("SET LOCAL lock_timeout = '500ms'")
                     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                     await connection.execute(f"DROP TABLE IF EXISTS segmenter.{name}")
-            except LockNotAvailableError:
+            except asyncpg.LockNotAvailableError:
                 return 0
             gone += 1
     column = _COLUMN[table]
@@ -303,6 +302,41 @@ async def timeline(
         customer,
         limit,
         *place,
+    )
+    return [Row(*row) for row in rows]
+
+
+async def decisive(connection: Connection, partition: int, customer: str, since: datetime, limit: int) -> list[Row]:
+    """A customer's newest rows since then that changed something, let a date come, or tell of a mail."""
+    rows = await connection.fetch(
+        "SELECT customer, occurred_at, kind, id, source, name, body, changes FROM segmenter.history"
+        " WHERE partition = $1 AND customer = $2 AND occurred_at >= $3"
+        " AND (changes IS NOT NULL OR kind = $4 OR source = $5)"
+        " ORDER BY occurred_at DESC, kind DESC, id DESC, source DESC LIMIT $6",
+        partition,
+        customer,
+        since,
+        int(Kind.DATE),
+        MAILER_SOURCE,
+        limit,
+    )
+    return [Row(*row) for row in rows]
+
+
+async def latest_of_name(
+    connection: Connection, partition: int, customer: str, name: str, since: datetime, limit: int
+) -> list[Row]:
+    """A customer's newest events of this name since then."""
+    rows = await connection.fetch(
+        "SELECT customer, occurred_at, kind, id, source, name, body, changes FROM segmenter.history"
+        " WHERE partition = $1 AND customer = $2 AND occurred_at >= $3 AND name = $4 AND kind >= $5"
+        " ORDER BY occurred_at DESC, kind DESC, id DESC, source DESC LIMIT $6",
+        partition,
+        customer,
+        since,
+        name,
+        int(Kind.EVENT),
+        limit,
     )
     return [Row(*row) for row in rows]
 

@@ -131,6 +131,16 @@ async def named(connection: Connection, beginning: str) -> str:
     raise RapportError(f"{fact}. `rapport playbook history` lists those that were applied.")
 
 
+async def files_of(connection: Connection, beginnings: Collection[str]) -> dict[str, dict[str, bytes]]:
+    """The files of the playbooks whose hashes begin so, by that beginning; of those that are kept."""
+    rows = await connection.fetch(
+        "SELECT b.beginning, p.files FROM unnest($1::text[]) AS b (beginning)"
+        " JOIN processing.playbooks p ON starts_with(p.hash, b.beginning)",
+        list(beginnings),
+    )
+    return {row["beginning"]: _unpack(row["files"]) for row in rows}
+
+
 async def _summary(connection: Connection, before: str | None, after: Playbook) -> str:
     """How a playbook differs from the one in force."""
     if before is None:

@@ -23,6 +23,7 @@ LEAVES = {
     "services.rehearsal",
     "services.terminal",
     "services.trials",
+    "services.why",
 }
 SHELLS = {"main", "settings", "api", "worker", "store"}
 
@@ -40,6 +41,7 @@ WORLDLY = {
     "services.mailer.inbox",
     "services.mailer.pages",
     "services.segmenter.spans",
+    "services.journeys.neighbours",  # asks segmenter and mailer
 }
 
 FORBIDDEN_IN_HEARTS = {

@@ -181,8 +181,23 @@ def test_the_keys_of_the_compose_file_are_those_it_names(compose: Document) -> N
     sources = read_sources((ROOT / "deploy" / "compose" / "sources.yaml").read_text(), "sources.yaml")
     assert sources == {hash_key("demo-write-key"): Source("shop")}
     assert "curl -u demo-write-key:" in text
-    for service in ("segmenter", "journeys"):
+    for service in ("segmenter", "journeys", "mailer"):
         assert compose["services"][service]["environment"]["RAPPORT_READ_KEYS"] == hash_key("demo-read-key")
+
+
+def test_journeys_finds_the_services_whose_parts_of_a_story_it_needs(compose: Document) -> None:
+    told = compose["services"]["journeys"]["environment"]
+    assert told["RAPPORT_SEGMENTER_URL"] == "http://segmenter:8000"
+    assert told["RAPPORT_MAILER_URL"] == "http://mailer:8000"
+    config = yaml.safe_load((ROOT / "deploy" / "k8s" / "base" / "config.yaml").read_text())["data"]
+    for name in ("segmenter", "mailer"):
+        faces = list(yaml.safe_load_all((ROOT / "deploy" / "k8s" / "base" / f"{name}.yaml").read_text()))
+        (service,) = (face for face in faces if face["kind"] == "Service")
+        assert config[f"RAPPORT_{name.upper()}_URL"] == f"http://{service['metadata']['name']}"
+        (deployment,) = (face for face in faces if face["kind"] == "Deployment")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        # What journeys shows them is the reader's own key.
+        assert {"secretRef": {"name": "rapport-read-keys"}} in container["envFrom"]
 
 
 def test_compose_starts_things_in_an_order_that_works(compose: Document) -> None:

@@ -1,0 +1,330 @@
+"""Each decision as a sentence with its rule. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from services.journeys import unsent
+from services.journeys.decisions import Decided, Decision
+from services.journeys.story import Own, Rule, Teller, Told, ordered
+from services.journeys.triggers import MOST_AT_ONCE
+from shared.contracts import events
+from shared.contracts.events import MAX_HOPS
+from shared.contracts.story import Asked, Happened
+from shared.language.places import SEGMENTS, STAGES, TOPICS
+from shared.language.playbook import Email, EventTrigger, Journey
+
+
+def entries(teller: Teller, own: Own) -> list[Told]:
+    """The whole story, in order."""
+    told: list[Told] = []
+    for happened in teller.remembered.past:
+        told += _of_segmenter(teller, happened)
+    for decided in own.decided:
+        told += [_of_journeys(teller, decided, decision) for decision in decided.decisions]
+    keys = {decided.enrollment: decided.key for decided in own.decided if decided.enrollment}
+    for asked in teller.mailed.messages:
+        told += _of_mailer(teller, asked, keys.get(asked.enrollment, ""))
+    return ordered(told)
+
+
+def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[Told]:
+    book = happened.playbook
+    places = teller.books.places(book)
+    why = _by_what(happened)
+
+    def told(what: str, text: str, rule: Rule | None = None, journey: str = "") -> Told:
+        return Told(at=happened.at, by="segmenter", what=what, text=text, rule=rule, journey=journey)
+
+    if happened.kind == "date":
+        rule = teller.books.rule(
+            teller.books.current, teller.books.places(teller.books.current).journey(happened.name, "trigger")
+        )
+        yield told("date", f"the date that {happened.name} waits for came ({happened.id})", rule, journey=happened.name)
+    for topic, yes in happened.consent.items():
+        rule = teller.books.rule(book, places.rule(TOPICS, "topics", topic))
+        named = "every promotional topic" if topic == "*" else topic
+        yield told("consent", f"said {'yes' if yes else 'no'} to {named}{why}", rule)
+    if happened.address_before is not None:
+        yield told("address", f"{'another' if happened.address_before else 'an'} address{why}")
+    if happened.stage_before is not None:
+        before = f", was {happened.stage_before}" if happened.stage_before else ""
+        rule = teller.books.rule(book, places.rule(STAGES, "stages", happened.stage))
+        yield told("stage", f"stage {happened.stage or 'none'}{before}{why}", rule)
+    for segment, verb in [*((one, "entered") for one in happened.entered), *((one, "left") for one in happened.left)]:
+        rule = teller.books.rule(book, places.rule(SEGMENTS, "segments", segment))
+        yield told(verb, f"{verb} segment {segment}{why}", rule)
+    if happened.source == events.MAILER_SOURCE and happened.name in _MAIL:
+        yield _of_a_mail(happened)
+
+
+def _of_a_mail(happened: Happened) -> Told:
+    about = _object(happened.properties)
+
+    def said(name: str) -> str:
+        return str(about.get(name) or "")
+
+    link = said("url") if happened.name == events.EMAIL_LINK_CLICKED else ""
+    return Told(
+        at=happened.at,
+        by="segmenter",
+        what=_WHAT[happened.name],
+        text=f"{_MAIL[happened.name]} {said('message') or 'a mail'}{f' ({link})' if link else ''}",
+        journey=said("journey"),
+        enrollment=said("enrollment"),
+        step=said("step"),
+        message=said("message"),
+        message_id=said("message_id"),
+    )
+
+
+_MAIL = {
+    events.EMAIL_LINK_CLICKED: "clicked a link in",
+    events.EMAIL_OPENED: "opened",
+    events.EMAIL_BOUNCED: "came back:",
+    events.UNSUBSCRIBED: "unsubscribed by the link in",
+}
+"""What people and their mail servers do with mails; what the mailer does with them is told by itself."""
+_WHAT = {
+    events.EMAIL_LINK_CLICKED: "clicked",
+    events.EMAIL_OPENED: "opened",
+    events.EMAIL_BOUNCED: "bounced",
+    events.UNSUBSCRIBED: "unsubscribed",
+}
+
+
+def _by_what(happened: Happened) -> str:
+    match happened.kind:
+        case "time":
+            return ", as time passed"
+        case "definition":
+            return ", since the playbook changed"
+        case "event" | "derived":
+            return f", by {happened.name or happened.type}"
+    return ""
+
+
+def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
+    journey, book = decided.journey, decided.playbook
+    places = teller.books.places(book)
+    message = message_id = remedy = ""
+    at_step = places.step(journey, decision.step) if decision.step else None
+    place = at_step
+    match decision.what:
+        case "entered" | "restarted":
+            verb = "entered" if decision.what == "entered" else "begins anew"
+            text, place = f"{verb}, {_cause(teller, journey, decision.word)}", places.journey(journey, "trigger")
+        case "declined":
+            text, remedy, place_of = refusal(teller, decided, decision)
+            place = places.journey(journey, *place_of)
+        case "held_out":
+            text = f"held out until {teller.when(decision.until)}: gets nothing, so that its effect is seen"
+            place = places.journey(journey, "holdout")
+        case "passed":
+            text = _passed(teller, decided, decision)
+        case "waits":
+            text = f"waits until {teller.when(decision.until)}"
+        case "listens":
+            text = f"waits for {_awaited(teller, decided, decision.step)} until {teller.when(decision.until)}"
+        case "asked":
+            message, message_id = message_of(teller, journey, decision.step, decision.word), decision.word
+            text = f"asks for the mail {message}"
+        case "parked":
+            text, place = "is due and waits, since the journey is paused", places.journey(journey, "status")
+            remedy = "Set status: live and apply the playbook."
+        case "left":
+            text, path = left(decision.word)
+            place = at_step if path is None else places.journey(journey, *path) or at_step
+        case "goal":
+            text, place = "reached the goal in time, after the end", places.journey(journey, "goal")
+    return Told(
+        at=decided.at,
+        by="journeys",
+        what=decision.what,
+        text=text,
+        journey=journey,
+        enrollment=decided.enrollment,
+        key=decided.key,
+        step=decision.step if decision.what != "declined" else "",
+        message=message,
+        message_id=message_id,
+        rule=teller.books.rule(book, place),
+        remedy=remedy,
+    )
+
+
+def message_of(teller: Teller, journey: str, step: str, message_id: str) -> str:
+    """The name of the message that a step asked for."""
+    known = next((one.message for one in teller.mailed.messages if one.id == message_id), None)
+    if known is not None:
+        return known
+    now = _journey(teller, journey)
+    found = now.steps.get(step) if now is not None else None
+    return found.message if isinstance(found, Email) else step
+
+
+def _cause(teller: Teller, journey: str, cause: str) -> str:
+    kind, _, rest = cause.partition("\n")
+    if kind == "date":
+        return f"since its date came ({rest})"
+    if kind == "time":
+        return "as time passed"
+    if kind == "backfill":
+        return "by backfill"
+    source, _, id = rest.partition("\n")
+    for happened in teller.remembered.past:
+        if (happened.source, happened.id) == (source, id):
+            return f"by {happened.name or happened.type}"
+    now = _journey(teller, journey)
+    if now is not None and isinstance(now.trigger, EventTrigger):
+        return f"by {now.trigger.event}"
+    return f"by the event {id} of {source}"
+
+
+def refusal(teller: Teller, decided: Decided, decision: Decision) -> tuple[str, str, tuple[str, ...]]:
+    """Why somebody did not enter, what to do about it, and where in the journey's file that is said."""
+    journey, key = decided.journey, f" for {decided.key}" if decided.key else ""
+    places = teller.books.places(decided.playbook)
+    match decision.word:
+        case "inside":
+            return f"does not enter: is inside already{key}", unsent.NOTHING, ("mode",)
+        case "again" if decision.until is not None:
+            again = places.written_in(f"journeys/{journey}.yaml", "again") or "again"
+            return (
+                f"does not enter: was in{key} before (again: {again}), and may from {teller.when(decision.until)}",
+                "Shorten again, if that is too long.",
+                ("again",),
+            )
+        case "again":
+            return f"does not enter: was in{key} before, and enters once only", "Set again to a time.", ("again",)
+        case "elsewhere":
+            return f"does not enter: is in {decision.step}", unsent.NOTHING, ("trigger", "unless_in")
+        case "condition":
+            asked = places.written_in(f"journeys/{journey}.yaml", "trigger", "if")
+            return f"does not enter: {asked or 'its if'} was not true", unsent.NOTHING, ("trigger", "if")
+        case "paused":
+            return "does not enter: the journey is paused", "Set status: live and apply the playbook.", ("status",)
+        case "no_key":
+            written = places.written_in(f"journeys/{journey}.yaml", "trigger", "key")
+            return (
+                f"does not enter: the event had no {written.removeprefix('event.') or 'key'}",
+                f"Have the shop send {written.removeprefix('event.') or 'it'}.",
+                ("trigger", "key"),
+            )
+        case "loop":
+            text = f"does not enter: this is the consequence of a consequence, {MAX_HOPS} times over"
+            return text, "Find the journey that answers its own event.", ("trigger",)
+        case "crowded":
+            return f"does not enter: is in {MOST_AT_ONCE} journeys at once, which is the most", "", ("trigger",)
+    return f"does not enter: {decision.word.replace('_', ' ')}", "", ("trigger",)
+
+
+def _passed(teller: Teller, decided: Decided, decision: Decision) -> str:
+    places, journey, step, way = teller.books.places(decided.playbook), decided.journey, decision.step, decision.word
+    if way in ("then", "else"):
+        asked = places.written(journey, step, "if")
+        if asked:
+            return f"{asked}: {'yes' if way == 'then' else 'no'}"
+        return f"{step}: {'otherwise' if way == 'else' else way}"
+    if way == "timeout":
+        return f"{_awaited(teller, decided, step)} did not come"
+    if way == "matched":
+        return f"{_awaited(teller, decided, step)} came"
+    if way.isdecimal():
+        return f"{places.written(journey, step, 'choose', int(way) - 1, 'if') or f'{step}: way {way}'}: yes"
+    return f"{step}: {way}" if way else f"{step} is done"
+
+
+def _awaited(teller: Teller, decided: Decided, step: str) -> str:
+    """What a wait_for waits for, as it is written."""
+    places = teller.books.places(decided.playbook)
+    clicked = places.written(decided.journey, step, "wait_for", "clicked")
+    if clicked:
+        return f"a click in {clicked}"
+    for word in ("event", "opened", "reply"):
+        written = places.written(decided.journey, step, "wait_for", word)
+        if written:
+            return written if word == "event" else f"{word} {written}"
+    return f"what {step} waits for"
+
+
+_ENDS: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "completed": ("is through", None),
+    "goal": ("leaves, since the goal is reached", ("goal",)),
+    "exit_on": ("leaves, since an exit_on came true", ("exit_on",)),
+    "unsubscribed": ("leaves, since they unsubscribed from what is still to come", ("defaults", "topic")),
+    "restarted": ("ends, to begin anew", ("mode",)),
+    "removed": ("leaves, since the journey is not in the playbook any more", ("journey",)),
+    "held_out": ("is held out no longer", ("holdout",)),
+}
+
+
+def left(reason: str) -> tuple[str, tuple[str, ...] | None]:
+    """How an end is told, and where in the journey its rule is: None is the step."""
+    return _ENDS.get(reason) or (f"leaves: {reason}", None)
+
+
+def _of_mailer(teller: Teller, asked: Asked, key: str) -> Iterator[Told]:
+    def told(what: str, at: Any, text: str, because: unsent.Because | None = None, remedy: str = "") -> Told:
+        return Told(
+            at=at,
+            by="mailer",
+            what=what,
+            text=text,
+            journey=asked.journey,
+            enrollment=asked.enrollment,
+            key=key,
+            step=asked.step,
+            message=asked.message,
+            message_id=asked.id,
+            rule=because.rule if because is not None else None,
+            remedy=remedy,
+        )
+
+    for line in asked.lines:
+        if line.until is not None:
+            because = unsent.held(teller, asked, line)
+            # Lines know seconds; nothing is held before it was asked for.
+            at = max(line.at, asked.requested_at)
+            yield told("held", at, f"{asked.message}: held until {teller.when(line.until)}: {because.text}", because)
+    if asked.ended_at is None:
+        return
+    ended, text = outcome(teller, asked)
+    remedy = ended.remedy if ended is not None else ""
+    yield told(asked.status, max(asked.ended_at, asked.requested_at), f"{asked.message}: {text}", ended, remedy)
+
+
+def outcome(teller: Teller, asked: Asked) -> tuple[unsent.Because | None, str]:
+    """How a message ended, or where it stands."""
+    match asked.status:
+        case "sent":
+            resolved = f", known since {asked.reason.replace('_', ' ')}" if asked.reason else ""
+            return None, f"sent to {asked.address}{resolved}" if asked.address else f"sent{resolved}"
+        case "skipped":
+            because = unsent.skipped(teller, asked)
+            return because, f"not sent: {because.text}"
+        case "failed":
+            because = unsent.failed(teller, asked)
+            return because, f"not sent: {because.text}"
+        case "unknown":
+            return unsent.UNKNOWN, f"unknown: {unsent.UNKNOWN.text}"
+        case "held":
+            if asked.lines and asked.lines[-1].until is not None:
+                because = unsent.held(teller, asked, asked.lines[-1])
+                return because, f"held until {teller.when(asked.due)}: {because.text}"
+            return None, f"held until {teller.when(asked.due)}"
+        case "sending":
+            return None, "is being handed over"
+    return None, "is about to be decided"
+
+
+def _journey(teller: Teller, name: str) -> Journey | None:
+    return teller.books.in_force.journeys.get(name) if teller.books.in_force is not None else None
+
+
+def _object(raw: msgspec.Raw) -> dict[str, Any]:
+    found = msgspec.json.decode(raw)
+    return found if isinstance(found, dict) else {}
