@@ -117,7 +117,7 @@ class Story(Witness):
         zone = zone_of(self.customer.timezone if self.customer else None, self.playbook.brand.timezone)
         there = moment.astimezone(zone)
         seconds = ":%S" if there.second else ""
-        return f"{there:%a} {there.day} {there:%b %Y %H:%M{seconds}}"
+        return f"{there:%a} {there.day:>2} {there:%b %Y %H:%M{seconds}}"
 
     def _in_words(self, decided: Decided, one: Decision) -> str:
         match one.what:

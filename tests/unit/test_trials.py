@@ -82,17 +82,17 @@ tests:
 """)
     )
     assert told(verdict) == [
-        "    what happened                                                               what was expected",
-        "         0m  Mon 2 Mar 2026 13:00  Start {page: home}",
-        "         0m  Mon 2 Mar 2026 13:00  enters",
-        "         0m  Mon 2 Mar 2026 13:00  waits at wait-1d until Tue 3 Mar 2026 13:00",
-        "         1d  Tue 3 Mar 2026 13:00  tone: warm",
-        "         1d  Tue 3 Mar 2026 13:00  sends warm                                   ✗ nothing",
-        "         1d  Tue 3 Mar 2026 13:00  if-1: else",
-        "         1d  Tue 3 Mar 2026 13:00  last fails: rejected: 554 tested",
-        "         1d  Tue 3 Mar 2026 13:00  leaves: completed",
-        "         2d  Wed 4 Mar 2026 13:00  nothing                                      ✗ cool at 2d",
-        "    exit: completed                                                             ✗ bored",
+        "    what happened                                                                 what was expected",
+        "         0m  Mon  2 Mar 2026 13:00  Start {page: home}",
+        "         0m  Mon  2 Mar 2026 13:00  enters",
+        "         0m  Mon  2 Mar 2026 13:00  waits at wait-1d until Tue  3 Mar 2026 13:00",
+        "         1d  Tue  3 Mar 2026 13:00  tone: warm",
+        "         1d  Tue  3 Mar 2026 13:00  sends warm                                    ✗ nothing",
+        "         1d  Tue  3 Mar 2026 13:00  if-1: else",
+        "         1d  Tue  3 Mar 2026 13:00  last fails: rejected: 554 tested",
+        "         1d  Tue  3 Mar 2026 13:00  leaves: completed",
+        "         2d  Wed  4 Mar 2026 13:00  nothing                                       ✗ cool at 2d",
+        "    exit: completed                                                               ✗ bored",
     ]
     assert in_text([verdict], 0.01)[0].startswith("✗ journeys/hello.test.yaml:3:5: nothing but a cool word")
     assert in_text([verdict], 0.01)[-1] == "0 passed, 1 failed, in 0.0 s"
