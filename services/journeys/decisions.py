@@ -3,14 +3,14 @@ somebody asks why. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from services.journeys.commands import Command, Passed
-from services.journeys.enrollment import Enrollment, key_text
+from services.journeys.enrollment import Enrollment, Status, key_text
 from services.journeys.triggers import Declined
 from shared.language.folder import NAMED_BY
 
@@ -41,14 +41,14 @@ What = Literal[
 - `goal`: reached in time, after the customer had left
 """
 
-_STANDS: dict[str, What] = {
+STANDS: Mapping[Status, What] = {
     "waiting": "waits",
     "listening": "listens",
     "sending": "asked",
     "parked": "parked",
     "held_out": "held_out",
 }
-"""By the enrollment's status."""
+"""What is told of an enrollment that is inside, by its status."""
 
 
 class Decision(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -108,7 +108,7 @@ def moved(before: Enrollment | None, after: Enrollment, commands: Iterable[Comma
             told.append(Decision("passed", command.step, command.way))
     if after.ended_at is None:
         if before is None or _stands(before) != _stands(after):
-            told.append(Decision(_STANDS[after.status], after.step, after.message, after.due))
+            told.append(Decision(STANDS[after.status], after.step, after.message, after.due))
     elif before is None or before.ended_at is None:
         told.append(Decision("left", after.step, after.reason))
     elif after.goal_at is not None and before.goal_at is None:

@@ -235,7 +235,13 @@ def _passed(teller: Teller, decided: Decided, decision: Decision) -> str:
         return f"{_awaited(teller, decided, step)} came"
     if way.isdecimal():
         return f"{places.written(journey, step, 'choose', int(way) - 1, 'if') or f'{step}: way {way}'}: yes"
-    return f"{step}: {way}" if way else f"{step} is done"
+    if way:
+        return f"{step}: {way}"
+    for word in ("coupon", "emit", "task", "pause", "webhook"):
+        written = places.written(journey, step, word)
+        if written:
+            return f"{word} {written}"
+    return f"{step} is done"
 
 
 def _awaited(teller: Teller, decided: Decided, step: str) -> str:

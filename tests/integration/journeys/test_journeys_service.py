@@ -367,6 +367,19 @@ async def test_what_has_ended_is_shown_for_90_days_and_counted_for_ever(town: To
     [counts] = (await town.get("/v1/journeys")).json()["journeys"]
     assert (counts["entered"], counts["ended"]) == (3, {"goal": 2})
 
+    async def only_bos_order_is_told() -> bool:
+        decided = await town.fetch("SELECT customer, at FROM journeys.decisions ORDER BY customer")
+        return decided == [("bo", NOON + 2 * DAY)]
+
+    await until(only_bos_order_is_told)
+
+
+async def test_a_story_of_which_a_part_is_missing_is_not_told(town: Town) -> None:
+    await town.apply(playbook(), NOON)
+    answer = await town.get("/v1/customers/ann/story")
+    assert answer.status_code == 503
+    assert "RAPPORT_SEGMENTER_URL is not set" in answer.json()["message"]
+
 
 async def test_plans_made_over_empty_tables_hold_when_the_tables_have_grown(town: Town) -> None:
     await town.apply(playbook(), NOON)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import get_args
 
 from journeys_road import Shop, at, email, journey, on, playbook, says
 
+from services.journeys.decisions import STANDS
+from services.journeys.enrollment import Status
 from shared.language.playbook import Arm, EventTrigger, Exit, If, Split, Wait, WaitFor
 
 HOUR = timedelta(hours=1)
@@ -99,3 +102,7 @@ def test_a_change_of_the_cart_begins_the_hour_anew() -> None:
     shop.posts("Product Viewed", when="10m")
     shop.posts("Cart Updated", CART, when="30m")
     assert shop.decided()[2:] == ["30m restarted", "30m waits wait-1h until 90m"]
+
+
+def test_there_is_a_word_for_wherever_an_enrollment_can_stand() -> None:
+    assert STANDS.keys() == set(get_args(Status)) - {"watching", "ended"}
