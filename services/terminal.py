@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -30,12 +33,22 @@ out = Terminal()
 DEFAULT_DATA = Path(".rapport")
 
 Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
+By = Annotated[str | None, typer.Option(help="Who or what does it, for the history; the account, if not given.")]
 Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
 
 
 def say(text: str) -> None:
     """A line as it is, whatever brackets and figures are in it."""
     typer.echo(text)
+
+
+def somebody() -> str:
+    """Whose account this is, and on which machine."""
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):  # a container's account may have no name
+        account = f"uid {os.getuid()}"
+    return f"{account}@{socket.gethostname()}"
 
 
 def one_of(form: str, *known: str) -> None:

@@ -30,6 +30,7 @@ from services.journeys.coupons import Stock
 from services.journeys.decisions import Decided
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
+from services.journeys.moving import take_along
 from services.journeys.person import Person
 from services.journeys.store import MAILED, Attributed, Changes, Tally
 from services.journeys.tasks import TaskRow
@@ -48,6 +49,7 @@ from shared.contracts.customers import Activation, Customer, CustomerRecord, Cus
 from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
 from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRequested, PromotionPaused
 from shared.language.playbook import Journey, Playbook
+from shared.processing.playbooks import hash_of, name_in_force
 from shared.processing.port import Connection, Outputs, Timer
 from shared.telemetry import COUPONS_ISSUED, COUPONS_MISSING, ENROLLMENTS_BEGUN, ENROLLMENTS_ENDED, ENTRIES_DECLINED
 
@@ -67,15 +69,27 @@ class _About(msgspec.Struct):
 _decode_about = msgspec.json.Decoder(_About).decode
 
 
-class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a partition remembers from batch to batch.
+class Moving(msgspec.Struct, frozen=True):
+    """Who was inside a journey at this time is taken along to its version in the playbook that was in force then (by
+    `name_in_force`). Moves are numbered through, since several may come at the same time."""
 
-    `told` is the latest time that `messages` was told. `resumed` says when a journey that had been paused went on.
+    at: datetime
+    playbook: str
+    number: int
+
+
+class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a partition remembers from batch to batch. `playbook` is what `name_in_force` calls it.
+
+    `told` is the latest time that `messages` was told. `resumed` says when a journey that had been paused went on,
+    `moves` where those go who were inside, and `moved` how many moves there were.
     """
 
     playbook: str = ""
     told: datetime | None = None
     resumed: dict[str, datetime] = {}
+    moves: dict[str, Moving] = {}
+    moved: int = 0
 
 
 decode_memo = msgspec.msgpack.Decoder(Memo).decode
@@ -96,7 +110,10 @@ class JourneysBatch:
         self.partition = partition
         self._memo = memo
         self._told = memo.told
+        # What enrollments remember is the hash, under whatever name the playbook was in force.
         self._playbooks = playbooks
+        for playbook in list(playbooks.values()):
+            playbooks.setdefault(playbook.hash, playbook)
         self._all_triggers = triggers
         self._in_force = playbooks.get(memo.playbook)
         self._triggers = triggers.get(memo.playbook)
@@ -124,7 +141,17 @@ class JourneysBatch:
             for name, version, began_with in begun
             for playbook in self._playbooks.values()
             if (journey := playbook.journeys.get(name)) and journey.version != version
-        }
+        } | self._moved_to()
+
+    def _moved_to(self) -> set[str]:
+        """The playbooks of moves that somebody at hand has yet to make, and those that they come from."""
+        pending = [
+            (one.playbook, moving.playbook, hash_of(moving.playbook))
+            for person in self._people.values()
+            for one in person.enrollments
+            if (moving := self._pending_move(one)) is not None
+        ]
+        return {playbook for three in pending for playbook in three}
 
     def handle(self, message: CustomerRecord, out: Outputs) -> None:
         match message:
@@ -262,39 +289,51 @@ class JourneysBatch:
         self._settle(self._people.get(record.customer.key), out.as_of, out)
 
     def _activated(self, record: Activation, out: Outputs) -> None:
-        before, after = self._in_force, self._playbooks[record.playbook]
+        name_now = name_in_force(record.playbook, record.paused)
+        before, after = self._in_force, self._playbooks[name_now]
         resumed = {name: at for name, at in self._memo.resumed.items() if name in after.journeys}
         for name, journey in before.journeys.items() if before is not None else ():
             if journey.status == "paused" and name in after.journeys and after.journeys[name].status != "paused":
                 resumed[name] = out.as_of
-        self._in_force, self._triggers = after, self._all_triggers[record.playbook]
+        moves = {name: moving for name, moving in self._memo.moves.items() if name in after.journeys}
+        number = self._memo.moved + len(record.moves)
+        moves |= {name: Moving(out.as_of, name_now, number) for name in record.moves if name in after.journeys}
+        self._in_force, self._triggers = after, self._all_triggers[name_now]
         # Who is inside may have begun under an older one.
         self._heard = frozenset[str]().union(*(triggers.heard for triggers in self._all_triggers.values()))
         self._courses.clear()
-        self._memo = Memo(record.playbook, self._told, resumed)
+        self._memo = Memo(name_now, self._told, resumed, moves, number)
         self._switched = True
-        self._say(out, "", Activation(as_of=out.as_of, playbook=record.playbook))
+        version = 2 if record.paused else 1
+        forwarded = Activation(as_of=out.as_of, playbook=record.playbook, paused=record.paused, v=version)
+        self._say(out, "", forwarded)
 
     def _signal(self, person: Person, signal: engine.Signal, now: datetime, out: Outputs) -> None:
         """Let each of a customer's enrollments have the signal, in the order in which they began."""
         # Read only where it is needed: a record brings the customer anew.
-        before = person.latest if any(one.status == "parked" for one in person.enrollments) else signal.customer
+        left_behind = any(one.status == "parked" or self._pending_move(one) for one in person.enrollments)
+        before = person.latest if left_behind else signal.customer
         if isinstance(signal, Updated):
             person.seen = signal.customer
         reached: list[Reached] = []
         for index, enrollment in enumerate(list(person.enrollments)):
-            course = self._course(enrollment)
+            along, commands = self._taken_along(enrollment, before)
+            moved, course = along, self._course(along)
             if course is None:
-                moved, commands = engine.leave(enrollment, engine.REMOVED, now)
+                moved, more = engine.leave(along, engine.REMOVED, now)
+                commands = [*commands, *more]
             else:
-                moved, commands = enrollment, []
-                if enrollment.status == "parked" and course.status != "paused":
+                if along.status == "parked" and course.status != "paused":
                     # As of when the journey went on, whoever comes first: the sweep's timer or this record. Who waited
                     # for a code goes on as of when they began to.
-                    since = moved.since or now
-                    resumed = max(self._memo.resumed.get(enrollment.journey, since), since)
-                    moved, commands = engine.advance(course, moved, Woken(before), resumed)
-                if isinstance(signal, Updated) or moved is enrollment:
+                    since = along.since or now
+                    resumed = max(self._memo.resumed.get(along.journey, since), since)
+                    moved, more = engine.advance(course, along, Woken(before), resumed)
+                    commands = [*commands, *more]
+                if moved is not enrollment:
+                    moved, more = self._caught_up(course, moved, before, now)
+                    commands = [*commands, *more]
+                if moved.status != "ended" and (isinstance(signal, Updated) or moved is along):
                     moved, more = engine.advance(course, moved, signal, now)
                     commands = [*commands, *more]
             if moved is not enrollment:
@@ -318,6 +357,35 @@ class JourneysBatch:
         self._move(person, before, enrollment, (), now)
         assert enrollment.attributed is not None
         self._attributed[enrollment.journey, enrollment.currency].append(enrollment.attributed)
+
+    def _caught_up(self, course: Course, enrollment: Enrollment, customer: Customer, now: datetime) -> engine.Moved:
+        """What time has brought since the moment that an enrollment was left behind at: no timer was set for it."""
+        commands: list[Command] = []
+        while enrollment.due is not None and enrollment.due <= now:
+            moved, more = engine.advance(course, enrollment, Woken(customer), enrollment.due)
+            if moved is enrollment:
+                break
+            enrollment, commands = moved, [*commands, *more]
+        return enrollment, commands
+
+    def _pending_move(self, enrollment: Enrollment) -> Moving | None:
+        """The move that an enrollment has yet to make: nothing has passed by it since."""
+        moving = self._memo.moves.get(enrollment.journey)
+        return moving if moving is not None and enrollment.inside and enrollment.moves < moving.number else None
+
+    def _taken_along(self, enrollment: Enrollment, customer: Customer) -> engine.Moved:
+        """As of when the move was asked for, whoever comes first: the sweep's timer or a record."""
+        moving = self._pending_move(enrollment)
+        if moving is None:
+            return enrollment, []
+        book = self._playbooks[moving.playbook]
+        journey = book.journeys[enrollment.journey]
+        if journey.version == enrollment.version:
+            return enrollment, []
+        own = self._playbooks[enrollment.playbook].journeys[enrollment.journey]
+        course = Course(journey, journey.status, book, self.stock)
+        moved, commands = take_along(own, course, enrollment, customer, moving.at)
+        return msgspec.structs.replace(moved, moves=moving.number), commands
 
     def _consider(
         self, journey: Journey, record: CustomerUpdated | DateReached, happening: Happening | None, out: Outputs
@@ -369,6 +437,8 @@ class JourneysBatch:
         assert self._in_force is not None
         course = Course(journey, journey.status, self._in_force, self.stock)
         enrollment, commands = engine.begin(course, person.latest, entry)
+        if (moving := self._memo.moves.get(journey.name)) is not None:
+            enrollment = msgspec.structs.replace(enrollment, moves=moving.number)
         person.enrollments.append(enrollment)
         self._begun[journey.name] += 1
         self._move(person, None, enrollment, commands, out.as_of)
@@ -554,6 +624,7 @@ def _merely_moved(before: Enrollment, after: Enrollment) -> bool:
     """Whether it stands elsewhere, and is otherwise as it was in the table."""
     return (
         before.entry is after.entry
+        and before.version == after.version
         and before.ended_at == after.ended_at
         and before.reason == after.reason
         and before.goal_at == after.goal_at

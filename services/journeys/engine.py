@@ -146,6 +146,11 @@ def restart(course: Course, enrollment: Enrollment, customer: Customer, entry: E
     return _anew(course, enrollment, customer, entry, [])
 
 
+def go_on(course: Course, enrollment: Enrollment, customer: Customer, step: str | None, now: datetime) -> Moved:
+    """From this step on, until one waits for something or the journey ends."""
+    return _run(course, enrollment, customer, step, now, [])
+
+
 def leave(enrollment: Enrollment, reason: str, now: datetime) -> Moved:
     """End at once, whatever it waits for; a message that is held is cancelled and the goal not watched any more."""
     cancelled: list[Command] = [CancelMessage(enrollment.message, reason)] if enrollment.message else []
@@ -249,7 +254,7 @@ def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datet
         if enrollment.status == "listening" and _is_news(happening, enrollment):
             step = journey.steps[enrollment.step]
             assert isinstance(step, WaitFor)
-            if _used(step, enrollment):
+            if done_in_mail(step, enrollment):
                 return _run(course, enrollment, customer, step.matched, now, [Passed(step.id, "matched")])
             if step.match is not None and _matches(course, enrollment, customer, happening, step.match, now):
                 answer = b'{"event":' + bytes(happening.event.properties) + b"}"
@@ -343,7 +348,7 @@ def _sender(enrollment: Enrollment, message: object) -> str | None:
     return next((step for step, visit in sent if effect_id(enrollment.id, step, visit) == message), None)
 
 
-def _used(step: WaitFor, enrollment: Enrollment) -> bool:
+def done_in_mail(step: WaitFor, enrollment: Enrollment) -> bool:
     """Whether what it waits for has been done in a mail. Who clicks has opened it, whether or not it shows images."""
     if step.opened is not None:
         return step.opened in enrollment.opened or step.opened in enrollment.clicked
@@ -407,18 +412,12 @@ def _run(
         way = ""
         match step:
             case Wait():
-                after = now + (step.duration or _NOTHING)
-                due, worked_out_in = after, ""
-                if step.between is not None:
-                    due = now + _drawn_wait(step.between, enrollment.id, step.id)
-                elif step.until is not None or step.weekdays or step.date is not None:
-                    zone = zone_of(customer.timezone, course.playbook.brand.timezone)
-                    due, worked_out_in = _over(step, customer, after, zone), zone.key
-                if due > now:
-                    return _with(enrollment, status="waiting", since=after, due=due, zone=worked_out_in), commands
+                waiting = begin_wait(course, enrollment, customer, step, now)
+                if waiting.due is not None and waiting.due > now:
+                    return waiting, commands
                 step_id = step.next
             case WaitFor():
-                if not _used(step, enrollment):
+                if not done_in_mail(step, enrollment):
                     return _with(enrollment, status="listening", due=now + step.timeout), commands
                 step_id, way = step.matched, "matched"
             case Email():
@@ -469,6 +468,18 @@ def _run(
                 return _end(course, enrollment, step.reason, now, commands)
         commands = [*commands, Passed(step.id, way)]
     return _end(course, enrollment, COMPLETED, now, commands)
+
+
+def begin_wait(course: Course, enrollment: Enrollment, customer: Customer, step: Wait, began: datetime) -> Enrollment:
+    """The enrollment in a wait that began then; it may be over already."""
+    after = began + (step.duration or _NOTHING)
+    due, worked_out_in = after, ""
+    if step.between is not None:
+        due = began + _drawn_wait(step.between, enrollment.id, step.id)
+    elif step.until is not None or step.weekdays or step.date is not None:
+        zone = zone_of(customer.timezone, course.playbook.brand.timezone)
+        due, worked_out_in = _over(step, customer, after, zone), zone.key
+    return _with(enrollment, status="waiting", since=after, due=due, zone=worked_out_in)
 
 
 def _drawn_wait(between: tuple[timedelta, timedelta], *cause: str) -> timedelta:

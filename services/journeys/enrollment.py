@@ -92,6 +92,8 @@ class Enrollment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ended_at: datetime | None = None
     reason: str = ""
     goal_at: datetime | None = None
+    moves: int = 0
+    """The number of the last move to another version that it has been asked to make, whether it was or not."""
     sent_at: datetime | None = None
     """When its last message was sent."""
     clicked_at: datetime | None = None

@@ -165,9 +165,10 @@ _WRITE = """
                AS e (partition, id, customer, journey, version, key, status, step, due, entered_at, ended_at, reason,
                      goal_at, attributed, currency)
         ON CONFLICT (partition, id)
-        DO UPDATE SET status = excluded.status, step = excluded.step, due = excluded.due,
-                      entered_at = excluded.entered_at, ended_at = excluded.ended_at, reason = excluded.reason,
-                      goal_at = excluded.goal_at, attributed = excluded.attributed, currency = excluded.currency
+        DO UPDATE SET version = excluded.version, status = excluded.status, step = excluded.step,
+                      due = excluded.due, entered_at = excluded.entered_at, ended_at = excluded.ended_at,
+                      reason = excluded.reason, goal_at = excluded.goal_at, attributed = excluded.attributed,
+                      currency = excluded.currency
     ), moved AS (
         UPDATE journeys.enrollments SET status = m.status, step = m.step, due = m.due
           FROM unnest($22::smallint[], $23::text[], $24::text[], $25::text[], $26::timestamptz[])
@@ -361,6 +362,24 @@ async def parked_customers(
         partition,
         after,
         list(paused),
+        limit,
+    )
+    return [row["customer"] for row in rows]
+
+
+async def customers_elsewhere(
+    connection: Connection, partition: int, versions: Mapping[str, str], after: str, limit: int
+) -> list[str]:
+    """Customers beyond `after` who are inside one of these journeys in another version than this."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT e.customer FROM journeys.enrollments e"
+        " JOIN unnest($2::text[], $3::text[]) AS v (journey, version)"
+        "   ON v.journey = e.journey AND v.version <> e.version"
+        " WHERE e.partition = $1 AND e.ended_at IS NULL AND e.customer > $4 ORDER BY e.customer LIMIT $5",
+        partition,
+        list(versions),
+        list(versions.values()),
+        after,
         limit,
     )
     return [row["customer"] for row in rows]

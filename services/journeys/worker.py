@@ -15,7 +15,7 @@ from services.journeys.store import StoredCustomer
 from services.journeys.triggers import Triggers
 from shared.contracts import streams
 from shared.contracts.customers import VERSION, Activation, CustomerRecord, CustomerUpdated, DateReached
-from shared.processing.playbooks import Shelf
+from shared.processing.playbooks import Shelf, name_in_force
 from shared.processing.port import Connection, Given, Lane, Outputs
 from shared.processing.records import decoder
 from shared.processing.waiting import first_of
@@ -62,17 +62,18 @@ class JourneysProcessor:
 
     async def _batch(self, connection: Connection, given: Given, stored: Mapping[str, StoredCustomer]) -> JourneysBatch:
         known = decode_memo(given.memo) if given.memo else Memo()
-        hashes = {known.playbook} if known.playbook else set()
-        hashes.update(message.playbook for message in given.messages if isinstance(message, Activation))
-        playbooks = {content_hash: await self._shelf.get(connection, content_hash) for content_hash in hashes}
-        for content_hash, playbook in playbooks.items():
-            if content_hash not in self._triggers:
-                self._triggers[content_hash] = Triggers(playbook.journeys)
+        names = {known.playbook} if known.playbook else set()
+        activations = [message for message in given.messages if isinstance(message, Activation)]
+        names.update(name_in_force(activation.playbook, activation.paused) for activation in activations)
+        playbooks = {name: await self._shelf.get(connection, name) for name in names}
+        for name, playbook in playbooks.items():
+            if name not in self._triggers:
+                self._triggers[name] = Triggers(playbook.journeys)
         people = {key: Person(key, row) for key, row in stored.items()}
         stock = Stock()
         if any(playbook.coupons for playbook in playbooks.values()) and any(_customers(given)):
             codes = await store.codes_to_issue(connection, given.partition)
-            dry = self._dry.get(known.playbook, ()) if len(hashes) == 1 else ()
+            dry = self._dry.get(known.playbook, ()) if len(names) == 1 else ()
             stock = Stock(codes, dry, partial(self._wanted, given.partition))
         batch = JourneysBatch(given.partition, known, playbooks, self._triggers, people, stock)
         for content_hash in batch.versions_missing():
@@ -86,15 +87,16 @@ class JourneysProcessor:
         return None
 
     async def attend(self, lane: Lane) -> None:
-        """Wake what a pause has held once its journey goes on, since nothing else passes by those customers; claim the
-        codes that others wait for; and forget what ended long ago, by the time of the road."""
-        swept, forgot = "", _LONG_AGO
+        """Wake what a pause has held once its journey goes on, and who is to be taken along to another version, since
+        nothing else passes by those customers; claim the codes that others wait for; and forget what ended long ago, by
+        the time of the road."""
+        swept, forgot = Memo(), _LONG_AGO
         while not lane.leaving.is_set():
             lane.woken.clear()
             memo = decode_memo(lane.memo) if lane.memo else Memo()
-            if memo.playbook != swept:
+            if (memo.playbook, memo.moves) != (swept.playbook, swept.moves):
                 await self._sweep(lane, memo)
-                swept = memo.playbook
+                swept = memo
             if short := self._short.pop(lane.partition, None):
                 await self._claim(lane, memo, short)
                 await self._sweep(lane, memo)
@@ -118,14 +120,30 @@ class JourneysProcessor:
         self._dry.setdefault(memo.playbook, set()).update(dry)
 
     async def _sweep(self, lane: Lane, memo: Memo) -> None:
+        async def parked(connection: Connection, after: str) -> list[str]:
+            playbook = await self._shelf.get(connection, memo.playbook)
+            return await store.parked_customers(connection, lane.partition, playbook.paused, after, _SWEEP)
+
+        async def left_behind(connection: Connection, after: str) -> list[str]:
+            versions = {
+                name: (await self._shelf.get(connection, moving.playbook)).journeys[name].version
+                for name, moving in memo.moves.items()
+            }
+            return await store.customers_elsewhere(connection, lane.partition, versions, after, _SWEEP)
+
+        await self._wake(lane, parked)
+        if memo.moves:
+            await self._wake(lane, left_behind)
+
+    async def _wake(self, lane: Lane, some: Callable[[Connection, str], Awaitable[list[str]]]) -> None:
+        """All that `some` finds, chunk by chunk."""
         after = ""
 
         async def wake(connection: Connection, out: Outputs) -> str:
-            playbook = await self._shelf.get(connection, memo.playbook)
-            parked = await store.parked_customers(connection, lane.partition, playbook.paused, after, _SWEEP)
-            for customer in parked:
+            found = await some(connection, after)
+            for customer in found:
                 out.set_timer(WAKE, customer, out.as_of)
-            return parked[-1] if len(parked) == _SWEEP else ""
+            return found[-1] if len(found) == _SWEEP else ""
 
         while not lane.leaving.is_set():
             after = await lane.transact(wake)

@@ -13,6 +13,7 @@ from services.mailer.turn import RELEASE
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested, PromotionPaused
+from shared.processing.playbooks import name_in_force
 from shared.processing.port import Connection, Outputs, Timer
 
 
@@ -60,8 +61,9 @@ class MailerBatch:
         elif isinstance(message, PromotionPaused):
             self._pause(message)
         elif isinstance(message, Activation):
-            self._activated.append((self._paused[message.playbook], out.as_of))
-            self._memo = message.playbook.encode()
+            name = name_in_force(message.playbook, message.paused)
+            self._activated.append((self._paused[name], out.as_of))
+            self._memo = name.encode()
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         """The hold of a message is over, or its time to be tried again has come."""

@@ -22,7 +22,7 @@ from shared.contracts.messages import (
     MessageRequested,
     PromotionPaused,
 )
-from shared.processing.playbooks import Shelf
+from shared.processing.playbooks import Shelf, name_in_force
 from shared.processing.port import Connection, Given, Lane
 from shared.processing.records import decoder
 
@@ -58,7 +58,8 @@ class MailerProcessor:
         people = await store.people(connection, customers) if customers else {}
         batches = []
         for partition, memo, records, _ in given:
-            playbooks = {message.playbook for message in records if isinstance(message, Activation)}
+            activations = [message for message in records if isinstance(message, Activation)]
+            playbooks = {name_in_force(activation.playbook, activation.paused) for activation in activations}
             paused = {name: (await self._shelf.get(connection, name)).paused for name in playbooks}
             messages = {id: known[id] for id in ids[partition] if id in known}
             look = partial(self._sending.look, partition)

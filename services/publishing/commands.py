@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Data, Folder, database, one_of, out, run, say
+from services.terminal import DEFAULT_DATA, By, Data, Folder, database, one_of, out, run, say, somebody
 from shared.errors import RapportError
 
 _SHOWN = 12
@@ -65,9 +62,7 @@ def playbook_apply(
     to: Annotated[
         str | None, typer.Option(help="Instead: go back to one of `rapport playbook history`, by its hash.")
     ] = None,
-    by: Annotated[
-        str | None, typer.Option(help="Who or what applies it, for the history; the account, if not given.")
-    ] = None,
+    by: By = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Check, store and put in force, at the same place of the road for all services."""
@@ -93,7 +88,7 @@ def playbook_apply(
                     return
                 in_use = await playbooks_in_use(connection)
                 now = runtime.clock.now()
-                summary = await playbooks.activate(runtime.log, connection, playbook, now, in_use, by=by or _somebody())
+                summary = await playbooks.activate(runtime.log, connection, playbook, now, in_use, by=by or somebody())
         say(f"{playbook.hash[:_SHOWN]} is in force")
         say(f"  {summary}")
 
@@ -129,11 +124,3 @@ def playbook_history(
         out.print(table)
 
     run(work())
-
-
-def _somebody() -> str:
-    try:
-        account = getpass.getuser()
-    except (KeyError, OSError):  # a container's account may have no name
-        account = f"uid {os.getuid()}"
-    return f"{account}@{socket.gethostname()}"

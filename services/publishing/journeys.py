@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Data, database, one_of, out, run, say
+from services.terminal import DEFAULT_DATA, By, Data, database, one_of, out, run, say, somebody
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
     from services.journeys.store import Standing, Tally
     from shared.language.playbook import Playbook
     from shared.processing.port import Connection
+    from shared.runtime import Runtime
 
 journeys_app = typer.Typer(help="The journeys in force, and those who are inside.", no_args_is_help=True)
 
@@ -21,6 +25,8 @@ Name = Annotated[str, typer.Argument(help="The journey's name.", show_default=Fa
 
 REMOVED = "removed"
 """The status of a journey that the playbook in force has no more."""
+
+PAUSED_BY_HAND = "paused by hand"
 
 _LEFT = frozenset({"watching", "ended"})
 _SHOWN = 8
@@ -38,11 +44,12 @@ def journeys_list(
         from rich.table import Table
 
         from services.journeys import store
+        from shared.processing import playbooks
 
         async with database(data) as connection:
-            playbook = await in_force(connection)
+            playbook, held = await in_force(connection), await playbooks.paused_by_hand(connection)
             counts = await store.counts(connection)
-        rows = listed(playbook, counts)
+        rows = listed(playbook, counts, held)
         if form == "json":
             typer.echo(json.dumps(rows, indent=2))
             return
@@ -68,14 +75,15 @@ def journeys_show(
 
     async def work() -> None:
         from services.journeys import store
+        from shared.processing import playbooks
 
         async with database(data) as connection:
-            playbook = await in_force(connection)
+            playbook, held = await in_force(connection), await playbooks.paused_by_hand(connection)
             counts = [(tally, count) for tally, count in await store.counts(connection) if tally.journey == journey]
             standing = await store.standing(connection, journey)
         if journey not in playbook.journeys and not counts:
             raise unknown(journey, playbook)
-        (row,) = listed(playbook, counts, only=journey)
+        (row,) = listed(playbook, counts, held, only=journey)
         if form == "json":
             at = [{**one._asdict(), "next_due": one.next_due and one.next_due.isoformat()} for one in standing]
             typer.echo(json.dumps({**row, "at": at}, indent=2))
@@ -83,6 +91,100 @@ def journeys_show(
         _print_journey(row, standing, playbook)
 
     run(work())
+
+
+@journeys_app.command("move")
+def journeys_move(
+    journey: Name,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would become of whom.")] = False,
+    by: By = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Take those inside older versions along to the one in force, by the id of the step that they are at."""
+
+    async def work() -> None:
+        from services.publishing.moves import as_text, foresee
+
+        async with _publisher(data) as (runtime, connection, playbook):
+            if journey not in playbook.journeys:
+                raise unknown(journey, playbook)
+            if dry_run:
+                found = await foresee(connection, runtime.log.partitions, playbook.journeys[journey], playbook)
+                say(as_text(found))
+                return
+            await _activate(runtime, connection, by, moves=[journey])
+        say(f"those inside {journey} are taken along within seconds: rapport journeys show {journey}")
+
+    run(work())
+
+
+@journeys_app.command("pause")
+def journeys_pause(journey: Name, by: By = None, data: Data = DEFAULT_DATA) -> None:
+    """Nobody enters, and what falls due waits, until `rapport journeys resume`: also under another playbook."""
+
+    async def work() -> None:
+        from shared.processing import playbooks
+
+        async with _publisher(data) as (runtime, connection, playbook):
+            if journey not in playbook.journeys:
+                raise unknown(journey, playbook)
+            held = await playbooks.paused_by_hand(connection)
+            if journey in held:
+                say(f"{journey} is paused by hand already")
+                return
+            await _activate(runtime, connection, by, paused=[*held, journey])
+        say(f"{journey} is paused until: rapport journeys resume {journey}")
+
+    run(work())
+
+
+@journeys_app.command("resume")
+def journeys_resume(journey: Name, by: By = None, data: Data = DEFAULT_DATA) -> None:
+    """End a pause by hand. What has fallen due meanwhile goes on now."""
+
+    async def work() -> None:
+        from shared.processing import playbooks
+
+        async with _publisher(data) as (runtime, connection, playbook):
+            held = await playbooks.paused_by_hand(connection)
+            in_playbook = journey in playbook.paused
+            if journey in held:
+                await _activate(runtime, connection, by, paused=[name for name in held if name != journey])
+            elif journey not in playbook.journeys:
+                raise unknown(journey, playbook)
+            elif not in_playbook:
+                say(f"{journey} is not paused")
+                return
+        if in_playbook:
+            raise RapportError(
+                f"the playbook itself pauses {journey}. Take `status: paused` out of journeys/{journey}.yaml, and "
+                f"apply it."
+            )
+        say(f"{journey} goes on")
+
+    run(work())
+
+
+@contextlib.asynccontextmanager
+async def _publisher(data: Path) -> AsyncIterator[tuple[Runtime, Connection, Playbook]]:
+    """What it takes to switch partitions, and the playbook in force as it was applied."""
+    from services import serving
+
+    async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
+        assert runtime.database is not None
+        async with runtime.database.connect() as connection:
+            yield runtime, connection, await in_force(connection)
+
+
+async def _activate(runtime: Runtime, connection: Connection, by: str | None, **changes: Any) -> None:
+    """The playbook in force once more, with this changed."""
+    from services.journeys.store import playbooks_in_use
+    from shared.processing import playbooks
+
+    playbook = await in_force(connection)
+    in_use = await playbooks_in_use(connection)
+    now = runtime.clock.now()
+    await playbooks.activate(runtime.log, connection, playbook, now, in_use, by=by or somebody(), **changes)
 
 
 def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Playbook) -> None:
@@ -113,8 +215,11 @@ def _place(step: str, steps: list[str]) -> tuple[int, str]:
     return (steps.index(step) if step in steps else len(steps), step)
 
 
-def listed(playbook: Playbook, counts: list[tuple[Tally, int]], only: str = "") -> list[dict[str, Any]]:
-    """For each journey of the playbook, and each that somebody still is or was in, how it stands."""
+def listed(
+    playbook: Playbook, counts: list[tuple[Tally, int]], paused: Collection[str] = (), only: str = ""
+) -> list[dict[str, Any]]:
+    """For each journey of the playbook, and each that somebody still is or was in, how it stands. `paused` are those
+    that are paused by hand."""
     from services.journeys.engine import HELD_OUT
 
     rows: dict[str, dict[str, Any]] = {}
@@ -123,7 +228,7 @@ def listed(playbook: Playbook, counts: list[tuple[Tally, int]], only: str = "") 
         journey = playbook.journeys.get(name)
         rows[name] = {
             "journey": name,
-            "status": journey.status if journey is not None else REMOVED,
+            "status": REMOVED if journey is None else PAUSED_BY_HAND if name in paused else journey.status,
             "version": journey.version if journey is not None else "",
             "entered": 0,
             "inside": {},

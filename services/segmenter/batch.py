@@ -253,7 +253,13 @@ class SegmenterBatch:
             held = self._memo.dates.get(journey)
             dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
         self._memo = Memo(in_force(activation), definition.hash, since, dates)
-        forwarded = customers.Activation(as_of=out.as_of, playbook=activation.playbook)
+        forwarded = customers.Activation(
+            as_of=out.as_of,
+            playbook=activation.playbook,
+            paused=activation.paused,
+            moves=activation.moves,
+            v=activation.v,
+        )
         out.emit_here(CUSTOMERS, "", forwarded)
 
     def _keep(self, key: str, before: Profile | None, after: Profile, out: Outputs) -> None:

@@ -9,7 +9,10 @@ import msgspec
 
 from shared.contracts.events import Event
 
-VERSION = 1
+VERSION = 2
+"""The latest that this release reads. What could be said before says 1 still, so that an older release reads on."""
+
+_FIRST = 1
 
 
 class Customer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -61,7 +64,7 @@ class CustomerUpdated(msgspec.Struct, frozen=True, tag="updated", tag_field="kin
     left: tuple[str, ...] = ()
     consent: tuple[ConsentDecision, ...] = ()
     address_before: str | None = None
-    v: int = VERSION
+    v: int = _FIRST
 
 
 class DateReached(msgspec.Struct, frozen=True, tag="date", tag_field="kind", omit_defaults=True, kw_only=True):
@@ -71,7 +74,7 @@ class DateReached(msgspec.Struct, frozen=True, tag="date", tag_field="kind", omi
     customer: Customer
     journey: str
     occasion: str
-    v: int = VERSION
+    v: int = _FIRST
 
 
 class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind", omit_defaults=True, kw_only=True):
@@ -79,15 +82,18 @@ class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind", omit_defau
 
     as_of: datetime
     after: int = -1
-    v: int = VERSION
+    v: int = _FIRST
 
 
 class Activation(msgspec.Struct, frozen=True, tag="activation", tag_field="kind", omit_defaults=True, kw_only=True):
-    """From this place of the road on, the playbook with this content hash is in force."""
+    """From this place of the road on, the playbook with this content hash is in force, with the journeys `paused` by
+    hand. Those who are inside an older version of one of `moves` are taken along to the one in this playbook."""
 
     as_of: datetime
     playbook: str
-    v: int = VERSION
+    paused: tuple[str, ...] = ()
+    moves: tuple[str, ...] = ()
+    v: int = _FIRST
 
 
 CustomerRecord = CustomerUpdated | DateReached | Tick | Activation

@@ -11,7 +11,11 @@ from typing import Literal
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
+"""The latest that this release reads. What could be said before says 1 still, so that an older release reads on."""
+
+_FIRST = 1
+
 MAX_HOPS = 8
 """How many times over an event may be the consequence of another before it is dropped as a loop."""
 
@@ -75,7 +79,7 @@ class Event(msgspec.Struct, frozen=True, tag="event", tag_field="kind", omit_def
     `integrations`, and whatever the protocol does not name, kept as it came."""
     historical: bool = False
     hops: int = 0
-    v: int = VERSION
+    v: int = _FIRST
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind", omit_defaults=True, kw_only=True):
@@ -87,19 +91,22 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="kind", omit
     message: str
     body: bytes
     id: str = ""
-    v: int = VERSION
+    v: int = _FIRST
 
 
 class Activation(msgspec.Struct, frozen=True, tag="activation", tag_field="kind", omit_defaults=True, kw_only=True):
     """From this place of the road on, the playbook with this content hash is in force.
 
     `keeps` are the hashes of playbooks before it under which somebody still is in a journey: what those journeys count
-    goes on being counted."""
+    goes on being counted. `paused` are journeys that somebody has paused by hand. Those who are inside an older version
+    of one of `moves` are taken along to the one in this playbook."""
 
     playbook: str
     received_at: datetime
     keeps: tuple[str, ...] = ()
-    v: int = VERSION
+    paused: tuple[str, ...] = ()
+    moves: tuple[str, ...] = ()
+    v: int = _FIRST
 
 
 EventRecord = Event | Refused | Activation

@@ -7,8 +7,8 @@ and have no branch for a missing step, template or topic.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
 from decimal import Decimal
 from typing import Literal
@@ -341,6 +341,11 @@ class Playbook:
     aggregates: Mapping[str, Aggregate]
     journey_aggregates: frozenset[str] = field(default_factory=frozenset)
     coupons: Mapping[str, CouponPool] = field(default_factory=dict)
+
+    def pausing(self, journeys: Collection[str]) -> Playbook:
+        """The same playbook, with these of its journeys paused; its hash stays."""
+        held = {name: replace(self.journeys[name], status="paused") for name in journeys if name in self.journeys}
+        return replace(self, journeys={**self.journeys, **held}) if held else self
 
     @property
     def paused(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from shared.language.playbook import Playbook
 from shared.log.port import Entry, Log
 from shared.processing.port import Connection
 
+_AND_PAUSED = "!"
 _LOCK = 0x706C_6179  # one activation at a time, so that every partition sees them in the same order
 
 
@@ -26,10 +27,26 @@ class PlaybookUnusable(Unavailable):
     no record is at fault."""
 
 
-class Shelf(Protocol):
-    """Where playbooks are found by their content hash."""
+def name_in_force(playbook: str, paused: Sequence[str]) -> str:
+    """The name that a playbook (a hash) goes by while these of its journeys are paused by hand: the hash alone where
+    none is."""
+    return _AND_PAUSED.join((playbook, *paused))
 
-    async def get(self, connection: Connection, content_hash: str) -> Playbook:
+
+def hash_of(name: str) -> str:
+    """The playbook's hash in such a name."""
+    return name.partition(_AND_PAUSED)[0]
+
+
+def paused_in(name: str) -> list[str]:
+    """The journeys that are paused by hand under such a name."""
+    return name.split(_AND_PAUSED)[1:]
+
+
+class Shelf(Protocol):
+    """Where playbooks are found by their content hash, or by the name that they are in force under."""
+
+    async def get(self, connection: Connection, name: str) -> Playbook:
         """Raises PlaybookUnusable."""
         ...
 
@@ -40,8 +57,12 @@ class PlaybookShelf:
     def __init__(self) -> None:
         self._loaded: dict[str, Playbook] = {}
 
-    async def get(self, connection: Connection, content_hash: str) -> Playbook:
+    async def get(self, connection: Connection, name: str) -> Playbook:
         """Raises PlaybookUnusable."""
+        found = self._loaded.get(name)
+        if found is not None:
+            return found
+        content_hash, paused = hash_of(name), paused_in(name)
         found = self._loaded.get(content_hash)
         if found is None:
             packed = await connection.fetchval("SELECT files FROM processing.playbooks WHERE hash = $1", content_hash)
@@ -51,6 +72,8 @@ class PlaybookShelf:
                 found = self._loaded[content_hash] = load(_unpack(packed))
             except PlaybookInvalid as error:
                 raise PlaybookUnusable(f"this release cannot load playbook {content_hash}: {error}") from error
+        if paused:
+            found = self._loaded[name] = found.pausing(paused)
         return found
 
 
@@ -62,11 +85,15 @@ async def activate(
     still_in_use: Collection[str] = (),
     *,
     by: str = "",
+    paused: Collection[str] | None = None,
+    moves: Collection[str] = (),
 ) -> str:
     """Store `playbook` and switch every partition to it, by a record in each. Running it again is harmless.
 
     `still_in_use` are the hashes of playbooks under which somebody is in a journey; the one in force is added to them,
-    since somebody may enter until the switch. `by` says who or what applies it. Returns what changes thereby."""
+    since somebody may enter until the switch. `by` says who or what applies it. `paused` are the journeys that are
+    paused by hand; None leaves those that are. Who is inside an older version of one of `moves` is taken along. Returns
+    what changes thereby."""
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         await connection.execute(
@@ -76,17 +103,36 @@ async def activate(
             now,
         )
         before = await in_force(connection)
-        summary = await _summary(connection, before, playbook)
+        held = await paused_by_hand(connection)
+        pausing = held if paused is None else tuple(sorted(paused))
+        parts = [
+            *(f"paused {name}" for name in pausing if name not in held),
+            *(f"resumed {name}" for name in held if name not in pausing),
+            *(f"moved those inside {name}" for name in sorted(moves)),
+        ]
+        if before != playbook.hash or not parts:
+            parts.insert(0, await _summary(connection, before, playbook))
+        summary = "; ".join(parts)
         keeps = {*still_in_use, *filter(None, [before])} - {playbook.hash}
-        value = msgspec.json.encode(Activation(playbook=playbook.hash, received_at=now, keeps=tuple(sorted(keeps))))
+        activation = Activation(
+            playbook=playbook.hash,
+            received_at=now,
+            keeps=tuple(sorted(keeps)),
+            paused=pausing,
+            moves=tuple(sorted(moves)),
+            # A release that knows neither waits for one that does.
+            v=2 if pausing or moves else 1,
+        )
+        value = msgspec.json.encode(activation)
         for partition in range(log.partitions):
             await log.append(streams.EVENTS, partition, [Entry("", value)])
         await connection.execute(
-            "INSERT INTO processing.activations (playbook, at, by, summary) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO processing.activations (playbook, at, by, summary, paused) VALUES ($1, $2, $3, $4, $5)",
             playbook.hash,
             now,
             by,
             summary,
+            pausing,
         )
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
@@ -99,6 +145,12 @@ async def in_force(connection: Connection) -> str | None:
         "SELECT playbook FROM processing.activations ORDER BY id DESC LIMIT 1"
     )
     return found
+
+
+async def paused_by_hand(connection: Connection) -> tuple[str, ...]:
+    """The journeys that somebody has paused without the playbook, in the order of their names."""
+    found = await connection.fetchval("SELECT paused FROM processing.activations ORDER BY id DESC LIMIT 1")
+    return tuple(found or ())
 
 
 class Applied(NamedTuple):

@@ -115,10 +115,13 @@ class Town:
         for partition in range(PARTITIONS):
             await self.log.append(CUSTOMERS, partition, [Entry("", msgspec.json.encode(record))])
 
-    async def apply(self, book: Playbook, when: datetime) -> None:
+    async def apply(self, book: Playbook, when: datetime, **changes: tuple[str, ...]) -> None:
+        """What the command asks for, and what segmenter tells of it."""
         async with self.database.connect() as connection:
-            await playbooks.activate(self.log, connection, book, when)
-        await self.everywhere(Activation(as_of=when, playbook=book.hash))
+            await playbooks.activate(self.log, connection, book, when, **changes)
+            paused = await playbooks.paused_by_hand(connection)
+        told = Activation(as_of=when, playbook=book.hash, paused=paused, moves=changes.get("moves", ()))
+        await self.everywhere(told)
 
     def did(self, key: str, name: str, when: datetime, properties: Any, source: str = "shop") -> CustomerUpdated:
         self.ids[key] += 1
@@ -326,6 +329,48 @@ async def test_what_a_pause_held_goes_on_when_it_ends(town: Town) -> None:
     await town.counted()
 
 
+async def test_those_inside_are_taken_along_by_whoever_owns_them(town: Town) -> None:
+    """Nothing passes by them but the sweep, and its worker ends before it has begun."""
+    people = [f"c{number}" for number in range(40)]
+    await town.apply(playbook(), NOON)
+    for key in people:
+        await town.tell(key, town.did(key, "Cart Updated", NOON, CART))
+    await town.time_is(NOON + MINUTE)
+    edited = playbook(JOURNEY.replace("- wait: 1h", "- id: wait-1h\n    wait: 2h"))
+    await town.service.stop()
+    await town.apply(edited, NOON + 2 * MINUTE, moves=("abandoned-cart",))
+    town.service = town.build()
+    await town.service.start()
+    version = edited.journeys["abandoned-cart"].version
+
+    async def all_moved() -> bool:
+        await town.time_is(NOON + 3 * MINUTE)
+        return await town.fetch("SELECT version, due, count(*) FROM journeys.enrollments GROUP BY 1, 2") == [
+            (version, NOON + 2 * HOUR, 40)
+        ]
+
+    await until(all_moved)
+    await town.counted()
+    await town.time_is(NOON + 2 * HOUR)
+    assert {message.due for message in await town.requests(40)} == {NOON + 2 * HOUR}
+
+
+async def test_a_pause_by_hand_outlasts_another_playbook(town: Town) -> None:
+    await town.apply(playbook(), NOON)
+    await town.apply(playbook(), NOON + MINUTE, paused=("abandoned-cart",))
+    await town.apply(playbook(JOURNEY.replace("23h", "22h")), NOON + 2 * MINUTE)
+    await town.tell("ann", town.did("ann", "Cart Updated", NOON + 3 * MINUTE, CART))
+    await town.time_is(NOON + 3 * MINUTE)
+    assert await town.fetch("SELECT count(*) FROM journeys.enrollments") == [(0,)]
+    async with town.database.connect() as connection:
+        told = [one.summary for one in await playbooks.history(connection, 3)]
+    assert told == ["journeys: changed abandoned-cart", "paused abandoned-cart", "the first"]
+    await town.apply(playbook(), NOON + 4 * MINUTE, paused=())
+    await town.tell("ann", town.did("ann", "Cart Updated", NOON + 5 * MINUTE, CART))
+    await town.time_is(NOON + 5 * MINUTE)
+    assert await town.fetch("SELECT count(*) FROM journeys.enrollments") == [(1,)]
+
+
 async def test_edit_while_customers_are_inside(town: Town) -> None:
     old, new = playbook(), playbook(JOURNEY.replace("wait: 1h", "wait: 2h"))
     await town.apply(old, NOON)
@@ -434,7 +479,7 @@ async def test_record_that_cannot_be_read_is_set_aside(town: Town) -> None:
 async def test_record_of_a_newer_release_is_waited_for(town: Town) -> None:
     await town.apply(playbook(), NOON)
     partition = partition_of("ann", PARTITIONS)
-    newer = b'{"kind":"merged","as_of":"2026-03-02T12:00:00Z","v":2}'
+    newer = b'{"kind":"merged","as_of":"2026-03-02T12:00:00Z","v":99}'
     await town.log.append(CUSTOMERS, partition, [Entry("ann", newer)])
     await town.tell("ann", town.did("ann", "Cart Updated", NOON, CART))
 

@@ -50,6 +50,7 @@ from shared.language.playbook import (
     Trigger,
 )
 from shared.processing.agenda import Agenda
+from shared.processing.playbooks import hash_of, name_in_force, paused_in
 from shared.processing.port import Timer
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -240,15 +241,22 @@ class Road:
 
     def _load(self, records: Sequence[CustomerRecord], timers: Sequence[Timer]) -> JourneysBatch:
         memo = msgspec.msgpack.decode(self.memo, type=Memo) if self.memo else Memo()
-        hashes = {memo.playbook} | {record.playbook for record in records if isinstance(record, Activation)}
-        loaded = {name: self.playbooks[name] for name in hashes if name}
+        names = {memo.playbook} if memo.playbook else set()
+        names |= {name_in_force(one.playbook, one.paused) for one in records if isinstance(one, Activation)}
+        loaded = {name: self._book(name) for name in names}
+        for name, book in loaded.items():
+            self.triggers[name] = Triggers(book.journeys)
         keys = {timer.subject for timer in timers}
         keys |= {record.customer.key for record in records if isinstance(record, CustomerUpdated | DateReached)}
         people = {key: Person(key, self.rows[key]) for key in keys if key in self.rows}
         batch = JourneysBatch(0, memo, loaded, self.triggers, people, self.stock)
         for name in batch.versions_missing():
-            loaded[name] = self.playbooks[name]
+            loaded[name] = self._book(name)
         return batch
+
+    def _book(self, name: str) -> Playbook:
+        """As the shelf gives it."""
+        return self.playbooks[hash_of(name)].pausing(paused_in(name))
 
     @property
     def messages(self) -> list[MessageRecord]:
@@ -260,13 +268,19 @@ class Road:
         return [msgspec.json.decode(value, type=Event) for value in self.reported]
 
     def sweep(self) -> None:
-        """What the background work does after an activation: wake those whom a pause had held."""
+        """What the background work does after an activation: wake those whom a pause had held, and those who are to be
+        taken along to another version."""
         memo = msgspec.msgpack.decode(self.memo, type=Memo)
-        journeys = self.playbooks[memo.playbook].journeys
+        journeys = self._book(memo.playbook).journeys
         for customer, enrollment in self.enrollments.values():
             known = journeys.get(enrollment.journey)
-            if enrollment.status == "parked" and (known is None or known.status != "paused"):
+            held = enrollment.status == "parked" and (known is None or known.status != "paused")
+            moving = memo.moves.get(enrollment.journey) if enrollment.inside else None
+            if held or (moving and self._version(moving.playbook, enrollment.journey) != enrollment.version):
                 self.timers["wake", customer] = self.as_of
+
+    def _version(self, playbook: str, journey: str) -> str:
+        return self._book(playbook).journeys[journey].version
 
 
 def in_words(at: datetime, decision: Decision) -> str:
@@ -291,8 +305,15 @@ class Shop:
         self._answered: set[str] = set()
         self.activate(playbooks[0].hash, when=timedelta(hours=-1))
 
-    def activate(self, name: str, *, when: str | timedelta) -> None:
-        self._take(Activation(as_of=at(when), playbook=name))
+    def activate(
+        self,
+        name: str,
+        *,
+        when: str | timedelta | datetime,
+        paused: Sequence[str] = (),
+        moves: Sequence[str] = (),
+    ) -> None:
+        self._take(Activation(as_of=at(when), playbook=name, paused=tuple(paused), moves=tuple(moves)))
 
     def customer(self, key: str = "anna") -> Customer:
         return self._customers.get(key) or Customer(key=key, address=f"{key}@example.com", locale="en")

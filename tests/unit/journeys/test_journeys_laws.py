@@ -70,6 +70,8 @@ CARTS = st.sampled_from(["c1", "c2"]).map(lambda cart_id: {"cart_id": cart_id})
 PAUSES = st.sampled_from([0, 0, 1, 700, 3600, 7200, 30_000, 90_000])
 NAMES = ["Cart Updated", "Cart Updated", "Cart Emptied", "Order Completed", "Product Viewed", "Signed Up"]
 ENDS = ["Email Sent", "Email Sent", "Email Skipped", "Email Unknown"]
+SOME = st.sets(st.sampled_from(["cart", "welcome"]), max_size=1)
+"""Journeys that somebody pauses by hand, or whose insiders are to move."""
 ACTIONS = st.one_of(
     st.tuples(st.just("posts"), CUSTOMERS, st.sampled_from(NAMES), CARTS, st.booleans()),
     st.tuples(st.just("answers"), st.sampled_from(ENDS), st.integers(0, 5)),
@@ -77,7 +79,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("vip"), CUSTOMERS, st.booleans()),
     st.tuples(st.just("moves"), CUSTOMERS, st.sampled_from(["Asia/Tokyo", "America/New_York", "nowhere"])),
     st.tuples(st.just("no"), CUSTOMERS, st.sampled_from(["cart-reminders", "*", "newsletter"])),
-    st.tuples(st.just("activates"), st.sampled_from("abcd")),
+    st.tuples(st.just("activates"), st.sampled_from("abcd"), SOME, SOME),
     st.tuples(st.just("ticks")),
 )
 STORIES = st.lists(st.tuples(PAUSES, ACTIONS), max_size=40)
@@ -110,8 +112,8 @@ def played(actions: list[tuple[int, tuple[Any, ...]]]) -> Shop:
                 shop.posts("Profile Edited", when=moment, customer=customer)
             case "no", customer, topic:
                 shop.says_no(topic, when=moment, customer=customer)
-            case "activates", name:
-                shop.activate(name, when=moment)
+            case "activates", name, paused, moves:
+                shop.activate(name, when=moment, paused=sorted(paused), moves=sorted(moves))
             case "ticks":
                 shop.ticks(when=moment)
     return shop
@@ -178,7 +180,7 @@ def test_every_enrollment_has_ended_or_waits_for_something(actions: list[Any]) -
     shop = played(actions)
     answered = outcomes(shop)
     cancelled = {message.id for message in shop.road.messages if isinstance(message, MessageCancelled)}
-    were_in_force = {record.playbook for record in shop.log if isinstance(record, Activation)}
+    paused = any(one.playbook == "b" or one.paused for one in shop.log if isinstance(one, Activation))
     for customer, one in shop.road.enrollments.values():
         timer = shop.road.timers.get(("wake", customer))
         match one.status:
@@ -190,8 +192,8 @@ def test_every_enrollment_has_ended_or_waits_for_something(actions: list[Any]) -
                 assert one.message not in answered
                 assert one.pending is not None or one.message not in cancelled
             case "parked":
-                # Held by the pause in "b", or not swept yet since it ended.
-                assert "b" in were_in_force
+                # Held by the pause in "b" or by one by hand, or not swept yet since it ended.
+                assert paused
             case "ended":
                 assert one.ended_at is not None
                 assert one.reason
