@@ -26,6 +26,7 @@ What = Literal[
     "parked",
     "left",
     "goal",
+    "attributed",
 ]
 """What was decided.
 
@@ -39,6 +40,7 @@ What = Literal[
 - `parked`: before `step`, since the journey is paused
 - `left`: at `step`, for the reason `word`
 - `goal`: reached in time, after the customer had left
+- `attributed`: the order that reached the goal, which is worth `word`
 """
 
 STANDS: Mapping[Status, What] = {
@@ -113,6 +115,8 @@ def moved(before: Enrollment | None, after: Enrollment, commands: Iterable[Comma
         told.append(Decision("left", after.step, after.reason))
     elif after.goal_at is not None and before.goal_at is None:
         told.append(Decision("goal"))
+    if before is not None and before.attributed is None and after.attributed is not None:
+        told.append(Decision("attributed", "", f"{after.attributed:.2f} {after.currency}"))
     if not told:
         return None
     return Decided(now, after.journey, after.playbook[:NAMED_BY], after.id, key_text(after.entry.key), told)

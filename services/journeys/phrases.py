@@ -67,12 +67,15 @@ def _of_a_mail(happened: Happened) -> Told:
     def said(name: str) -> str:
         return str(about.get(name) or "")
 
-    link = said("url") if happened.name == events.EMAIL_LINK_CLICKED else ""
+    link = said("link") if happened.name == events.EMAIL_LINK_CLICKED else ""
+    verb = _MAIL[happened.name]
+    if about.get("machine") is True:
+        verb, link = f"a machine {verb}", said("reason")
     return Told(
         at=happened.at,
         by="segmenter",
         what=_WHAT[happened.name],
-        text=f"{_MAIL[happened.name]} {said('message') or 'a mail'}{f' ({link})' if link else ''}",
+        text=f"{verb} {said('message') or 'a mail'}{f' ({link})' if link else ''}",
         journey=said("journey"),
         enrollment=said("enrollment"),
         step=said("step"),
@@ -140,6 +143,8 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
             place = at_step if path is None else places.journey(journey, *path) or at_step
         case "goal":
             text, place = "reached the goal in time, after the end", places.journey(journey, "goal")
+        case "attributed":
+            text, place = f"has the order, worth {decision.word}", places.journey(journey, "goal", "value")
     return Told(
         at=decided.at,
         by="journeys",
@@ -247,15 +252,14 @@ def _passed(teller: Teller, decided: Decided, decision: Decision) -> str:
 def _awaited(teller: Teller, decided: Decided, step: str) -> str:
     """What a wait_for waits for, as it is written."""
     places = teller.books.places(decided.playbook)
-    clicked = places.written(decided.journey, step, "wait_for", "clicked")
-    if clicked:
-        return f"a click in {clicked}"
-    for word in ("event", "opened", "reply"):
+    for word, what in _AWAITED.items():
         written = places.written(decided.journey, step, "wait_for", word)
         if written:
-            return written if word == "event" else f"{word} {written}"
+            return f"{what}{written}"
     return f"what {step} waits for"
 
+
+_AWAITED = {"event": "", "clicked": "a click in ", "opened": "an open of ", "reply": "the answer to "}
 
 _ENDS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "completed": ("is through", None),

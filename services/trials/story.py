@@ -139,6 +139,8 @@ class Story(Witness):
                 return f"leaves: {one.word}"
             case "goal":
                 return "reaches the goal"
+            case "attributed":
+                return f"has the order, worth {one.word}"
             case "parked" | "held_out":
                 return f"{one.what.replace('_', ' ')} at {one.step}"
         return ""

@@ -10,7 +10,7 @@ from journeys_road import Shop, at, email, journey, on, playbook, says
 
 from services.journeys.decisions import STANDS
 from services.journeys.enrollment import Status
-from shared.language.playbook import Arm, EventTrigger, Exit, If, Split, Wait, WaitFor
+from shared.language.playbook import Arm, EventMatch, EventTrigger, Exit, Goal, If, Split, Wait, WaitFor
 
 HOUR = timedelta(hours=1)
 CART = {"cart_id": "c1", "total": 50}
@@ -57,6 +57,15 @@ def test_a_goal_after_the_end_is_told() -> None:
     shop.posts("Cart Updated", CART, when="0m")
     shop.posts("Order Completed", CART, when="1d")
     assert shop.decided()[-2:] == ["0m left reminder: completed", "1d goal"]
+
+
+def test_the_worth_of_an_order_is_told_of_the_one_that_has_it() -> None:
+    goal = Goal(EventMatch("Order Completed", None), timedelta(days=7), says("event.total"))
+    shop = Shop(playbook(journey(email("reminder"), goal=goal)))
+    shop.posts("Cart Updated", CART, when="0m")
+    shop.posts("Order Completed", {"total": 79.9}, when="1d")
+    decided = shop.road.decided["anna"][-1]
+    assert [(one.what, one.word) for one in decided.decisions] == [("attributed", "79.90 EUR")]
 
 
 def test_who_may_not_enter_is_told_why_and_until_when() -> None:

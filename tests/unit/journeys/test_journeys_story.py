@@ -141,6 +141,27 @@ def test_what_changed_about_a_customer_is_told_in_the_order_of_the_road() -> Non
     assert place(told.entries[2]) == line_of("segments.yaml", "new-customers:")
 
 
+def test_what_people_and_machines_did_with_a_mail_and_what_came_of_it_is_told() -> None:
+    def done(name: str, **about: Any) -> Happened:
+        said = msgspec.Raw(msgspec.json.encode({"message": "cart-reminder", "message_id": "m1", **about}))
+        return Happened(
+            at=NOON, occurred_at=NOON, kind="event", id=name, source="rapport/mailer", name=name, properties=said
+        )
+
+    fetched = done("Email Opened", machine=True, reason="apple_privacy")
+    opened = done("Email Opened", machine=False, reason="")
+    clicked = done("Email Link Clicked", link="https://lamps.example/cart")
+    worth = Decision("attributed", "", "80.00 EUR")
+    told = story(decided(worth, at=NOON + HOUR), past=(fetched, opened, clicked))
+    assert [one.text for one in told.entries] == [
+        "a machine opened cart-reminder (apple_privacy)",
+        "opened cart-reminder",
+        "clicked a link in cart-reminder (https://lamps.example/cart)",
+        "has the order, worth 80.00 EUR",
+    ]
+    assert place(told.entries[3]) == line_of(CART, "value: event.total")
+
+
 def test_a_cap_is_named_with_its_line_and_when_the_mail_was_over() -> None:
     held = Line(at=NOON, reason="cap", until=NOON + 14 * HOUR, note="6 in 7d", playbook=NAMED)
     over = Line(at=NOON + 14 * HOUR, reason="cap", note="6 in 7d", playbook=NAMED)
