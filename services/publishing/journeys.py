@@ -14,7 +14,9 @@ from services.terminal import DEFAULT_DATA, By, Data, database, one_of, out, run
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
-    from services.journeys.store import Standing, Tally
+    from collections.abc import Sequence
+
+    from services.journeys.store import Attributed, Standing, Tally
     from shared.language.playbook import Playbook
     from shared.processing.port import Connection
     from shared.runtime import Runtime
@@ -81,9 +83,12 @@ def journeys_show(
             playbook, held = await in_force(connection), await playbooks.paused_by_hand(connection)
             counts = [(tally, count) for tally, count in await store.counts(connection) if tally.journey == journey]
             standing = await store.standing(connection, journey)
+            mailed = (await store.mailed(connection)).get(journey, 0)
+            attributed = [worth for worth in await store.attributed(connection) if worth.journey == journey]
         if journey not in playbook.journeys and not counts:
             raise unknown(journey, playbook)
         (row,) = listed(playbook, counts, held, only=journey)
+        row |= results(counts, mailed, attributed)
         if form == "json":
             at = [{**one._asdict(), "next_due": one.next_due and one.next_due.isoformat()} for one in standing]
             typer.echo(json.dumps({**row, "at": at}, indent=2))
@@ -195,6 +200,9 @@ def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Play
     version = f", version {row['version'][:_SHOWN]}" if found is not None else ""
     say(f"{row['journey']}{title}")
     say(f"{row['status']}{version}; {row['entered']} entered, {row['goal']} reached the goal")
+    worth = ", ".join(f"{amount:.2f} {currency}" for currency, amount in row["attributed"].items())
+    lift = "" if row["lift"] is None else f"; lift {row['lift']:+.0%} against those held out"
+    say(f"{row['sent']} mails, {row['orders']} orders attributed{f': {worth}' if worth else ''}{lift}")
     if standing:
         table = Table("version", "step", "status", "customers", "next due", box=None)
         steps = list(found.steps) if found is not None else []
@@ -209,6 +217,15 @@ def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Play
         say("nobody is inside")
     if row["left"]:
         say("left: " + ", ".join(f"{reason} {count}" for reason, count in row["left"].items()))
+
+
+def results(counts: Sequence[tuple[Tally, int]], mailed: int, attributed: Sequence[Attributed]) -> dict[str, Any]:
+    """What came of one journey, as its page says it."""
+    from services.journeys.api import JourneyCounts, summed
+
+    found = next(iter(summed(counts, {}, attributed)), JourneyCounts(journey=""))
+    lift = found.held_out.lift if found.held_out is not None else None
+    return {"sent": mailed, "orders": found.orders, "attributed": found.attributed, "lift": lift}
 
 
 def _place(step: str, steps: list[str]) -> tuple[int, str]:
