@@ -23,6 +23,8 @@ Answer = Callable[[MessageRequested, datetime], Receipt]
 """What the mail server says to a message at a time."""
 
 _RETRY_BASE = timedelta(minutes=1)
+_MOST_COUNTED = 1_000
+"""Mails to one customer that caps may count: more than any cap lets through."""
 _UNWRITTEN = Rendered("", "", "", (), "", "")
 
 
@@ -159,6 +161,7 @@ class Mailroom:
         if change.counted_at is not None:
             counted = self._counted.setdefault(message.customer, [])
             insort(counted, change.counted_at)
+            del counted[:-_MOST_COUNTED]
 
     def _end(self, message: Message, decided_for: datetime, detail: str, mail: Mail | None, at: datetime) -> None:
         del self._messages[message.id]

@@ -57,6 +57,7 @@ class Comparison:
             "stage": customer.stage if customer else "",
             "segments": sorted(customer.segments) if customer else [],
             "emitted": story.emitted,
+            "tasks": story.tasks,
         }
         for name, found in facts.items():
             wanted = getattr(expect, name)

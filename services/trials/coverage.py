@@ -11,7 +11,7 @@ from shared.language.source import Place
 
 
 class Missed(NamedTuple):
-    """A step that no test reached; or, where `way` says which, one that no test left by this way."""
+    """A step that no test reached; or, where `way` says which, one that was reached and left by no test this way."""
 
     journey: str
     step: str
@@ -36,13 +36,17 @@ def covered(
     for name, journey in playbook.journeys.items():
         missed: list[Missed] = []
         count = 0
-        for step, place in steps[name].items():
+        went = 0
+        for step, place in sorted(steps[name].items(), key=lambda pair: (pair[1].line, pair[1].column)):
             ways = _ways(journey.steps[step])
             count += 1 + len(ways)
             if (name, step) not in reached:
                 missed.append(Missed(name, step, "", place))
-            missed += [Missed(name, step, way, place) for way in ways if (name, step, way) not in gone]
-        yield Covered(name, count - len(missed), count, missed)
+                continue
+            untrodden = [Missed(name, step, way, place) for way in ways if (name, step, way) not in gone]
+            missed += untrodden
+            went += 1 + len(ways) - len(untrodden)
+        yield Covered(name, went, count, missed)
 
 
 def _ways(step: Step) -> list[str]:

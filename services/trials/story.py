@@ -13,7 +13,7 @@ from services.journeys.decisions import Decided, Decision
 from services.journeys.enrollment import Enrollment
 from services.rehearsal.witness import End, Hold, Witness
 from shared.contracts.customers import Customer, CustomerUpdated, DateReached
-from shared.contracts.events import JOURNEYS_SOURCE, MAILER_SOURCE, Event
+from shared.contracts.events import JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
 from shared.language.playbook import Playbook
 from shared.walltime import zone_of
 
@@ -48,6 +48,7 @@ class Story(Witness):
     """What went out, by whatever journey."""
     skipped: list[End] = field(default_factory=list)
     emitted: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
     enrollments: dict[str, Enrollment] = field(default_factory=dict)
     """Those in `journey`, in the order in which they began."""
     customer: Customer | None = None
@@ -87,6 +88,8 @@ class Story(Witness):
     def reported(self, event: Event, at: datetime) -> None:
         if event.source == JOURNEYS_SOURCE and event.type == "track":
             self.emitted.append(event.name)
+            if event.name == TASK_OPENED:
+                self.tasks.append(str(_properties(event)["title"]))
             self.say(at, f"reports {described(event.name, _properties(event))}")
         elif event.source != MAILER_SOURCE:
             self.say(at, described("sets traits", msgspec.json.decode(event.traits, type=dict[str, Any])))

@@ -196,6 +196,7 @@ class Expected(Section):
     stage: Name | None = Field(None, description="The customer's stage at the end.")
     segments: list[Name] | None = Field(None, description="The customer's segments at the end, all of them.")
     traits: dict[str, Any] | None = Field(None, description="What these traits are at the end.")
+    tasks: list[str] | None = Field(None, description="The tasks that people are given, in order, by title.")
     emitted: list[EventName] | None = Field(None, description="The events that journeys report, in order, by name.")
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as xml
+from pathlib import Path
 
+from typer.testing import CliRunner
+
+from services.__main__ import app
 from services.mailer.composing import Composer
 from services.mailer.links import Links
 from services.trials.coverage import covered
 from services.trials.report import for_github, in_junit, in_text, of_coverage, told
 from services.trials.running import Verdict, run
-from shared.language import WithTests, load_with_tests
+from shared.language import SHIPPED, WithTests, load_with_tests, read_folder
 
 COMPOSE = Composer(Links(b"tested", "https://links.invalid"))
 BRAND = "name: Shop\nsender: shop@example.com\npostal_address: Harbour Street 12\ntimezone: Europe/Oslo\ncarts: sent\n"
@@ -152,3 +156,30 @@ tests:
         "  journeys/hello.yaml:14: no test leaves if-1 by then.",
         "  journeys/hello.yaml:15: no test reaches exit-1.",
     ]
+
+
+def test_a_task_given_to_a_person_is_compared_by_its_title() -> None:
+    journey = "journey: hello\ntrigger: {event: Start}\nsteps: [{id: call, task: {title: customer.stage}}]\n"
+    tests = """
+tests:
+  - name: a call
+    given: [{at: 0m, event: Start}]
+    expect: {tasks: [Call them], exit: completed}
+"""
+    [verdict] = verdicts(loaded(tests, **{"journeys/hello.yaml": journey}))
+    assert [(one.what, one.expected) for one in verdict.differences] == [("tasks", "Call them")]
+
+
+def test_the_command_fails_where_a_test_does(tmp_path: Path) -> None:
+    passed = CliRunner().invoke(app, ["playbook", "test", str(SHIPPED), "-k", "within the hour"])
+    assert passed.output.startswith("1 passed")
+    nobody = CliRunner().invoke(app, ["playbook", "test", str(SHIPPED), "-k", "of no such name"])
+    assert nobody.exit_code == 1
+    for name, content in read_folder(SHIPPED).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content.replace(b"at: 24h", b"at: 25h"))
+    failed = CliRunner().invoke(app, ["playbook", "test", str(tmp_path), "--coverage"])
+    assert failed.exit_code == 1
+    assert "sends cart-last-call" in failed.output
+    assert "23 passed, 1 failed" in failed.output
+    assert "birthday: 100%" in failed.output
