@@ -10,7 +10,8 @@ import asyncpg
 
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
-from shared.database.migrations import Migrations, migrate
+from shared.database.migrations import migrate
+from shared.database.revisions import Migrations
 
 
 @contextlib.asynccontextmanager

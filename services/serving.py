@@ -26,7 +26,8 @@ from shared import processing
 from shared.clock import SystemClock
 from shared.database.embedded import url_of_running
 from shared.database.engine import Database, is_transient
-from shared.database.migrations import Migrations, behind
+from shared.database.migrations import behind
+from shared.database.revisions import Migrations
 from shared.errors import RapportError
 from shared.log import postgres
 from shared.log.port import Log

@@ -6,10 +6,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import structlog
 from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    import structlog
 
 # The mechanics, by service.
 RECORDS = Counter("rapport_processing_records_total", "Records taken from a stream", ["service"])
@@ -89,6 +91,7 @@ _LIBRARY_LINES = 2
 
 def _bounded(bound: Bound) -> structlog.types.Processor:
     """A broken thing that is met a thousand times is told a few times a minute, with the count."""
+    import structlog
 
     def process(logger: Any, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
         left_out = bound.left_out((event.get("service"), event.get("event")))
@@ -113,6 +116,8 @@ class _Libraries(logging.Handler):
         left_out = self._bound.left_out((record.name, record.levelno))
         if left_out is None:
             return
+        import structlog
+
         more: dict[str, Any] = {"left_out": left_out} if left_out else {}
         if record.exc_info and record.exc_info[0] is not None:
             more["exc_info"] = record.exc_info
@@ -123,6 +128,8 @@ def configure_logging(level: str = "info", form: str = "auto", file: TextIO = sy
     """Logs go to `file`: as JSON lines, or for people where that is a terminal (or `form` says `console`).
 
     What libraries warn of is among them. At the level `debug` nothing is left out."""
+    import structlog
+
     console = form == "console" or (form == "auto" and file.isatty())
     renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(

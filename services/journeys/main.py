@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from services.journeys.api import create
 from services.journeys.settings import JourneysSettings
 from services.journeys.worker import SERVICE, JourneysProcessor
-from shared.database.migrations import Migrations
+from shared.database.revisions import Migrations
 from shared.errors import RapportError
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.worker import Worker

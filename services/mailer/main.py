@@ -18,7 +18,7 @@ from services.mailer.settings import INBOX, MailerSettings
 from services.mailer.smtp import SmtpTransport
 from services.mailer.transport import Transport
 from services.mailer.worker import MailerProcessor
-from shared.database.migrations import Migrations
+from shared.database.revisions import Migrations
 from shared.errors import RapportError
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.worker import Worker

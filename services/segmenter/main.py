@@ -10,7 +10,7 @@ from services.segmenter.api import create
 from services.segmenter.past import Rulebook
 from services.segmenter.settings import SegmenterSettings
 from services.segmenter.worker import SegmenterProcessor
-from shared.database.migrations import Migrations
+from shared.database.revisions import Migrations
 from shared.errors import RapportError
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.worker import Worker

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-import asyncpg
 import msgspec
 
 from services.segmenter.history import Kind, Row
@@ -237,6 +236,9 @@ async def drop_before(connection: Connection, table: str, cutoff: datetime, chun
 
     Does nothing where others hold the table just now.
     """
+    # Here, for commands that have the rows of these tables in memory and need no driver.
+    from asyncpg import LockNotAvailableError
+
     rows = await connection.fetch(
         "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bound FROM pg_inherits i"
         " JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = to_regclass($1) AND c.relname <> $2",
@@ -251,7 +253,7 @@ async def drop_before(connection: Connection, table: str, cutoff: datetime, chun
                     await connection.execute("SET LOCAL lock_timeout = '500ms'")
                     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                     await connection.execute(f"DROP TABLE IF EXISTS segmenter.{name}")
-            except asyncpg.LockNotAvailableError:
+            except LockNotAvailableError:
                 return 0
             gone += 1
     column = _COLUMN[table]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -12,16 +10,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from shared.database.engine import Database
+from shared.database.revisions import Migrations
 
 _LOCK = 0x7261_7070  # one migration at a time, whoever starts it
-
-
-@dataclass(frozen=True)
-class Migrations:
-    """A schema and the folder of its revisions (`versions/*.py` below it)."""
-
-    schema: str
-    folder: Path
 
 
 async def migrate(database: Database, all_migrations: Sequence[Migrations]) -> list[str]:

@@ -278,7 +278,7 @@ class WaitStep(Step):
         | Annotated[WaitUntil, Tag("@until")]
         | Annotated[WaitBetween, Tag("@between")],
         Discriminator(_kind_of_wait),
-    ] = Field(description='A duration such as 1h or 2d, or {for: 2d, until: "10:00", on: [tue]}.')
+    ] = Field(description='A duration such as 1h or 2d, or {for: 2d, until: "10:00", on: [tue]}.', examples=["1h"])
 
 
 ANSWERS = {"event": "@event", "clicked": "@clicked", "opened": "@opened", "reply": "@reply"}
@@ -294,7 +294,10 @@ class WaitForStep(Step):
         | Annotated[Opened, Tag("@opened")]
         | Annotated[Reply, Tag("@reply")],
         Discriminator(kind_by_key(ANSWERS), custom_error_type="wait_for", custom_error_message="wait_for"),
-    ] = Field(description="{clicked: step-id}, {opened: step-id}, {reply: survey} or {event: Name, where: expression}.")
+    ] = Field(
+        description="{clicked: step-id}, {opened: step-id}, {reply: survey} or {event: Name, where: expression}.",
+        examples=["{event: Order Completed}"],
+    )
     timeout: LongerDuration = Field(description="How long to wait at most.", examples=["2d"])
     then: Steps = Field([], description="What happens when it came; then the journey goes on below.")
     on_timeout: Steps = Field([], description="What happens when it did not come in time; absent: goes on below.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +21,7 @@ from shared.language.playbook_files import (
     TopicsFile,
 )
 from shared.language.sections import Section
+from shared.language.source import parse, plain
 from shared.language.tests_file import TestsFile
 
 Kind = Literal["journey", "tests", "stages", "segments", "topics", "rapport", "message", "event", "coupon"]
@@ -51,6 +53,9 @@ def _schema(kind: Kind) -> str:
     generated = _SHAPES[kind].model_json_schema(by_alias=True, schema_generator=_Generator)
     tidied = _tidy(generated)
     assert isinstance(tidied, dict)
+    tidied["title"] = kind
+    for name, shape in tidied.get("$defs", {}).items():
+        shape["title"] = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **tidied}, default=str)
 
 
@@ -82,6 +87,11 @@ def _tidy(node: JsonSchemaValue | list[Any] | Any, inside_properties: bool = Fal
         if not (key == "title" and isinstance(value, str))
         and not (key == "default" and (value is None or isinstance(value, dict)))
     }
+    if "oneOf" in tidied:
+        # They exclude each other anyway, and of oneOf the language server offers only one while a word is being typed.
+        tidied["anyOf"] = tidied.pop("oneOf")
+    if "examples" in tidied:
+        tidied["examples"] = [_written(example) for example in tidied["examples"]]
     if "patternProperties" in tidied:
         tidied.setdefault("additionalProperties", False)
     if tidied.get("type") == "string" and tidied.get("pattern") and "default" in tidied:
@@ -95,6 +105,12 @@ def _tidy(node: JsonSchemaValue | list[Any] | Any, inside_properties: bool = Fal
         else:
             tidied["anyOf"] = choices
     return tidied
+
+
+def _written(example: Any) -> Any:
+    """What an example stands for, which is what an editor inserts."""
+    document = parse("example", str(example).encode(), lambda problem: None)
+    return example if document is None else plain(document.root)
 
 
 def _may_be_empty(name: str, field: Any) -> Any:

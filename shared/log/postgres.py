@@ -26,7 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from shared.contracts.streams import STREAMS
 from shared.database.engine import Database, is_transient
-from shared.database.migrations import Migrations
+from shared.database.revisions import Migrations
 from shared.errors import RapportError, Unavailable
 from shared.log.packing import in_portions, pack, size_of, unpack
 from shared.log.port import LARGEST_RECORD, Entry, Fetched, OffsetOutOfRange, Record, RecordTooLarge

@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from shared.database.migrations import Migrations
+from shared.database.revisions import Migrations
 
 MIGRATIONS = Migrations("processing", Path(__file__).parent / "migrations")

@@ -26,7 +26,8 @@ from shared.contracts.events import Event
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested, PromotionPaused
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
-from shared.database.migrations import Migrations, migrate
+from shared.database.migrations import migrate
+from shared.database.revisions import Migrations
 from shared.language.playbook import Cap, EventTrigger, Journey, Playbook, Topic
 from shared.log.port import Entry
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS

@@ -29,7 +29,8 @@ from services.mailer.transport import Accepted, Deferred, Mail, Unknown
 from shared import processing
 from shared.clock import ManualClock
 from shared.database.engine import Database
-from shared.database.migrations import Migrations, migrate
+from shared.database.migrations import migrate
+from shared.database.revisions import Migrations
 from shared.processing.playbooks import PlaybookShelf
 
 NOW = datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC)

@@ -26,7 +26,8 @@ from shared.clock import ManualClock
 from shared.contracts.events import Event
 from shared.contracts.streams import EVENTS, partition_of
 from shared.database.engine import Database
-from shared.database.migrations import Migrations, migrate
+from shared.database.migrations import migrate
+from shared.database.revisions import Migrations
 from shared.language import load, read_folder
 from shared.processing.playbooks import PlaybookShelf, activate
 

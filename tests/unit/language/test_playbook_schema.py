@@ -104,3 +104,14 @@ def test_schemas_are_written_where_the_files_first_lines_point(tmp_path: Path) -
         if "$schema=" in first:
             pointed = (tmp_path / name).parent / first.split("$schema=")[1].strip()
             assert json.loads(pointed.resolve().read_bytes())["type"] == "object"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_language_server_can_complete_from_it(kind: str) -> None:
+    """As tried with yaml-language-server: of oneOf it offers only the last while a word is typed, and it inserts an
+    example as it is, so that fields written as text would come in quotes."""
+    found = schema(kind)  # type: ignore[arg-type]
+    assert "oneOf" not in json.dumps(found)
+    assert all(definition["title"].islower() for definition in found.get("$defs", {}).values())
+    examples = [one for _, field in fields(found, kind) for one in field.get("examples", ())]
+    assert not [one for one in examples if isinstance(one, str) and one[:1] in "{[-"]
