@@ -139,6 +139,8 @@ def member(item: Any, container: Any) -> bool:
     """Whether a list has the item, or a text the part."""
     kind = type(container)
     if kind is list or kind is tuple or isinstance(container, (frozenset, set)):
+        if type(item) is str:
+            return item in container  # A text equals nothing but the same text, in Python as here.
         return any(equal(item, other) for other in container)
     if kind is str:
         return type(item) is str and item in container
@@ -235,8 +237,9 @@ def get(value: Any, name: str) -> Any:
     if kind is list or kind is tuple:
         found: list[Any] = []
         for item in value:
-            field = get(item, name)
-            if type(field) is list or type(field) is tuple:
+            field: Any = item.get(name) if type(item) is dict else get(item, name)
+            kind = type(field)
+            if kind is list or kind is tuple:
                 found.extend(field)
             else:
                 found.append(field)
