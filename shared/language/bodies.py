@@ -158,10 +158,14 @@ class _Aside:
         self.tags: list[_Tag] = []
         self._required = 0
 
+        line, at = 1, 0
+
         def replace(found: re.Match[str]) -> str:
+            nonlocal line, at
+            line, at = line + source.count("\n", at, found.start()), found.start()
             if found[0].startswith("{#"):
                 return "\n" * found[0].count("\n")
-            return self._word(_Tag(found[0], source.count("\n", 0, found.start()) + 1))
+            return self._word(_Tag(found[0], line))
 
         self.text = JINJA.sub(replace, source)
         self._required = len(self.tags)
@@ -209,6 +213,8 @@ class _Aside:
         return "".join(out)
 
     def _commented(self, text: str) -> str:
+        if self._mark not in text:
+            return text
         return self.word.sub(lambda found: f"<!--{found[0]}-->" if self.tags[int(found[1])].steers else found[0], text)
 
     def _alone(self, text: str, end: int) -> bool:

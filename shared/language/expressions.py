@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shared.contracts.events import EMAIL_OPENED
 from shared.errors import RapportError
@@ -134,7 +134,17 @@ class Expression:
     segments: frozenset[str]
     topics: frozenset[str]
     tree: Node = field(repr=False)
-    run: Callable[[Any], Any] = field(repr=False)
+    run: Callable[[Any], Any] = field(repr=False, init=False)
+    """From a scope to the value."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """`run` is made when it is first asked for, since to check a playbook needs none."""
+            if name != "run":
+                raise AttributeError(name)
+            object.__setattr__(self, name, code_of(self.tree))
+            return self.run
 
     def evaluate(self, scope: Scope) -> Any:
         """Its value. Null is None; numbers are int, float or Decimal; points in time are aware datetimes.
@@ -214,7 +224,6 @@ def _expression(source: str, tree: Node) -> Expression:
         segments=frozenset(_text(node.arguments[0]) for node in asked if node.function == "in_segment"),
         topics=frozenset(_text(node.arguments[0]) for node in asked if node.function == "consented"),
         tree=tree,
-        run=code_of(tree),
     )
 
 

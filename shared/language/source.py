@@ -117,9 +117,11 @@ class Document:
         node = self.node(path)
         if not isinstance(node, Scalar):
             return self.at(path)
-        starts = [index for index, width in _characters(self.text, node) for _ in range(width)]
-        if offset < len(starts):
-            return self.place_of(starts[offset])
+        passed = 0
+        for index, width in _characters(self.text, node):
+            passed += width
+            if offset < passed:
+                return self.place_of(index)
         return self.place_of(node.end if node.style == "" else max(node.start, node.end - 1))
 
     def is_broken(self, path: Path) -> bool:
@@ -361,8 +363,13 @@ def resolved(text: str) -> Value:
     return text
 
 
+_OPENS = re.compile(r"[\"'(\[]")
+
+
 def _unfinished(text: str) -> str | None:
     """What a text still lacks that ends inside a quotation or a bracket: the sign that would close it."""
+    if not _OPENS.search(text):
+        return None
     quote: str | None = None
     brackets: list[str] = []
     escaped = False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Environment, TemplateError, nodes
 
 from shared.language.bodies import JINJA
 from shared.language.templating import GLOBALS, compile_template, environment
@@ -123,10 +123,38 @@ def _part(text: str) -> _Found | None:
     try:
         tree = jinja.parse(text)
         found = _names(tree)
-        jinja.compile(tree, "part", "part")
+        if not _is_plain(tree, jinja):
+            jinja.compile(tree, "part", "part")
     except (TemplateError, SyntaxError, RecursionError, MemoryError, ValueError):
         return None
     return found
+
+
+_PLAIN = (
+    nodes.Output,
+    nodes.If,
+    nodes.Name,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Const,
+    nodes.TemplateData,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.BinExpr,
+    nodes.UnaryExpr,
+)
+
+
+def _is_plain(tree: nodes.Template, jinja: Environment) -> bool:
+    """Whether a part does so little that it can be compiled once it can be read: a value, or a condition and values."""
+    for count, node in enumerate(tree.find_all(nodes.Node)):
+        if isinstance(node, nodes.Filter | nodes.Test):
+            known = jinja.filters if isinstance(node, nodes.Filter) else jinja.tests
+            if node.name not in known:
+                return False
+        elif not isinstance(node, _PLAIN) or count > 60:
+            return False
+    return True
 
 
 def _names(tree: nodes.Template) -> _Found:

@@ -567,7 +567,8 @@ def test_any_text_compiles_or_is_refused_with_places_inside_it(text: str) -> Non
 
 def problems_of(text: str) -> list[Remark]:
     try:
-        compile_expression(text, allowed=ROOTS, functions=FUNCTIONS, condition=True)
+        compiled = compile_expression(text, allowed=ROOTS, functions=FUNCTIONS, condition=True)
+        assert compiled.expression.truth(Scope(NOW)) in (True, False)
     except ExpressionError as error:
         return error.problems
     return []
