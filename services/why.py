@@ -117,8 +117,9 @@ def lines(story: Story) -> Iterator[Text]:
             yield Text(f"{_MARGIN}{indent}  What to do: {told.remedy}", style="dim")
     if not story.entries and not story.answers:
         yield Text(f"nothing was decided about {story.customer} since {story.since.astimezone(zone):%Y-%m-%d}")
-    for answer in story.answers:
-        yield Text("")
+    for number, answer in enumerate(story.answers):
+        if story.entries or number:
+            yield Text("")
         yield from _answered(answer, story.playbook)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import msgspec
 
 from services.journeys import unsent
 from services.journeys.decisions import Decided, Decision
-from services.journeys.story import Own, Rule, Teller, Told, ordered
+from services.journeys.story import Own, Rule, Teller, Told
 from services.journeys.triggers import MOST_AT_ONCE
 from shared.contracts import events
 from shared.contracts.events import MAX_HOPS
@@ -20,15 +20,26 @@ from shared.language.playbook import Email, EventTrigger, Journey
 
 def entries(teller: Teller, own: Own) -> list[Told]:
     """The whole story, in order."""
-    told: list[Told] = []
-    for happened in teller.remembered.past:
-        told += _of_segmenter(teller, happened)
-    for decided in own.decided:
-        told += [_of_journeys(teller, decided, decision) for decision in decided.decisions]
+    told = [one for happened in teller.remembered.past for one in _of_segmenter(teller, happened)]
+    told += [_of_journeys(teller, decided, decision) for decided in own.decided for decision in decided.decisions]
     keys = {decided.enrollment: decided.key for decided in own.decided if decided.enrollment}
     for asked in teller.mailed.messages:
         told += _of_mailer(teller, asked, keys.get(asked.enrollment, ""))
-    return ordered(told)
+    news = {asked.id for asked in teller.mailed.messages if _is_news(asked)}
+    return sorted(told, key=lambda one: (one.at, _on_the_road(one, news)))
+
+
+def _is_news(asked: Asked) -> bool:
+    """Whether the journey heard of a message's end from the mailer, and not the other way round."""
+    of_its_own = asked.status != "skipped" or any(line.until is None for line in asked.lines)
+    return of_its_own and asked.ended_at is not None and asked.ended_at > asked.requested_at
+
+
+def _on_the_road(told: Told, news: Set[str]) -> int:
+    """What of one moment comes first."""
+    if told.by == "mailer":
+        return 1 if told.what != "held" and told.message_id in news else 3
+    return 0 if told.by == "segmenter" else 2
 
 
 def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[Told]:
@@ -139,7 +150,8 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
             text, place = "is due and waits, since the journey is paused", places.journey(journey, "status")
             remedy = "Set status: live and apply the playbook."
         case "left":
-            text, path = left(decision.word)
+            why, path = end(decision.word)
+            text = f"leaves: {why}"
             place = at_step if path is None else places.journey(journey, *path) or at_step
         case "goal":
             text, place = "reached the goal in time, after the end", places.journey(journey, "goal")
@@ -262,19 +274,19 @@ def _awaited(teller: Teller, decided: Decided, step: str) -> str:
 _AWAITED = {"event": "", "clicked": "a click in ", "opened": "an open of ", "reply": "the answer to "}
 
 _ENDS: dict[str, tuple[str, tuple[str, ...] | None]] = {
-    "completed": ("is through", None),
-    "goal": ("leaves, since the goal is reached", ("goal",)),
-    "exit_on": ("leaves, since an exit_on came true", ("exit_on",)),
-    "unsubscribed": ("leaves, since they unsubscribed from what is still to come", ("defaults", "topic")),
-    "restarted": ("ends, to begin anew", ("mode",)),
-    "removed": ("leaves, since the journey is not in the playbook any more", ("journey",)),
-    "held_out": ("is held out no longer", ("holdout",)),
+    "completed": ("it is through", None),
+    "goal": ("the goal is reached", ("goal",)),
+    "exit_on": ("an exit_on came true", ("exit_on",)),
+    "unsubscribed": ("they unsubscribed from what is still to come", ("defaults", "topic")),
+    "restarted": ("it begins anew", ("mode",)),
+    "removed": ("it is not in the playbook any more", ("journey",)),
+    "held_out": ("they were held out, and the goal does not count any more", ("holdout",)),
 }
 
 
-def left(reason: str) -> tuple[str, tuple[str, ...] | None]:
-    """How an end is told, and where in the journey its rule is: None is the step."""
-    return _ENDS.get(reason) or (f"leaves: {reason}", None)
+def end(reason: str) -> tuple[str, tuple[str, ...] | None]:
+    """Why an enrollment ends, in words, and where in the journey its rule is: None is the step."""
+    return _ENDS.get(reason) or (reason, None)
 
 
 def _of_mailer(teller: Teller, asked: Asked, key: str) -> Iterator[Told]:

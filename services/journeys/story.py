@@ -121,14 +121,6 @@ def zone_for(remembered: Remembered, books: Books) -> ZoneInfo:
     return zone_of(timezone, books.in_force.brand.timezone if books.in_force is not None else "UTC")
 
 
-def ordered(entries: Iterable[Told]) -> list[Told]:
-    """By time; of one moment in the order of the road."""
-    return sorted(entries, key=lambda told: (told.at, _ROAD[told.by]))
-
-
-_ROAD = {"segmenter": 0, "journeys": 1, "mailer": 2}
-
-
 def about(entries: Iterable[Told], subject: str, sending: Iterable[str]) -> list[Told]:
     """The part of a story that is about one message (by its id), a message (by its name) or a journey. `sending` are
     the journeys that send the message of this name: what they decided belongs to it, also where nothing was sent."""

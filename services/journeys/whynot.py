@@ -105,7 +105,7 @@ def _never_asked(teller: Teller, own: Own, journey: Journey, subject: str) -> It
         yield answer(_stands(teller, one))
     if not inside and any(decision.what == "entered" for _, decision in mine):
         last = next((at for at in reversed(mine) if at[1].what == "left"), None)
-        ended = "" if last is None else f", and left at {teller.when(last[0].at)} ({phrases.left(last[1].word)[0]})"
+        ended = "" if last is None else f", and left at {teller.when(last[0].at)} ({phrases.end(last[1].word)[0]})"
         never = "" if subject == journey.name else ", without having come to this message"
         yield answer(f"was in the journey{ended}{never}")
     elif not inside:

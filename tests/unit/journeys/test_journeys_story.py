@@ -99,7 +99,7 @@ def test_each_step_is_told_with_its_line_and_by_the_customers_clock() -> None:
         ("waits for a click in cart-reminder until 2026-03-03 13:00", line_of(CART, "id: came-back")),
         ("a click in cart-reminder did not come", line_of(CART, "id: came-back")),
         ('count("Order Completed") >= 1: no', line_of(CART, "- if: count")),
-        ("is through", line_of(CART, "- email: cart-last-call")),
+        ("leaves: it is through", line_of(CART, "- email: cart-last-call")),
     ]
     assert {one.rule.playbook for one in told.entries if one.rule} == {NAMED}
 
@@ -294,6 +294,16 @@ def test_a_message_alone_leaves_out_what_is_about_others() -> None:
         "cart-reminder: sent to kari@example.com",
     ]
     assert answer(told).text == "sent at 2026-03-02 13:00 to kari@example.com"
+
+
+def test_of_one_moment_what_was_the_cause_comes_first() -> None:
+    later = NOON + HOUR
+    through = decided(Decision("left", "cart-reminder", "completed"), at=later)
+    sent = story(through, mailed=asked(status="sent", ended_at=later))
+    assert [one.by for one in sent.entries] == ["mailer", "journeys"]
+    bought = decided(Decision("left", "cart-reminder", "goal"), at=later)
+    taken_back = story(bought, mailed=asked(reason="goal", ended_at=later))
+    assert [one.by for one in taken_back.entries] == ["journeys", "mailer"]
 
 
 def test_a_name_that_nobody_knows_is_refused_with_the_nearest() -> None:
