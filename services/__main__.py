@@ -23,6 +23,7 @@ from services.terminal import run as _run
 from services.trials import commands as trials
 from services.why import why_in
 from shared.errors import RapportError
+from shared.memory import collect_seldom
 
 app = typer.Typer(
     name="rapport",
@@ -407,6 +408,7 @@ def _seconds(text: str) -> float:
 
 def main() -> None:
     """The console script's entry."""
+    collect_seldom()
     app()
 
 

@@ -77,13 +77,11 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     """Do a command's work; what is wrong is said in a sentence, with exit code 1."""
     import asyncio
 
-    from shared.memory import collect_seldom
     from shared.settings import Settings
     from shared.telemetry import configure_logging
 
     try:
         settings = Settings.read()
-        collect_seldom()
         configure_logging(settings.log_level, settings.log_format)
         with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(work)

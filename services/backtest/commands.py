@@ -71,9 +71,7 @@ def _simulate(
     from services.backtest.simulation import simulate as live_through
     from services.backtest.tables import as_comparison, as_tables
     from shared.language import load, read_folder
-    from shared.memory import collect_seldom
 
-    collect_seldom()
     columns = read_mapping(mapping) if mapping is not None else None
     histories = [History(path, columns if _is_csv(path) else None) for path in events]
     playbooks = [load(read_folder(one)) for one in (folder, compare) if one is not None]

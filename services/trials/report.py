@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from services.trials.comparing import Difference
 from services.trials.coverage import Covered, Missed
@@ -82,6 +81,8 @@ def for_github(verdicts: Iterable[Verdict], folder: str) -> list[str]:
 
 def in_junit(verdicts: Sequence[Verdict], seconds: float) -> str:
     """As CI servers read it: a suite for each file, a case for each test."""
+    from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
     failed = sum(bool(verdict.differences) for verdict in verdicts)
     root = Element("testsuites", tests=str(len(verdicts)), failures=str(failed), time=f"{seconds:.3f}")
     for file in dict.fromkeys(verdict.tested.file for verdict in verdicts):

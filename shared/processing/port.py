@@ -7,7 +7,6 @@ transaction.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -17,6 +16,8 @@ import msgspec
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from asyncpg import Connection as Connection
 else:
     # Commands that decide in memory begin twice as fast without a driver.
