@@ -15,7 +15,7 @@ from services.publishing import commands as publishing
 from services.publishing.coupons import coupons_app
 from services.publishing.journeys import journeys_app
 from services.publishing.tasks import tasks_app
-from services.terminal import DEFAULT_DATA, Data, Folder
+from services.terminal import DEFAULT_DATA, Data, Folder, columns
 from services.terminal import database as _database
 from services.terminal import fail as _fail
 from services.terminal import out as _out
@@ -248,13 +248,11 @@ def letters_list(
     """The newest dead letters."""
 
     async def run() -> None:
-        from rich.table import Table
-
         from shared.processing import dead_letters
 
         async with _database(data) as connection:
             letters = await dead_letters.newest(connection, service, limit)
-        table = Table("id", "filed", "service", "key", "code", "reason", box=None)
+        table = columns("id", "filed", "service", "key", "code", "reason")
         for letter in letters:
             filed = letter.filed_at.strftime("%Y-%m-%d %H:%M:%S")
             table.add_row(str(letter.id), filed, letter.service, letter.key, letter.code, letter.message)
@@ -316,13 +314,11 @@ def partitions_list(
     """How far each partition has come, and who owns it."""
 
     async def run() -> None:
-        from rich.table import Table
-
         from shared.processing import partitions
 
         async with _database(data) as connection:
             found = await partitions.standings(connection, service)
-        table = Table("service", "partition", "offset", "road", "failures in a row", "owner", box=None)
+        table = columns("service", "partition", "offset", "road", "failures in a row", "owner")
         for one in found:
             road = one.as_of.strftime("%Y-%m-%d %H:%M:%S") if one.as_of else ""
             failures = str(one.failures or "")

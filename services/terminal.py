@@ -16,6 +16,8 @@ import typer
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from shared.processing.port import Connection
 
 
@@ -35,6 +37,13 @@ DEFAULT_DATA = Path(".rapport")
 Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
 By = Annotated[str | None, typer.Option(help="Who or what does it, for the history; the account, if not given.")]
 Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
+
+
+def columns(*headings: str) -> Table:
+    """A table to add rows to."""
+    from rich.table import Table
+
+    return Table(*headings, box=None)
 
 
 def say(text: str) -> None:

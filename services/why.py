@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from services.terminal import DEFAULT_DATA, Data, database, run
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from services.journeys.story import Answer, Rule, Story
     from shared.contracts.story import Mailed, Remembered
     from shared.processing.playbooks import Shelf
@@ -38,6 +38,7 @@ def why(
 
     async def work() -> None:
         import msgspec
+        from rich.console import Console
 
         async with database(data) as connection:
             story = await told(connection, customer, message)
@@ -101,6 +102,8 @@ _STYLES = {"sent": "green", "skipped": "red", "failed": "red", "unknown": "yello
 
 def lines(story: Story) -> Iterator[Text]:
     """A story for a person: a line for each decision, those of a journey below its name, and the answers at the end."""
+    from rich.text import Text
+
     from services.journeys.unsent import NOTHING
 
     zone, around = ZoneInfo(story.timezone), ("", "")
@@ -124,6 +127,8 @@ def lines(story: Story) -> Iterator[Text]:
 
 
 def _answered(answer: Answer, in_force: str) -> Iterator[Text]:
+    from rich.text import Text
+
     line = Text(f"{answer.about}: ", style="bold")
     line.append(answer.text, style="not bold")
     yield _with_rule(line, answer.rule, in_force)

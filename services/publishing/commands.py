@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.terminal import DEFAULT_DATA, By, Data, Folder, database, one_of, out, run, say, somebody
+from services.terminal import DEFAULT_DATA, By, Data, Folder, columns, database, one_of, out, run, say, somebody
 from shared.errors import RapportError
 
 _SHOWN = 12
@@ -104,8 +104,6 @@ def playbook_history(
     one_of(form, "text", "json")
 
     async def work() -> None:
-        from rich.table import Table
-
         from shared.processing import playbooks
 
         async with database(data) as connection:
@@ -115,7 +113,7 @@ def playbook_history(
             return
         if not found:
             raise RapportError("no playbook was ever applied. Apply one: rapport playbook apply FOLDER.")
-        table = Table("hash", "in force since", box=None)
+        table = columns("hash", "in force since")
         table.add_column("by", overflow="fold")
         table.add_column("what changed", overflow="fold")
         for one in found:

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from services.publishing.journeys import in_force
-from services.terminal import DEFAULT_DATA, Data, database, one_of, out, run
+from services.terminal import DEFAULT_DATA, Data, columns, database, one_of, out, run
 from shared.errors import RapportError
 
 coupons_app = typer.Typer(help="Pools of coupons: what is left, and what was issued.", no_args_is_help=True)
@@ -51,7 +50,7 @@ def coupons_list(
         if form == "json":
             typer.echo(json.dumps(rows, indent=2))
             return
-        table = Table("pool", "issued", "left", "last issued", box=None)
+        table = columns("pool", "issued", "left", "last issued")
         for row in rows:
             left = "removed" if row["removed"] else "without end" if row["left"] is None else str(row["left"])
             table.add_row(str(row["pool"]), str(row["issued"]), left, str(row["last"] or "")[:19].replace("T", " "))

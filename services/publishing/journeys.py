@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.terminal import DEFAULT_DATA, By, Data, database, one_of, out, run, say, somebody
+from services.terminal import DEFAULT_DATA, By, Data, columns, database, one_of, out, run, say, somebody
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ def journeys_list(
     one_of(form, "text", "json")
 
     async def work() -> None:
-        from rich.table import Table
-
         from services.journeys import store
         from shared.processing import playbooks
 
@@ -55,7 +53,7 @@ def journeys_list(
         if form == "json":
             typer.echo(json.dumps(rows, indent=2))
             return
-        table = Table("journey", "status", "version", "entered", "inside", "left", "goal", box=None)
+        table = columns("journey", "status", "version", "entered", "inside", "left", "goal")
         for row in rows:
             older = sum(row["inside"].values()) - row["inside"].get(row["version"], 0)
             inside = str(sum(row["inside"].values())) + (f" ({older} in older versions)" if older else "")
@@ -193,8 +191,6 @@ async def _activate(runtime: Runtime, connection: Connection, by: str | None, **
 
 
 def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Playbook) -> None:
-    from rich.table import Table
-
     found = playbook.journeys.get(row["journey"])
     title = f": {found.title}" if found is not None else ""
     version = f", version {row['version'][:_SHOWN]}" if found is not None else ""
@@ -204,7 +200,7 @@ def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Play
     lift = "" if row["lift"] is None else f"; lift {row['lift']:+.0%} against those held out"
     say(f"{row['sent']} mails, {row['orders']} orders attributed{f': {worth}' if worth else ''}{lift}")
     if standing:
-        table = Table("version", "step", "status", "customers", "next due", box=None)
+        table = columns("version", "step", "status", "customers", "next due")
         steps = list(found.steps) if found is not None else []
         for one in sorted(
             standing, key=lambda one: (one.version != row["version"], one.version, _place(one.step, steps))

@@ -7,9 +7,8 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from services.terminal import DEFAULT_DATA, Data, database, one_of, out, run, say
+from services.terminal import DEFAULT_DATA, Data, columns, database, one_of, out, run, say
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def tasks_list(
             told = [{**task._asdict(), "done": end and end._asdict()} for task, end in found]
             typer.echo(json.dumps(told, indent=2, default=str))
             return
-        table = Table("id", "due", "customer", "task", "journey", *(["done", "by"] if done else []), box=None)
+        table = columns("id", "due", "customer", "task", "journey", *(["done", "by"] if done else []))
         for task, end in found:
             due = task.due.strftime("%Y-%m-%d %H:%M") if task.due is not None else ""
             last = [end.at.strftime("%Y-%m-%d %H:%M"), end.by] if end is not None else []

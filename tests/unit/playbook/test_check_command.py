@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,11 @@ def test_a_format_that_there_is_not(folder: Path) -> None:
     code, output = check(folder, "--format", "sarif")
     assert code == 2
     assert "There are text, json, github." in output
+
+
+def test_the_command_begins_without_what_only_others_need() -> None:
+    """Half a second is what somebody waits without noticing, and these would be much of it."""
+    heavy = ["asyncio", "inscriptis", "rich.console", "sqlalchemy", "starlette", "uvicorn", "aiokafka"]
+    program = f"import services.__main__, shared.language, sys; print([n for n in {heavy} if n in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert ran.stdout == "[]\n"
