@@ -105,6 +105,9 @@ class Report(msgspec.Struct, frozen=True):
     """How many customers got so many mails; those who got none are left out."""
     busiest: list[Busy]
     coupons: dict[str, int]
+    """Codes issued, by pool."""
+    coupons_missing: dict[str, int]
+    """How often a pool was empty."""
     cannot_know: tuple[str, ...] = CANNOT_KNOW
 
 
@@ -149,7 +152,8 @@ class Findings:
         self._messages: dict[tuple[str, str], _MessageCounts] = {}
         self._days: dict[date, Counter[str]] = {}
         self._hours = [[0] * 24 for _ in range(7)]
-        self._coupons: Counter[str] = Counter()
+        self.coupons: Mapping[str, int] = {}
+        self.coupons_missing: Mapping[str, int] = {}
 
     def refused(self, refusal: Refusal) -> None:
         """A line was no event, or an event could not be taken."""
@@ -203,9 +207,6 @@ class Findings:
     def failed(self, journey: str, message: str, reason: str) -> None:
         self._of_message(journey, message).failed[reason] += 1
 
-    def issued(self, pool: str) -> None:
-        self._coupons[pool] += 1
-
     def still_inside(self, journey: str, step: str) -> None:
         self._journeys[journey].inside[step] += 1
 
@@ -242,7 +243,8 @@ class Findings:
                 sorted(Counter(sum(s.mails.values()) for s in self.customers.values() if s.mails).items())
             ),
             busiest=self._busiest(),
-            coupons=dict(self._coupons),
+            coupons=_sorted(self.coupons),
+            coupons_missing=_sorted(self.coupons_missing),
         )
 
     def _journey(self, name: str, counts: _JourneyCounts, customers: int) -> JourneyFindings:

@@ -61,6 +61,7 @@ class Simulation:
         for (journey, reason), count in house.declined.items():
             findings.declined(journey, reason, count)
         findings.duplicates = house.duplicates
+        findings.coupons, findings.coupons_missing = house.coupons.given, house.coupons.refused
         stages, segments = Counter[str](), Counter[str]()
         for profile in house.profiles.values():
             stages[profile.stage] += 1

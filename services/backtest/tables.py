@@ -45,7 +45,9 @@ def as_tables(report: Report) -> Iterator[RenderableType]:
         )
         yield _busiest(report)
     if report.coupons:
-        yield f"coupons: {counted(report.coupons)}"
+        yield f"coupons issued: {counted(report.coupons)}"
+    if report.coupons_missing:
+        yield f"[yellow]coupons that were missing[/]: {counted(report.coupons_missing)}"
     yield ""
     yield from _foot(report)
 

@@ -1,0 +1,94 @@
+"""How fast a history is simulated, and what memory it takes.
+
+The history is the usual traffic of `bench.traffic` under the shipped playbook, as a file of messages. A round reads it,
+lives through it and makes the report, in one process; its figure is events a second of that process's time, since one
+core is what a simulation has. Memory is the peak of a round over a history three times as long with the same customers,
+beside one over the short history: what grows with events would show there.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from bench.measure import Series
+from bench.traffic import Traffic
+from services.backtest.reading import History
+from services.backtest.simulation import simulate
+from shared.language import SHIPPED, load, read_folder
+
+CUSTOMERS = 20_000
+EVENTS = 300_000
+DAYS = 60
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def prepare(folder: Path) -> None:
+    write(folder / "short.ndjson", EVENTS, DAYS)
+
+
+def prepare_both(folder: Path) -> None:
+    prepare(folder)
+    write(folder / "long.ndjson", 3 * EVENTS, 3 * DAYS)
+
+
+def write(path: Path, events: int, days: int) -> None:
+    traffic = Traffic(CUSTOMERS, seed=1, run="past")
+    apart = timedelta(days=days) / events
+    with path.open("w") as lines:
+        for number in range(events):
+            _, event = traffic.usual()
+            at = (BEGIN + number * apart).isoformat()
+            lines.write(f'{event[:-1]},"timestamp":"{at}"}}\n')
+
+
+def lived(path: Path) -> float:
+    """Seconds of processor time."""
+    playbook = load(read_folder(SHIPPED))
+    began = time.process_time()
+    (simulation,) = simulate([playbook], [History(path)], lambda read: None)
+    report = simulation.report()
+    seconds = time.process_time() - began
+    assert report.sent > 0
+    return seconds
+
+
+def speed(folder: Path) -> float:
+    return EVENTS / lived(folder / "short.ndjson")
+
+
+def peak_after_long(folder: Path) -> float:
+    return _peak(folder / "long.ndjson")
+
+
+def peak_after_short(folder: Path) -> float:
+    return _peak(folder / "short.ndjson")
+
+
+def _peak(path: Path) -> float:
+    lived(path)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+SERIES = [
+    Series(
+        "simulate",
+        "events/s of processor time",
+        speed,
+        goal=50_000,
+        prepare=prepare,
+        rounds=3,
+    ),
+    Series(
+        "simulate, memory after three times the events",
+        "MB",
+        peak_after_long,
+        limit=peak_after_short,
+        limit_name="after once the events",
+        more_is_better=False,
+        prepare=prepare_both,
+        rounds=1,
+    ),
+]
