@@ -30,9 +30,9 @@ class Line(NamedTuple):
 
 
 def written(now: datetime, decision: Defer | Skip, playbook: str) -> str:
-    until = f" until {decision.until:{_TIME}}" if isinstance(decision, Defer) else ""
+    until = f" until {_text(decision.until)}" if isinstance(decision, Defer) else ""
     note = f" ({decision.note})" if decision.note else ""
-    return f"{now:{_TIME}} {decision.reason}{until}{note}{' @' + playbook[:NAMED_BY] if playbook else ''}"
+    return f"{_text(now)} {decision.reason}{until}{note}{' @' + playbook[:NAMED_BY] if playbook else ''}"
 
 
 def read(line: str) -> Line | None:
@@ -48,6 +48,11 @@ def read(line: str) -> Line | None:
         found["note"] or "",
         found["playbook"] or "",
     )
+
+
+def _text(moment: datetime) -> str:
+    """`_TIME`, of a moment in UTC."""
+    return moment.isoformat()[:19] + "Z"
 
 
 def _moment(text: str) -> datetime:

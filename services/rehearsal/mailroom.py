@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from services.mailer.batch import MailerBatch
@@ -46,6 +46,7 @@ class Mailroom:
         self._witness = witness
         self._means = Means(compose, lambda: "rehearsed", _RETRY_BASE, timedelta(0))
         self._memo = b""
+        self._paused_by: dict[str, Collection[str]] = {}
         self._messages: dict[str, Message] = {}
         """Those that have not ended."""
         self._attempts: dict[str, int] = {}
@@ -96,8 +97,13 @@ class Mailroom:
             self._change(change, mails[change.id], now)
 
     def _batch(self) -> MailerBatch:
-        paused = {name: playbook.paused for name, playbook in self._playbooks.items()}
-        return MailerBatch(0, self._memo, paused, self._messages, self._people, lambda: None)
+        return MailerBatch(0, self._memo, self._paused(), self._messages, self._people, lambda: None)
+
+    def _paused(self) -> Mapping[str, Collection[str]]:
+        """The journeys that each playbook pauses."""
+        for name in self._playbooks.keys() - self._paused_by.keys():
+            self._paused_by[name] = self._playbooks[name].paused
+        return self._paused_by
 
     def _keep(self, changes: Changes, at: datetime) -> None:
         for message in changes.new:

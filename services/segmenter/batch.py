@@ -192,7 +192,7 @@ class SegmenterBatch:
         except Unreadable as error:
             self._set_aside(event, out, "unreadable", str(error))
             return
-        if not self._fits(event, after):
+        if not self._fits(event, profile, after):
             self._set_aside(
                 event,
                 out,
@@ -209,8 +209,16 @@ class SegmenterBatch:
         self._seen[identity] = self.taken[identity] = Seen(content, out.as_of)
         self.processed += 1
 
-    def _fits(self, event: Event, after: Profile) -> bool:
+    def _fits(self, event: Event, before: Profile | None, after: Profile) -> bool:
         """Whether the profile may be kept. It is measured only where a bound on its growth reaches the limit."""
+        if (
+            before is not None
+            and after.aggregates is before.aggregates
+            and after.traits is before.traits
+            and after.consent is before.consent
+            and after.cart is before.cart
+        ):
+            return True  # the rest is bounded
         rules = self._rules
         said = len(event.properties) + len(event.traits) + len(event.context) + 200
         fed = len(rules.fed_by.get(event.name, ()))

@@ -34,7 +34,6 @@ from shared.contracts.events import (
 from shared.errors import RapportError
 from shared.language.aggregates import observe
 from shared.language.expressions import Scope
-from shared.language.flips import next_flip
 from shared.language.playbook import NAME
 from shared.language.values import reach
 from shared.language.variables import CustomerFields
@@ -150,6 +149,10 @@ def take(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> 
 
     The profile must be up to `rules` (see `adopt`). Raises Unreadable.
     """
+    if profile is not None and len(event.traits) <= 2 and (event.name not in rules.heard or event.type != "track"):
+        seen = _glance(profile, event, rules, now)
+        if seen is not None:
+            return seen, [Change(seen, event, False, *_NOTHING, (), None, False)]
     derived: tuple[Event, ...] = ()
     cart = profile.cart if profile is not None else carts.NONE
     if rules.derives_carts and event.name in carts.CAUSES and event.type == "track":
@@ -260,6 +263,16 @@ def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
         if rules.travelling
         else {},
     )
+
+
+def _glance(profile: Profile, event: Event, rules: Rules, now: datetime) -> Profile | None:
+    """As `_take`, of an event that says only that the customer was here: most do. None where more comes of it."""
+    after = replace(profile)
+    if _see(after, event, rules.readers) or after.timezone != profile.timezone or after.locale != profile.locale:
+        return None
+    if after.timer is None or after.timer <= now:
+        _set_timer(after, now)
+    return after
 
 
 def _take(
@@ -458,15 +471,15 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
     if not mask:
         return _NOTHING
     members = set(after.segments)
-    about = CustomerFields(
-        key=key,
-        stage=after.stage,
-        segments=after.segments,
-        first_seen=after.first_seen,
-        last_seen=after.last_seen,
-        locale=after.locale,
-        timezone=after.timezone,
-    )
+    about: CustomerFields = {
+        "key": key,
+        "stage": after.stage,
+        "segments": after.segments,
+        "first_seen": after.first_seen,
+        "last_seen": after.last_seen,
+        "locale": after.locale,
+        "timezone": after.timezone,
+    }
     scope = Scope(
         now=now,
         traits=after.traits,
@@ -491,9 +504,9 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
         changed = False
         if condition.segment is None:
             stage, flip = "", None
-            for candidate, timed in condition.stages:
+            for candidate, foresee in condition.stages:
                 # Only the stages down to the one that holds matter: none below it can take over before they do.
-                own = next_flip(candidate.when, scope) if timed else None
+                own = foresee(scope) if foresee is not None else None
                 if own is not None and (flip is None or own < flip):
                     flip = own
                 if candidate.when.truth(scope):
@@ -504,7 +517,7 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
                 about["stage"] = stage
         else:
             holds = condition.segment.truth(scope)
-            flip = next_flip(condition.segment, scope) if condition.timed else None
+            flip = condition.flip(scope) if condition.flip is not None else None
             if holds is not (name in members):
                 changed = True
                 (entered if holds else left).append(name)

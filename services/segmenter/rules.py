@@ -6,8 +6,9 @@ time alone may have flipped it; that must give what asking all of them would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from graphlib import TopologicalSorter
 from hashlib import blake2b
@@ -18,8 +19,8 @@ import msgspec
 from services.segmenter import carts, consent
 from shared.contracts.events import Activation
 from shared.language.aggregates import Aggregate
-from shared.language.expressions import Expression
-from shared.language.flips import changes_with_time
+from shared.language.expressions import Expression, Scope
+from shared.language.flips import foreseen
 from shared.language.playbook import DateTrigger, Playbook, Stage, Topic
 from shared.language.rising import rising
 
@@ -47,17 +48,20 @@ NOTHING_DEFINED = Definition(hash=b"")
 """No playbook was in force."""
 
 
+Foreseen = Callable[[Scope], datetime | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """A segment, or (`STAGE`) all stages in their order. `bit` is its place in masks; later ones may read earlier.
 
-    `timed` says whether time alone can change it, for each stage of its own."""
+    `flip` foresees when time alone changes it, for each stage of its own; None where it never does."""
 
     name: str
     bit: int
     segment: Expression | None
-    timed: bool
-    stages: tuple[tuple[Stage, bool], ...]
+    flip: Foreseen | None
+    stages: tuple[tuple[Stage, Foreseen | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +207,9 @@ def feeding(ids: frozenset[str], in_play: Sequence[Rules]) -> dict[str, tuple[Ag
 
 def _condition(playbook: Playbook, name: str, bit: int) -> Condition:
     if name == STAGE:
-        stages = tuple((stage, changes_with_time(stage.when)) for stage in playbook.stages)
-        return Condition(name, bit, None, any(timed for _, timed in stages), stages)
+        return Condition(name, bit, None, None, tuple((stage, foreseen(stage.when)) for stage in playbook.stages))
     when = playbook.segments[name].when
-    return Condition(name, bit, when, changes_with_time(when), ())
+    return Condition(name, bit, when, foreseen(when), ())
 
 
 def _watchers(conditions: Iterable[Condition], aggregate: str) -> Iterator[Watcher]:

@@ -55,25 +55,13 @@ def next_flip(expression: Expression, scope: Scope) -> datetime | None:
     moved through time on the way, and is back at its `now` in the end. Raises ExpressionError for an expression that
     is `unsolvable`.
     """
-    decides, leaves = _plan(expression)
-    if not leaves:
-        return None
-    for decided, still in decides:
-        if (still(scope) is True) == decided:
-            return None
-    now = scope.now
-    found: datetime | None = None
-    for leaf in leaves:
-        flip = leaf.next(scope)
-        scope.now = now
-        if flip is not None and (found is None or flip < found):
-            found = flip
-    return found
+    return _plan(expression).next(scope)
 
 
-def changes_with_time(expression: Expression) -> bool:
-    """Whether time alone can ever change the expression's truth."""
-    return bool(_plan(expression).leaves)
+def foreseen(expression: Expression) -> Callable[[Scope], datetime | None] | None:
+    """`next_flip` of one expression; None where time alone never changes it."""
+    plan = _plan(expression)
+    return plan.next if plan.leaves else None
 
 
 def unsolvable(expression: Expression) -> tuple[Remark, ...]:
@@ -192,6 +180,22 @@ class _Plan(NamedTuple):
 
     decides: tuple[tuple[bool, Callable[[Any], Any]], ...]
     leaves: tuple[Leaf, ...]
+
+    def next(self, scope: Scope) -> datetime | None:
+        """See `next_flip`."""
+        if not self.leaves:
+            return None
+        for decided, still in self.decides:
+            if (still(scope) is True) == decided:
+                return None
+        now = scope.now
+        found: datetime | None = None
+        for leaf in self.leaves:
+            flip = leaf.next(scope)
+            scope.now = now
+            if flip is not None and (found is None or flip < found):
+                found = flip
+        return found
 
 
 @lru_cache(maxsize=4096)
