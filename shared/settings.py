@@ -53,7 +53,10 @@ class Settings(BaseSettings):
     batch_records: int = Field(2000, ge=1, le=20_000)
     """How many records one fenced transaction may hold."""
     partitions_in_flight: int = Field(4, ge=1, le=64)
-    """How many partitions of this process may be between load and COMMIT at one time."""
+    """How many transactions of this process may be between load and COMMIT at one time."""
+    gather_seconds: float = Field(0.004, ge=0, le=1)
+    """From the begin of one transaction that partitions share to that of the next, where there is one to be made. More
+    of it makes fewer and larger transactions, which cost less and are waited for longer."""
     story_days: int = Field(90, ge=1, le=3650)
     """For how many days it is kept what was decided about each customer, and why."""
     read_keys: str = ""

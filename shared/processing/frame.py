@@ -50,7 +50,7 @@ class Frame:
     """What all of them wait for, while something does not answer."""
     care: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a record is taken that may have ended this process before, so that no other is blamed for it."""
-    together: Together = field(default_factory=Together)
+    together: Together = field(default_factory=lambda: Together(0.0))
 
     @property
     def service(self) -> str:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from shared.processing.frame import Frame
     from shared.processing.lane import Lane
 
-_APART_SECONDS = 0.004
-"""From the begin of one shared transaction to that of the next. Who comes after a longer pause waits for nobody."""
-
 
 class Together:
-    """One shared transaction at a time, for whoever has come since the last one began."""
+    """One shared transaction at a time, for whoever has come since the last one began.
 
-    def __init__(self) -> None:
+    They begin `seconds` apart. Who comes after a longer pause waits for nobody."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._waiting: dict[Lane, asyncio.Future[bool]] = {}
         self._rounds: asyncio.Task[None] | None = None
         self._next_at = 0.0
@@ -56,15 +56,17 @@ class Together:
             if (early := self._next_at - loop.time()) > 0:
                 await asyncio.sleep(early)
             async with frame.in_flight:
-                self._next_at = loop.time() + _APART_SECONDS
-                await self._round(frame)
+                began = loop.time()
+                full = await self._round(frame)
+            self._next_at = 0.0 if full else began + self._seconds
 
-    async def _round(self, frame: Frame) -> None:
+    async def _round(self, frame: Frame) -> bool:
+        """One transaction; says whether somebody was left out, since it was too much for one."""
         shares: dict[Share, asyncio.Future[bool]] = {}
-        size = 0
+        size, full = 0, False
         async with AsyncExitStack() as locks:
             for lane, done in list(self._waiting.items()):
-                if size >= frame.batch_records:
+                if full := size >= frame.batch_records:
                     break
                 del self._waiting[lane]
                 if done.cancelled():
@@ -89,6 +91,7 @@ class Together:
                 for share, done in shares.items():
                     if not done.done():
                         done.set_result(share in finished)
+        return full
 
 
 async def process(frame: Frame, shares: Sequence[Share]) -> Sequence[Share]:

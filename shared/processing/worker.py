@@ -28,6 +28,7 @@ from shared.processing.lane import Lane
 from shared.processing.outlets import OutboxOutlet, Outlet, StreamOutlet
 from shared.processing.port import Fenced, NewerContract, Processor
 from shared.processing.process import is_gone, this_process
+from shared.processing.together import Together
 from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.telemetry import FENCED, LAG, OWNED
@@ -93,6 +94,7 @@ class Worker:
             in_flight=asyncio.Semaphore(settings.partitions_in_flight),
             leads_time=processor.tick(runtime.clock.now(), -1) is not None,
             trouble=self._trouble,
+            together=Together(settings.gather_seconds),
         )
 
     @property

@@ -61,7 +61,7 @@ from tests.simulation.post_office import PostOffice, SimulatedTransport
 from tests.simulation.stream import SimulatedLog
 from tests.simulation.weather import Weather
 
-PARTITIONS = 2
+PARTITIONS = 6
 SECRET = b"secret" * 6
 _LINKS = Links(SECRET, "https://lamps.example/mailer")
 _COMPOSER = Composer(_LINKS)
@@ -113,7 +113,11 @@ class World:
         self._under_way: set[asyncio.Task[None]] = set()
         self.installation = Installation(_UUID, 1, SECRET, self.clock)
         self._settings = Settings(
-            heartbeat_seconds=1.0, expiry_seconds=4.0, batch_records=history.batch_records, partitions_in_flight=2
+            heartbeat_seconds=1.0,
+            expiry_seconds=4.0,
+            batch_records=history.batch_records,
+            partitions_in_flight=2,
+            gather_seconds=0.2,  # long enough for partitions to meet
         )
 
     def tell(self, who: str, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -22,8 +23,14 @@ class Crew:
         self._house, self._processor = house, processor
         self.batch_records = batch_records
         self.tasks: list[asyncio.Task[None]] = []
+        self.frames: list[Frame] = []
 
     async def claim(self, partition: int) -> Lane:
+        [lane] = await self.claim_all([partition])
+        return lane
+
+    async def claim_all(self, partitions: Iterable[int]) -> list[Lane]:
+        """As one worker, whose lanes may share transactions."""
         house = self._house
         log = house.log
         outlet: Outlet = (
@@ -44,17 +51,23 @@ class Crew:
             in_flight=asyncio.Semaphore(2),
             leads_time=False,
         )
-        async with house.database.connect() as connection:
-            await store.make_partitions(connection, self._processor.service, log.partitions)
-            found = await store.claim(connection, self._processor.service, partition, frame.worker, 0.0)
-        assert found is not None
-        position, before = found
-        lane = Lane(frame, partition, position, taken_over=before is not None)
-        frame.reader.assign({partition: position.next_offset})
-        self.tasks.append(asyncio.create_task(lane.run()))
-        return lane
+        self.frames.append(frame)
+        lanes = []
+        for partition in partitions:
+            async with house.database.connect() as connection:
+                await store.make_partitions(connection, self._processor.service, log.partitions)
+                found = await store.claim(connection, self._processor.service, partition, frame.worker, 0.0)
+            assert found is not None
+            position, before = found
+            lanes.append(Lane(frame, partition, position, taken_over=before is not None))
+        frame.reader.assign({lane.partition: lane.position.next_offset for lane in lanes})
+        self.tasks += [asyncio.create_task(lane.run()) for lane in lanes]
+        return lanes
 
     async def kill(self) -> None:
+        for frame in self.frames:
+            await frame.together.close()
+        self.frames.clear()
         for task in self.tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):

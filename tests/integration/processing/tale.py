@@ -38,8 +38,8 @@ def encoded(word: Word) -> bytes:
 
 
 class TaleBatch:
-    def __init__(self, service: str, customer: str, count: int, memo: bytes) -> None:
-        self.service, self.customer, self.count, self._memo = service, customer, count, memo
+    def __init__(self, row: str, customer: str, count: int, memo: bytes) -> None:
+        self.row, self.customer, self.count, self._memo = row, customer, count, memo
         self.spoilt = self.touched = False
 
     def handle(self, word: Word, out: Outputs) -> None:
@@ -81,18 +81,18 @@ class TaleBatch:
     async def save(self, connection: Connection) -> None:
         await connection.execute(
             "INSERT INTO tally.counts VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n",
-            self.service,
+            self.row,
             "no number" if self.spoilt else self.count,
         )
 
 
 class Tale:
-    """All of its customers are one: what it says goes to one partition."""
+    """All customers of a partition are one: what is said of it stays there."""
 
     stream = "events"
 
-    def __init__(self, service: str, customer: str) -> None:
-        self.service, self.customer = service, customer
+    def __init__(self, service: str) -> None:
+        self.service = service
 
     def decode(self, key: str, value: bytes) -> Word:
         return msgspec.json.decode(value, type=Word)
@@ -104,8 +104,9 @@ class Tale:
         return [await self._batch(connection, one) for one in given]
 
     async def _batch(self, connection: Connection, given: Given) -> TaleBatch:
-        count = await connection.fetchval("SELECT n FROM tally.counts WHERE key = $1", self.service)
-        return TaleBatch(self.service, self.customer, count or 0, given.memo)
+        row = f"{self.service}/{given.partition}"
+        count = await connection.fetchval("SELECT n FROM tally.counts WHERE key = $1", row)
+        return TaleBatch(row, CUSTOMERS[given.partition], count or 0, given.memo)
 
     async def save(self, connection: Connection, batches: Sequence[TaleBatch]) -> None:
         for batch in batches:
@@ -185,5 +186,5 @@ def told_plainly(words: Sequence[Word]) -> tuple[list[str], list[str]]:
     return said, aside
 
 
-HERE = "ann"
-PARTITION = partition_of(HERE, 4)
+CUSTOMERS = {partition_of(customer, 4): customer for customer in ("ann", "bea", "eve", "max")}
+"""Who speaks in each partition."""
