@@ -389,13 +389,15 @@ class Lane:
             position.in_seqs = self.position.in_seqs
         self.position = position
         self.timers_low = None
-        await frame.outlet.recover(self.partition)
-        self._doubtful = False
         if committed:
+            # At once: whoever is cut off below, and looks again, no longer sees that it had been.
             self._pending, self._gap = [], None
             self._read_to = position.next_offset
             self._drained = None
             frame.reader.seek(self.partition, position.next_offset)
+        await frame.outlet.recover(self.partition)
+        self._doubtful = False
+        if committed:
             raise Unavailable(f"{self._service}[{self.partition}]: the last transaction had been committed.")
 
     def begin(self) -> tuple[Run, Position]:

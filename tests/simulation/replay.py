@@ -56,7 +56,8 @@ _TABLES: dict[str, str] = {
     "profiles": "segmenter.profiles",
     # When a new playbook's turn comes for a profile depends on when its sweep passes by.
     "history": "segmenter.history WHERE kind > 0",
-    "counters": "segmenter.counters",
+    # A partition that nothing came to has a row or none.
+    "counters": "segmenter.counters WHERE processed + deduplicated > 0",
     "timers": "processing.timers WHERE service <> 'mailer'",
     "dead letters": "processing.dead_letters",
     "stories": "journeys.customers",

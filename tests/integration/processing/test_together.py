@@ -97,12 +97,20 @@ async def test_a_record_that_cannot_be_processed_is_set_aside_and_the_others_are
 
 
 class Cut:
-    """An outlet whose connection is cut once, in the middle of COMMIT: before the server has done it, or after."""
+    """An outlet whose connection is cut once, in the middle of COMMIT: before the server has done it, or after. Whoever
+    looks what stands is cut off once, too."""
 
     def __init__(self, outlet: Outlet, done: bool) -> None:
         self._outlet, self._done, self._cut = outlet, done, False
-        self.committed, self.recover, self.full = outlet.committed, outlet.recover, outlet.full
+        self._looked: set[int] = set()
+        self.committed, self.full = outlet.committed, outlet.full
         self.drained, self.forget = outlet.drained, outlet.forget
+
+    async def recover(self, partition: int) -> None:
+        if self._cut and partition not in self._looked:
+            self._looked.add(partition)
+            raise ConnectionResetError("the outbox cannot be read")
+        await self._outlet.recover(partition)
 
     async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
         await self._outlet.write(connection, outputs)
