@@ -24,6 +24,7 @@ What = Literal[
     "listens",
     "asked",
     "parked",
+    "moved",
     "left",
     "goal",
     "attributed",
@@ -38,6 +39,7 @@ What = Literal[
 - `waits`, `listens`: at `step`, at most `until`
 - `asked`: at `step`, for the message with the id `word`
 - `parked`: before `step`, since the journey is paused
+- `moved`: taken along to another version of the journey, at `step`
 - `left`: at `step`, for the reason `word`
 - `goal`: reached in time, after the customer had left
 - `attributed`: the order that reached the goal, which is worth `word`
@@ -105,6 +107,8 @@ def moved(before: Enrollment | None, after: Enrollment, commands: Iterable[Comma
         told.append(Decision("entered", "", after.entry.cause))
     elif before.entry is not after.entry:
         told.append(Decision("restarted", "", after.entry.cause))
+    elif before.version != after.version:
+        told.append(Decision("moved", before.step))
     for command in commands:
         if isinstance(command, Passed):
             told.append(Decision("passed", command.step, command.way))

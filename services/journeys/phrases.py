@@ -147,8 +147,10 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
             message, message_id = message_of(teller, journey, decision.step, decision.word), decision.word
             text = f"asks for the mail {message}"
         case "parked":
-            text, place = "is due and waits, since the journey is paused", places.journey(journey, "status")
-            remedy = "Set status: live and apply the playbook."
+            pause = unsent.paused(teller, journey, book)
+            text, remedy, place = f"is due and waits: {pause.text}", pause.remedy, at_step
+        case "moved":
+            text = "goes on in the version that has come into force"
         case "left":
             why, path = end(decision.word)
             text = f"leaves: {why}"
@@ -223,7 +225,8 @@ def refusal(teller: Teller, decided: Decided, decision: Decision) -> tuple[str, 
             asked = places.written_in(f"journeys/{journey}.yaml", "trigger", "if")
             return f"does not enter: {asked or 'its if'} was not true", unsent.NOTHING, ("trigger", "if")
         case "paused":
-            return "does not enter: the journey is paused", "Set status: live and apply the playbook.", ("status",)
+            pause = unsent.paused(teller, journey, decided.playbook)
+            return f"does not enter: {pause.text}", pause.remedy, ("status",)
         case "no_key":
             written = places.written_in(f"journeys/{journey}.yaml", "trigger", "key")
             return (

@@ -41,7 +41,8 @@ async def story_of(
     since = now - kept
     own = await own_part(connection, partition, customer)
     in_force = await playbooks.in_force(connection)
-    book = await shelf.get(connection, in_force) if in_force is not None else None
+    paused = await playbooks.paused_by_hand(connection)
+    book = await shelf.get(connection, playbooks.name_in_force(in_force, paused)) if in_force is not None else None
     triggers = [journey.trigger for journey in book.journeys.values()] if book is not None and subject else []
     names = sorted({trigger.event for trigger in triggers if isinstance(trigger, EventTrigger)})
     remembered = await elsewhere.remembered(customer, since, names)

@@ -133,8 +133,7 @@ def _by_policy(teller: Teller, asked: Asked, reason: str, line: Line | None) -> 
             text = f"its topic {asked.topic} is not in topics.yaml any more"
             return Because(text, f"Put {asked.topic} back into topics.yaml, or give the step another topic.", step)
         case "paused" if line is None or line.note == "journey":
-            status = teller.books.rule(playbook, places.journey(asked.journey, "status"))
-            return Because("its journey is paused", "Set status: live and apply the playbook.", status)
+            return paused(teller, asked.journey, playbook)
         case "paused":
             return Because(
                 "promotion to this customer is paused", "A step pause: 0d lifts it; else it ends by itself.", step
@@ -160,6 +159,15 @@ def _by_policy(teller: Teller, asked: Asked, reason: str, line: Line | None) -> 
         case "not_due":
             return Because("it is not due yet")
     return None
+
+
+def paused(teller: Teller, journey: str, playbook: str) -> Because:
+    """Who has paused a journey: the playbook, or somebody by hand."""
+    places = teller.books.places(playbook)
+    if places.written_in(f"journeys/{journey}.yaml", "status") in ("", "paused"):
+        status = teller.books.rule(playbook, places.journey(journey, "status"))
+        return Because("its journey is paused", "Set status: live and apply the playbook.", status)
+    return Because("its journey is paused by hand", f"Let it go on: rapport journeys resume {journey}.")
 
 
 _HOW_TO_RETURN = (

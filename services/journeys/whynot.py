@@ -142,7 +142,8 @@ def _stands(teller: Teller, enrollment: Enrollment) -> str:
         case "held_out":
             return f"{since}, and held out: gets nothing, so that the journey's effect is seen"
         case "parked":
-            return f"{since}; {enrollment.step} is due and waits, since the journey is paused"
+            pause = unsent.paused(teller, enrollment.journey, teller.books.current)
+            return f"{since}; {enrollment.step} is due and waits: {pause.text}"
         case "sending":
             return f"{since}; the mail of {enrollment.step} is on its way or held"
     return f"{since}, at {enrollment.step} until {teller.when(enrollment.due)} at most"
@@ -158,7 +159,8 @@ def _not_begun(teller: Teller, journey: Journey) -> Iterator[_Reason]:
     if customer is None:
         return
     if journey.status == "paused":
-        yield "the journey is paused, and lets nobody in", "Set status: live and apply the playbook.", ("status",)
+        pause = unsent.paused(teller, journey.name, teller.books.current)
+        yield f"{pause.text}, and lets nobody in", pause.remedy, ("status",)
     match journey.trigger:
         case DateTrigger():
             yield _no_date(teller, journey, journey.trigger, customer)

@@ -306,3 +306,8 @@ def test_editing_a_live_journey_loses_nobody(first: Any, deeds: list[tuple[int, 
     assert not [told(one) for _, one in story.road.enrollments.values() if one.inside]
     asked = [message.id for message in story.requested()]
     assert len(asked) == len(set(asked))
+
+
+def test_who_is_taken_along_is_told_so() -> None:
+    story = moved(SHORT, [wait("first", "mail", "3h"), email("mail")])
+    assert story.decided()[-2:] == ["30m moved first", "30m waits first until 3h"]

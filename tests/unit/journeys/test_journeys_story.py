@@ -197,6 +197,18 @@ def test_a_mail_that_was_not_sent_says_why_and_what_to_do(reason: str, line: boo
     assert remedy in told.remedy
 
 
+def test_a_pause_by_hand_is_told_from_one_of_the_playbook() -> None:
+    line = Line(at=NOON, reason="paused", note="journey", playbook=NAMED)
+    by_hand = answer(story(mailed=asked(reason="paused", lines=(line,)), subject="m1"))
+    assert "its journey is paused by hand" in by_hand.text
+    assert by_hand.remedy == "Let it go on: rapport journeys resume abandoned-cart."
+    paused = {CART: BOOK.files[CART].replace(b"status: live", b"status: paused")}
+    own = Own([Decided(NOON, "abandoned-cart", "0ld", "", "c1", [Decision("declined", "", "paused")])], (), ())
+    (refused,) = story(own, files={"0ld": paused}).entries
+    assert refused.text == "does not enter: its journey is paused"
+    assert place(refused) == line_of(CART, "status: live")
+
+
 def test_who_said_no_is_told_when_and_where() -> None:
     no = Word(subscribed=False, decided_at=NOON - HOUR, source="link")
     lines = (Line(at=NOON, reason="unsubscribed", playbook=NAMED),)
