@@ -385,6 +385,24 @@ def keys_new() -> None:
     _out.print(f"key   {key}\nhash  {hash_key(key)}", highlight=False, soft_wrap=True)
 
 
+@keys_app.command("webhook")
+def keys_webhook(data: Data = DEFAULT_DATA) -> None:
+    """What webhooks are signed with: give it to those who receive them."""
+
+    async def run() -> None:
+        from services import serving
+        from services.mailer.main import webhook_keys
+        from services.mailer.settings import MailerSettings
+        from services.mailer.signing import written
+
+        async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
+            assert runtime.installation is not None
+            for key in webhook_keys(MailerSettings.read(), runtime.installation.secret):
+                _out.print(written(key), highlight=False, soft_wrap=True)
+
+    _run(run())
+
+
 @keys_app.command("hash")
 def keys_hash(key: Annotated[str, typer.Argument(help="A key.")]) -> None:
     """The hash of a key."""

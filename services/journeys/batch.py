@@ -47,7 +47,14 @@ from services.journeys.triggers import (
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
 from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
-from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, MessageRequested, PromotionPaused
+from shared.contracts.messages import (
+    EMAIL,
+    VERSION,
+    ConsentChanged,
+    MessageCancelled,
+    MessageRequested,
+    PromotionPaused,
+)
 from shared.language.playbook import Journey, Playbook
 from shared.processing.playbooks import hash_of, name_in_force
 from shared.processing.port import Connection, Outputs, Timer
@@ -602,6 +609,8 @@ def _requested(send: SendMessage, enrollment: Enrollment, customer: Customer, as
         timezone=customer.timezone,
         data=dict(send.data),
         hops=send.hops,
+        channel=send.channel,
+        v=1 if send.channel == EMAIL else VERSION,
     )
 
 

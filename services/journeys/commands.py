@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from services.journeys.enrollment import Entry
+from shared.contracts.messages import EMAIL
 
 
 class SendMessage(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class SendMessage(msgspec.Struct, frozen=True):
     draft: bool
     hops: int
     data: Mapping[str, Any]
+    channel: str = EMAIL
 
 
 class CancelMessage(msgspec.Struct, frozen=True):

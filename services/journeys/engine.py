@@ -37,6 +37,7 @@ from services.journeys.enrollment import (
 from services.journeys.scopes import about, scope
 from shared.contracts import events
 from shared.contracts.customers import Customer
+from shared.contracts.messages import WEBHOOK
 from shared.language.expressions import plain
 from shared.language.playbook import (
     Choose,
@@ -55,6 +56,7 @@ from shared.language.playbook import (
     Task,
     Wait,
     WaitFor,
+    Webhook,
 )
 from shared.walltime import instant, next_instant, read_day, zone_of
 
@@ -67,7 +69,12 @@ RESTARTED = "restarted"
 REMOVED = "removed"
 HELD_OUT = "held_out"
 
-_OUTCOMES = frozenset({events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN})
+_OUTCOMES = frozenset(
+    {
+        *(events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN),
+        *(events.WEBHOOK_SENT, events.WEBHOOK_SKIPPED, events.WEBHOOK_FAILED),
+    }
+)
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN})
 _USED = frozenset({events.EMAIL_LINK_CLICKED, events.EMAIL_OPENED})
 _NOTHING = timedelta(0)
@@ -189,7 +196,7 @@ def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
 
 def _successors(step: Step) -> tuple[str | None, ...]:
     match step:
-        case Wait() | Email() | Set() | Emit() | Task() | Coupon() | Pause():
+        case Wait() | Email() | Set() | Emit() | Task() | Webhook() | Coupon() | Pause():
             return (step.next,)
         case WaitFor():
             return (step.matched, step.timed_out)
@@ -291,7 +298,7 @@ def _outcome(course: Course, enrollment: Enrollment, customer: Customer, happeni
     if enrollment.status != "sending" or happening.properties.get("message_id") != enrollment.message:
         return enrollment, []
     step = course.journey.steps[enrollment.step]
-    assert isinstance(step, Email)
+    assert isinstance(step, Email | Webhook)
     decided = _moment(happening.properties.get("decided_for")) or now
     at = max(enrollment.since or decided, min(decided, now))
     pending = enrollment.pending
@@ -450,6 +457,10 @@ def _run(
                 enrollment, reports = _report(course, enrollment, step.id, step.event, properties, {})
                 commands = [*commands, *reports]
                 step_id = step.next
+            case Webhook():
+                call = _call(course, enrollment, customer, step, now)
+                visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
+                return _with(enrollment, status="sending", message=call.id, visits=visits), [*commands, call]
             case Task():
                 enrollment, opened = _task(course, enrollment, customer, step, now)
                 commands = [*commands, *opened]
@@ -533,6 +544,24 @@ def _report(
         return enrollment, []
     id = effect_id(enrollment.id, step, visit)
     return enrollment, [ReportEvent(id, name, properties, traits, enrollment.entry.hops + 1)]
+
+
+def _call(course: Course, enrollment: Enrollment, customer: Customer, step: Webhook, now: datetime) -> SendMessage:
+    seen = scope(course.playbook, customer, now, enrollment=enrollment)
+    given = {name: _kept(value.evaluate(seen)) for name, value in step.with_.items()}
+    return SendMessage(
+        id=effect_id(enrollment.id, step.id, enrollment.visits.get(step.id, 0) + 1),
+        step=step.id,
+        message=step.id,
+        topic="",
+        priority=50,
+        due=now,
+        expires=now + step.expires,
+        draft=_only_counted(course, enrollment),
+        hops=enrollment.entry.hops,
+        data={"url": step.url, "type": step.type, "key": enrollment.entry.key, "with": given},
+        channel=WEBHOOK,
+    )
 
 
 def _task(course: Course, enrollment: Enrollment, customer: Customer, step: Task, now: datetime) -> Moved:

@@ -12,7 +12,15 @@ from services.mailer.store import Changes, Message, Person
 from services.mailer.turn import RELEASE
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
-from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested, PromotionPaused
+from shared.contracts.messages import (
+    EMAIL,
+    WEBHOOK,
+    ConsentChanged,
+    MessageCancelled,
+    MessageRecord,
+    MessageRequested,
+    PromotionPaused,
+)
 from shared.processing.playbooks import name_in_force
 from shared.processing.port import Connection, Outputs, Timer
 
@@ -20,8 +28,8 @@ from shared.processing.port import Connection, Outputs, Timer
 class MailerBatch:
     """One batch of one partition (`shared.processing.port.Batch`).
 
-    `paused` says which journeys are, under each playbook that comes into force in it. `look` is told that something may
-    be due."""
+    `paused` says which journeys are, under each playbook that comes into force in it. `look` is told on
+    which channels something may be due."""
 
     def __init__(
         self,
@@ -30,7 +38,7 @@ class MailerBatch:
         paused: Mapping[str, Collection[str]],
         messages: dict[str, Message],
         people: dict[str, Person],
-        look: Callable[[], None],
+        look: Callable[[Collection[str]], None],
     ) -> None:
         self.partition = partition
         self._memo = memo
@@ -93,15 +101,18 @@ class MailerBatch:
 
     def look(self) -> None:
         """Where something may be due now, whoever sends is told."""
-        if self._new or self._changed or self._activated or self._lifted:
-            self._look()
+        if self._activated or self._lifted:
+            self._look((EMAIL, WEBHOOK))
+        elif self._new or self._changed:
+            self._look({message.channel for some in (self._new, self._changed) for message in some.values()})
 
     def _requested(self, request: MessageRequested, out: Outputs) -> None:
         if request.id in self._messages:
             return  # asked for before: one cause, one message
         self._as_of = out.as_of
         self._meet(request.customer, request.address, ())
-        message = Message(request.id, request.customer, "requested", request.due, request=request)
+        channel = request.channel
+        message = Message(request.id, request.customer, "requested", request.due, channel=channel, request=request)
         if request.due > out.as_of:
             message.status, message.reason = "held", "not_due"
             out.set_timer(RELEASE, request.id, request.due)

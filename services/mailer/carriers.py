@@ -14,8 +14,20 @@ from services.mailer.desk import Desk
 from services.mailer.slots import Slots
 from services.mailer.store import InHand
 from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Transport, Unknown
+from shared.contracts.messages import EMAIL, WEBHOOK
 from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_IN_HAND
 from shared.trouble import Trouble
+
+_MAIL_SERVER = (
+    "handing over to the mail server",
+    "Look at the server and at RAPPORT_MAILER_SMTP_URL. Mails are tried again, until they expire after 72 h.",
+)
+_WEBHOOKS = (
+    "calling webhooks",
+    "Look at the address and its server (`detail` of the message). They are called again until they expire.",
+)
+AWAY = {EMAIL: _MAIL_SERVER, WEBHOOK: _WEBHOOKS}
+"""By channel, what waits where a server does not answer, and what to do about it."""
 
 
 class _Piled(NamedTuple):
@@ -29,21 +41,18 @@ class _Piled(NamedTuple):
 class Carriers:
     """Hands over what has come to `sending`, and puts each receipt on its desk.
 
-    A mail that does not get to a connection within `DATA_WITHIN` has not begun, and is decided anew.
+    A mail that does not get to a connection within `DATA_WITHIN` has not begun, and is decided anew. `away` says what
+    waits where the server does not answer, and what to do about it.
     """
 
-    def __init__(self, transport: Transport, slots: Slots) -> None:
+    def __init__(self, transport: Transport, slots: Slots, away: tuple[str, str] = _MAIL_SERVER) -> None:
         self._transport = transport
         self._slots = slots
         self._pile: deque[_Piled] = deque()
         self._carrying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._logger = structlog.get_logger(service="mailer")
-        self._server_away = Trouble(
-            "handing over to the mail server",
-            "Look at the server and at RAPPORT_MAILER_SMTP_URL. Mails are tried again, until they expire after 72 h.",
-            logger=self._logger,
-        )
+        self._server_away = Trouble(*away, logger=self._logger)
 
     def add(self, desk: Desk, begun: Sequence[tuple[InHand, Mail]]) -> None:
         """These are in `sending`: hand them over."""

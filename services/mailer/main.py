@@ -15,8 +15,10 @@ from services.mailer.links import Links
 from services.mailer.relay import Relay
 from services.mailer.sending import Sending
 from services.mailer.settings import INBOX, MailerSettings
+from services.mailer.signing import derived, secret_of
 from services.mailer.smtp import SmtpTransport
 from services.mailer.transport import Transport
+from services.mailer.webhooks import WebhookTransport
 from services.mailer.worker import MailerProcessor
 from shared.database.revisions import Migrations
 from shared.errors import RapportError
@@ -39,8 +41,15 @@ class Mailer:
         shelf = PlaybookShelf()
         self._transport = transport or _transport(runtime, settings)
         retry_base = timedelta(seconds=settings.mailer_retry_seconds)
-        self._sending = Sending(self._transport, Composer(links), shelf, runtime.clock, retry_base)
-        self._worker = Worker(runtime, MailerProcessor(self._sending, shelf), settings)
+        self._webhooks = WebhookTransport(
+            webhook_keys(settings, runtime.installation.secret),
+            settings.mailer_webhook_connections,
+            to_private=settings.mailer_webhook_private,
+        )
+        compose = Composer(links)
+        self._sending = Sending(self._transport, compose, shelf, runtime.clock, retry_base)
+        self._calling = Sending(self._webhooks, compose, shelf, runtime.clock, retry_base, "webhook")
+        self._worker = Worker(runtime, MailerProcessor(self._sending, shelf, self._calling), settings)
         self._doors = Doors(runtime.log, runtime.database, runtime.clock, links, shelf)
         inbox = settings.mailer_smtp_url == INBOX
         self.app: FastAPI = create(
@@ -55,13 +64,16 @@ class Mailer:
 
     async def start(self) -> None:
         await self._transport.start()
+        await self._webhooks.start()
         await self._worker.start()
 
     async def stop(self) -> None:
         await self._worker.stop()
         await self._sending.finish()
+        await self._calling.finish()
         await self._doors.stop()
         await self._transport.close()
+        await self._webhooks.close()
 
     async def ready(self) -> list[str]:
         """A mail server or a log that is away is not among it, nor is a partition that stands still: mails wait, and
@@ -72,6 +84,12 @@ class Mailer:
 def build(runtime: Runtime, settings: MailerSettings, transport: Transport | None = None) -> Mailer:
     """`transport` is where mail goes; without it, what the settings' URL says."""
     return Mailer(runtime, settings, transport)
+
+
+def webhook_keys(settings: MailerSettings, installation: bytes) -> list[bytes]:
+    """What webhooks are signed with."""
+    given = [secret_of(secret) for secret in settings.mailer_webhook_secrets.split()]
+    return given or [derived(installation)]
 
 
 def _transport(runtime: Runtime, settings: MailerSettings) -> Transport:

@@ -11,20 +11,23 @@ import msgspec
 
 from services.mailer import policy
 from services.mailer.policy import Fail
-from services.mailer.transport import Accepted, Deferred, Receipt, Rejected
+from services.mailer.transport import Accepted, Deferred, Receipt, Rejected, Unknown
 from shared.contracts import events
 from shared.contracts.events import Event
-from shared.contracts.messages import MessageRequested
+from shared.contracts.messages import EMAIL, WEBHOOK, MessageRequested
 
 NO_SUCH_ADDRESS = "no_such_address"
 """Why an address is suppressed of which a server has said that there is none."""
 
 _CAUSES = UUID("7c0f7f2e-5a0d-5d86-9f0c-6f2f6f0f4a31")
 _NAMES = {
-    "sent": events.EMAIL_SENT,
-    "skipped": events.EMAIL_SKIPPED,
-    "failed": events.EMAIL_FAILED,
-    "unknown": events.EMAIL_UNKNOWN,
+    (EMAIL, "sent"): events.EMAIL_SENT,
+    (EMAIL, "skipped"): events.EMAIL_SKIPPED,
+    (EMAIL, "failed"): events.EMAIL_FAILED,
+    (EMAIL, "unknown"): events.EMAIL_UNKNOWN,
+    (WEBHOOK, "sent"): events.WEBHOOK_SENT,
+    (WEBHOOK, "skipped"): events.WEBHOOK_SKIPPED,
+    (WEBHOOK, "failed"): events.WEBHOOK_FAILED,
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -56,7 +59,10 @@ def after(
     if isinstance(receipt, Accepted):
         return Ended("sent", detail=receipt.reply)
     if isinstance(receipt, Rejected):
-        return Ended("failed", NO_SUCH_ADDRESS if receipt.suppress else "rejected", receipt.reply)
+        return Ended("failed", NO_SUCH_ADDRESS if receipt.suppress else receipt.reason, receipt.reply)
+    if isinstance(receipt, Unknown) and request.channel == WEBHOOK:
+        # Its receiver knows it by its id, however often it comes.
+        receipt = Deferred("", receipt.reason)
     if isinstance(receipt, Deferred):
         if cancelled:
             return Ended("skipped", cancelled)
@@ -74,7 +80,9 @@ def event(request: MessageRequested, ended: Ended, decided_for: datetime, now: d
     counts from there. No address and no server's words leave the mailer.
     """
     id = str(uuid5(_CAUSES, f"{request.id}\n{ended.status}"))
-    return report(request, id, _NAMES[ended.status], now, {"reason": ended.reason, "decided_for": decided_for})
+    return report(
+        request, id, _NAMES[request.channel, ended.status], now, {"reason": ended.reason, "decided_for": decided_for}
+    )
 
 
 def report(

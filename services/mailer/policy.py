@@ -117,6 +117,15 @@ def decide(
     return Deliver(counts=topic.kind != "transactional")
 
 
+def decide_call(request: MessageRequested, now: datetime, *, paused: bool = False) -> Decision:
+    """What becomes of a webhook at `now`: no person gets it, so nobody's consent, night or cap is asked."""
+    if paused:
+        return held(request, request.expires, PAUSED, now)
+    if now > request.expires:
+        return Skip("expired")
+    return Skip("draft") if request.draft else Deliver(counts=False)
+
+
 def held(request: MessageRequested, until: datetime, reason: str, now: datetime, note: str = "") -> Defer | Skip:
     """A hold for `reason`. It lasts at most until the message expires; then the message is skipped for what held it."""
     return Skip(reason, note) if now >= request.expires else Defer(min(until, request.expires), reason, note)

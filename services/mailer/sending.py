@@ -18,7 +18,7 @@ from uuid import uuid4
 import structlog
 
 from services.mailer import store
-from services.mailer.carriers import Carriers
+from services.mailer.carriers import AWAY, Carriers
 from services.mailer.consent import normalise
 from services.mailer.desk import Desk
 from services.mailer.outcomes import NO_SUCH_ADDRESS
@@ -27,6 +27,7 @@ from services.mailer.store import Candidate
 from services.mailer.transport import Deferred, Rejected, Transport, Unknown
 from services.mailer.turn import Compose, Known, Means, Turn
 from shared.clock import Clock
+from shared.contracts.messages import EMAIL
 from shared.database.engine import is_transient
 from shared.language.playbook import Playbook
 from shared.processing.faults import reached
@@ -41,19 +42,26 @@ _PATIENCE_SECONDS = 20.0
 
 
 class Sending:
-    """The work beside the records (`Processor.attend`), for all partitions of a process.
+    """The work beside the records (`Processor.attend`), for one channel and all partitions of a process.
 
     `retry_base` is the shortest time between two attempts, in the clock's time.
     """
 
     def __init__(
-        self, transport: Transport, compose: Compose, shelf: Shelf, clock: Clock, retry_base: timedelta
+        self,
+        transport: Transport,
+        compose: Compose,
+        shelf: Shelf,
+        clock: Clock,
+        retry_base: timedelta,
+        channel: store.Channel = "email",
     ) -> None:
         self._means = Means(compose, self._name, retry_base, _LATENESS * clock.speed)
         self._shelf = shelf
         self._clock = clock
         self._slots = Slots(transport.connections)
-        self._carriers = Carriers(transport, self._slots)
+        self._carriers = Carriers(transport, self._slots, AWAY[channel])
+        self.channel = channel
         self._desks: dict[int, Desk] = {}
         # With the process's number, so that a message that is left unknown tells whose it was.
         self._process = f"{os.getpid()}-{uuid4().hex}"
@@ -153,7 +161,7 @@ class Sending:
         if desk.doubtful:
             # What is ours and still stands there is told by `taken`; all else in hand belongs to an owner that died.
             results.clear()
-            for hand in await store.in_hand(connection, turn.out.partition):
+            for hand in await store.in_hand(connection, turn.out.partition, self.channel):
                 if hand.taken in desk.done:
                     results[hand.taken] = desk.done[hand.taken]
                 elif hand.taken not in desk.flying:
@@ -178,10 +186,11 @@ class Sending:
     ) -> None:
         """Decide what is due, and bring as much of it to `sending` as there are slots."""
         limit = max(slots, desk.look_at)
-        candidates = await store.to_decide(connection, lane.partition, limit) if slots else []
-        addresses = {normalise(candidate.address) for candidate in candidates}
+        candidates = await store.to_decide(connection, lane.partition, limit, self.channel) if slots else []
+        people = candidates if self.channel == EMAIL else []
+        addresses = {normalise(candidate.address) for candidate in people}
         known = {address for address in addresses if address is not None}
-        locked = await store.lock_addresses(connection, known | suppressed.keys())
+        locked = await store.lock_addresses(connection, known | suppressed.keys()) if known or suppressed else {}
         if suppressed:
             await store.suppress(connection, suppressed, turn.now)
             locked.update(suppressed)
@@ -192,9 +201,9 @@ class Sending:
         if not candidates:
             return
         playbook = await self._shelf.get(connection, lane.memo.decode()) if lane.memo else None
-        consent = await store.consent_of(connection, known)
+        consent = await store.consent_of(connection, known) if known else {}
         moments = [self._means.moment(candidate.due, turn.now) for candidate in candidates]
-        counted = await self._counted(connection, playbook, candidates, min(moments))
+        counted = await self._counted(connection, playbook, people, min(moments))
         before = len(turn.changes)
         if turn.decide(candidates, Known(playbook, locked, consent, counted), self._means, slots):
             desk.due = desk.backlog = True
@@ -205,7 +214,7 @@ class Sending:
     async def _counted(
         self, connection: Connection, playbook: Playbook | None, candidates: Sequence[Candidate], earliest: datetime
     ) -> dict[str, list[datetime]]:
-        if playbook is None or not playbook.brand.caps:
+        if playbook is None or not playbook.brand.caps or not candidates:
             return {}
         window = max(cap.window for cap in playbook.brand.caps)
         return await store.counted(connection, {c.request.customer for c in candidates}, earliest - window)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from services.mailer.relay import Relay
+from services.mailer.signing import secret_of
 from shared.errors import RapportError
 from shared.settings import Settings
 
@@ -21,6 +22,24 @@ class MailerSettings(Settings):
     """How many mails are handed over at one time."""
     mailer_retry_seconds: float = Field(60, gt=0, le=3600)
     """The shortest time between two attempts at a mail that the server deferred; doubles with each, up to 64 fold."""
+
+    mailer_webhook_secrets: str = ""
+    """What webhooks are signed with: `whsec_…`, several with blanks between while one takes another's place. Unless
+    given, one is derived from the installation (`rapport keys webhook`)."""
+    mailer_webhook_connections: int = Field(16, ge=1, le=200)
+    """How many webhooks are called at one time."""
+    mailer_webhook_private: bool = False
+    """Whether webhooks may go to addresses that are not public."""
+
+    @field_validator("mailer_webhook_secrets")
+    @classmethod
+    def _are_secrets(cls, secrets: str) -> str:
+        for secret in secrets.split():
+            try:
+                secret_of(secret)
+            except RapportError as error:
+                raise ValueError(str(error)) from None
+        return secrets
 
     @field_validator("mailer_smtp_url")
     @classmethod

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from services.mailer.consent import Decision, merge, normalise
-from shared.contracts.messages import MessageRequested
+from shared.contracts.messages import EMAIL, MessageRequested
 from shared.processing.port import Connection
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -40,6 +40,7 @@ class Message:
     reason: str = ""
     cancelled: str = ""
     ended_at: datetime | None = None
+    channel: str = EMAIL
     request: MessageRequested | None = None
     """Present where this batch brought it; else `packed` has it."""
     packed: bytes = b""
@@ -107,7 +108,7 @@ async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
 
 async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Message]:
     rows = await connection.fetch(
-        "SELECT id, customer, status, due, reason, cancelled, ended_at, request FROM mailer.messages"
+        "SELECT id, customer, status, due, reason, cancelled, ended_at, channel, request FROM mailer.messages"
         " WHERE id = ANY($1::text[])",
         list(ids),
     )
@@ -120,6 +121,7 @@ async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[s
             row["reason"],
             row["cancelled"],
             row["ended_at"],
+            row["channel"],
             packed=row["request"],
         )
         for row in rows
@@ -135,15 +137,15 @@ async def insert_messages(connection: Connection, messages: Sequence[tuple[int, 
             (
                 *(partition, message.id, message.customer, asked.journey, asked.message, asked.topic, asked.priority),
                 *(message.status, message.due, asked.expires, message.reason, message.cancelled),
-                *(asked.as_of, message.ended_at, _pack_request(asked)),
+                *(asked.as_of, message.ended_at, _pack_request(asked), asked.channel),
             )
         )
     await connection.execute(
         "INSERT INTO mailer.messages (partition, id, customer, journey, message, topic, priority, status, due, expires,"
-        " reason, cancelled, requested_at, ended_at, request)"
+        " reason, cancelled, requested_at, ended_at, request, channel)"
         " SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],"
         " $7::smallint[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[],"
-        " $13::timestamptz[], $14::timestamptz[], $15::bytea[]) ON CONFLICT (id) DO NOTHING",
+        " $13::timestamptz[], $14::timestamptz[], $15::bytea[], $16::text[]) ON CONFLICT (id) DO NOTHING",
         *zip(*rows, strict=True),
     )
 
@@ -368,12 +370,16 @@ class InHand(NamedTuple):
     request: MessageRequested
 
 
-async def to_decide(connection: Connection, partition: int, limit: int) -> list[Candidate]:
-    """Messages whose decision is due: by the instant that it stands for, then the more important ones first."""
+# Spelled out in each statement, so that the index serves that has no others.
+Channel = Literal["email", "webhook"]
+
+
+async def to_decide(connection: Connection, partition: int, limit: int, channel: Channel = "email") -> list[Candidate]:
+    """Messages of a channel whose decision is due: by the instant that it stands for, the more important ones first."""
     rows = await connection.fetch(
         "SELECT m.id, m.due, m.attempts, c.address, c.paused_until, m.request FROM mailer.messages m"
         " LEFT JOIN mailer.customers c ON c.partition = m.partition AND c.customer = m.customer"
-        " WHERE m.partition = $1 AND m.status = 'requested'"
+        f" WHERE m.partition = $1 AND m.status = 'requested' AND m.channel = '{channel}'"
         " ORDER BY m.due, m.priority DESC, m.id LIMIT $2",
         partition,
         limit,
@@ -391,11 +397,11 @@ async def to_decide(connection: Connection, partition: int, limit: int) -> list[
     ]
 
 
-async def in_hand(connection: Connection, partition: int) -> list[InHand]:
-    """The messages of a partition that are in `sending`."""
+async def in_hand(connection: Connection, partition: int, channel: Channel = "email") -> list[InHand]:
+    """The messages of a partition and a channel that are in `sending`."""
     rows = await connection.fetch(
         "SELECT id, due, attempts, taken, address, counted_at, request FROM mailer.messages"
-        " WHERE partition = $1 AND status = 'sending' ORDER BY due, id",
+        f" WHERE partition = $1 AND status = 'sending' AND channel = '{channel}' ORDER BY due, id",
         partition,
     )
     return [

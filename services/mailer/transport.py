@@ -56,10 +56,12 @@ class Deferred(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """The server has answered 5xx. `suppress`: it said that there is no such address (5.1.1 and its kin)."""
+    """The server has answered 5xx. `suppress`: it said that there is no such address (5.1.1 and its kin). `reason` is a
+    stable word for why it failed otherwise."""
 
     reply: str
     suppress: bool
+    reason: str = "rejected"
 
 
 class Unknown(NamedTuple):

@@ -18,7 +18,7 @@ from services.mailer.rendering import RenderingFailed
 from services.mailer.store import Candidate, Change, InHand
 from services.mailer.transport import Deferred, Mail, Receipt
 from shared.contracts import streams
-from shared.contracts.messages import MessageRequested
+from shared.contracts.messages import WEBHOOK, MessageRequested
 from shared.language.playbook import Playbook
 from shared.processing.port import Outputs
 
@@ -81,6 +81,15 @@ class Turn:
             request, now = candidate.request, means.moment(candidate.due, self.now)
             if playbook is None:
                 self._settle(candidate, policy.held(request, request.expires, policy.NO_PLAYBOOK, now), "")
+                continue
+            if request.channel == WEBHOOK:
+                call = policy.decide_call(request, now, paused=request.journey in playbook.paused)
+                if isinstance(call, (Defer, Skip)):
+                    self._settle(candidate, call, playbook.hash)
+                elif len(self.begun) == most:
+                    return True
+                else:
+                    self._prepare(candidate, playbook, "", None, now, means)
                 continue
             address = normalise(candidate.address)
             history = known.counted.get(request.customer, [])

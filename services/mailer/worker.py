@@ -5,7 +5,8 @@ Nothing is sent here. A message that is due is left in `requested`, and `sending
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -35,8 +36,9 @@ class MailerProcessor:
     service = "mailer"
     stream = streams.MESSAGES
 
-    def __init__(self, sending: Sending, shelf: Shelf) -> None:
-        self._sending = sending
+    def __init__(self, sending: Sending, shelf: Shelf, *more: Sending) -> None:
+        """`more` is the work of other channels than mail."""
+        self._sending = (sending, *more)
         self._shelf = shelf
 
     def decode(self, key: str, value: bytes) -> MessageRecord:
@@ -62,7 +64,7 @@ class MailerProcessor:
             playbooks = {name_in_force(activation.playbook, activation.paused) for activation in activations}
             paused = {name: (await self._shelf.get(connection, name)).paused for name in playbooks}
             messages = {id: known[id] for id in ids[partition] if id in known}
-            look = partial(self._sending.look, partition)
+            look = partial(self._look, partition)
             batches.append(MailerBatch(partition, memo, paused, messages, people.get(partition, {}), look))
         return batches
 
@@ -73,7 +75,21 @@ class MailerProcessor:
         return None
 
     async def attend(self, lane: Lane) -> None:
-        await self._sending.attend(lane)
+        """Each channel by itself; what ends one, ends all."""
+        tasks = [asyncio.create_task(sending.attend(lane)) for sending in self._sending]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _look(self, partition: int, channels: Collection[str]) -> None:
+        for sending in self._sending:
+            if sending.channel in channels:
+                sending.look(partition)
 
 
 def _messages(given: Given) -> set[str]:

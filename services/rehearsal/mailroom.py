@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from services.mailer.batch import MailerBatch
+from services.mailer.composing import call
 from services.mailer.consent import Decision, merge, normalise
 from services.mailer.outcomes import NO_SUCH_ADDRESS
 from services.mailer.policy import NO_PLAYBOOK, PAUSED
@@ -15,7 +16,7 @@ from services.mailer.store import Candidate, Change, Changes, Message, Person
 from services.mailer.transport import Accepted, Mail, Receipt, Rejected
 from services.mailer.turn import Compose, Known, Means, Turn
 from services.rehearsal.witness import End, Hold, Witness
-from shared.contracts.messages import MessageRecord, MessageRequested
+from shared.contracts.messages import WEBHOOK, MessageRecord, MessageRequested
 from shared.language.playbook import Playbook
 from shared.processing.port import Outputs, Timer
 
@@ -44,7 +45,11 @@ class Mailroom:
         self._playbooks = playbooks
         self._answer = answer
         self._witness = witness
-        self._means = Means(compose, lambda: "rehearsed", _RETRY_BASE, timedelta(0))
+
+        def made(playbook: Playbook, request: MessageRequested, now: datetime) -> Mail:
+            return call(request) if request.channel == WEBHOOK else compose(playbook, request, now)
+
+        self._means = Means(made, lambda: "rehearsed", _RETRY_BASE, timedelta(0))
         self._memo = b""
         self._paused_by: dict[str, Collection[str]] = {}
         self._messages: dict[str, Message] = {}
@@ -97,7 +102,7 @@ class Mailroom:
             self._change(change, mails[change.id], now)
 
     def _batch(self) -> MailerBatch:
-        return MailerBatch(0, self._memo, self._paused(), self._messages, self._people, lambda: None)
+        return MailerBatch(0, self._memo, self._paused(), self._messages, self._people, lambda channels: None)
 
     def _paused(self) -> Mapping[str, Collection[str]]:
         """The journeys that each playbook pauses."""

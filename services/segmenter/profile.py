@@ -29,6 +29,9 @@ from shared.contracts.events import (
     EMAIL_UNKNOWN,
     MAILER_SOURCE,
     UNSUBSCRIBED,
+    WEBHOOK_FAILED,
+    WEBHOOK_SENT,
+    WEBHOOK_SKIPPED,
     Event,
 )
 from shared.errors import RapportError
@@ -39,7 +42,18 @@ from shared.language.values import reach
 from shared.language.variables import CustomerFields
 from shared.walltime import known_zone
 
-OUR_OWN_DOING = frozenset({EMAIL_SENT, EMAIL_SKIPPED, EMAIL_FAILED, EMAIL_UNKNOWN, EMAIL_BOUNCED})
+OUR_OWN_DOING = frozenset(
+    {
+        EMAIL_SENT,
+        EMAIL_SKIPPED,
+        EMAIL_FAILED,
+        EMAIL_UNKNOWN,
+        EMAIL_BOUNCED,
+        WEBHOOK_SENT,
+        WEBHOOK_SKIPPED,
+        WEBHOOK_FAILED,
+    }
+)
 """What mailer reports of itself: nothing that the customer did, so it is no sign of having been seen."""
 
 _CONSENT = "consent"

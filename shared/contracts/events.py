@@ -42,6 +42,11 @@ EMAIL_SKIPPED = "Email Skipped"
 EMAIL_FAILED = "Email Failed"
 EMAIL_UNKNOWN = "Email Unknown"
 
+# What mailer reports of the calls that a journey asks for.
+WEBHOOK_SENT = "Webhook Sent"
+WEBHOOK_SKIPPED = "Webhook Skipped"
+WEBHOOK_FAILED = "Webhook Failed"
+
 # What a shop, or the tool with which it asks, reports of an answer: `survey` names the survey.
 SURVEY_ANSWERED = "Survey Answered"
 

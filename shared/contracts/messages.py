@@ -14,6 +14,10 @@ VERSION = 2
 
 _FIRST = 1
 
+EMAIL, WEBHOOK = "email", "webhook"
+"""Channels. A webhook's `data` holds its `url`, its `type` and what the step gave `with`; it has no topic, and
+`message` is its step. It says VERSION, since an older release would take it for a mail."""
+
 
 class MessageRequested(
     msgspec.Struct, frozen=True, tag="requested", tag_field="kind", omit_defaults=True, kw_only=True
@@ -37,7 +41,7 @@ class MessageRequested(
     due: datetime
     expires: datetime
     priority: int = 50
-    channel: str = "email"
+    channel: str = EMAIL
     draft: bool = False
     locale: str | None = None
     timezone: str | None = None

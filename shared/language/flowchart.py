@@ -32,6 +32,7 @@ from shared.language.playbook import (
     Task,
     Wait,
     WaitFor,
+    Webhook,
 )
 
 Kind = Literal["begin", "wait", "send", "ask", "do", "leave", "end"]
@@ -294,6 +295,8 @@ def _box(step: Step) -> Box:
             return Box(step.id, "do", ("set", ", ".join(given)))
         case Emit():
             return Box(step.id, "do", ("emit", step.event))
+        case Webhook():
+            return Box(step.id, "do", ("webhook", step.url))
         case Task():
             return Box(step.id, "do", ("task", step.title.source))
         case Coupon():

@@ -29,6 +29,7 @@ from shared.language.journey_file import (
     WaitStep,
     WaitUntil,
     Way,
+    WebhookStep,
 )
 from shared.language.problems import Problem
 from shared.language.sections import Hole
@@ -174,6 +175,7 @@ _WORDS: Mapping[type[Step], str] = {
     ChooseStep: "choose",
     SetStep: "set",
     TaskStep: "task",
+    WebhookStep: "webhook",
     PauseStep: "pause",
     ExitStep: "exit",
 }

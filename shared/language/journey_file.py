@@ -35,6 +35,7 @@ from shared.language.fields import (
     Share,
     TraitPath,
     UntilTime,
+    Url,
     Variable,
     Weekday,
     _drawn_from,
@@ -439,6 +440,30 @@ class TaskStep(Step):
     task: Annotated[Task, Tolerant] = Field(description="{title: expression, due: 2d}.")
 
 
+class Webhook(Section):
+    """A call to a web address."""
+
+    noun: ClassVar[str] = "webhook field"
+
+    url: Url = Field(description="The address that is called, with POST.", examples=["https://shop.example/hooks"])
+    type: Line | None = Field(
+        None, description="What the call says that it is about; the journey and the step unless given."
+    )
+    with_: dict[Variable, ExpressionText] = Field(
+        {}, alias="with", description="What the call carries, each an expression."
+    )
+
+
+class WebhookStep(Step):
+    """Calls a web address, signed, and goes on when it is known what became of it."""
+
+    id: Name | None = Field(None, description=_ID_TEXT)
+    webhook: Annotated[Webhook, Tolerant] = Field(description="{url: https://…, with: {name: expression}}.")
+    expires: LongerDuration | None = Field(
+        None, description="How long it is tried again where nobody answers; else that of defaults."
+    )
+
+
 class CouponStep(Step):
     """Issues a code, one for each enrollment. Later steps know it: steps.ID.code and steps.ID.expires."""
 
@@ -464,9 +489,23 @@ class ExitStep(Step):
 
 STEPS = {
     name: f"@{name}"
-    for name in ("wait", "wait_for", "email", "if", "choose", "split", "set", "emit", "coupon", "task", "pause", "exit")
+    for name in (
+        "wait",
+        "wait_for",
+        "email",
+        "if",
+        "choose",
+        "split",
+        "set",
+        "emit",
+        "coupon",
+        "task",
+        "webhook",
+        "pause",
+        "exit",
+    )
 }
-LATER_STEPS = ("sms", "push", "webhook")
+LATER_STEPS = ("sms", "push")
 AnyStep = TypeAliasType(
     "AnyStep",
     Annotated[
@@ -479,6 +518,7 @@ AnyStep = TypeAliasType(
         | Annotated[SetStep, Tag("@set")]
         | Annotated[EmitStep, Tag("@emit")]
         | Annotated[TaskStep, Tag("@task")]
+        | Annotated[WebhookStep, Tag("@webhook")]
         | Annotated[CouponStep, Tag("@coupon")]
         | Annotated[PauseStep, Tag("@pause")]
         | Annotated[ExitStep, Tag("@exit")],

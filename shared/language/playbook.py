@@ -267,6 +267,18 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Call a web address with POST, and go on when it is known what became of it. `type` says what it is about."""
+
+    id: str
+    next: str | None
+    url: str
+    type: str
+    expires: timedelta
+    with_: Mapping[str, Expression]
+
+
+@dataclass(frozen=True, slots=True)
 class Coupon:
     """Issue a code of a pool: one for each enrollment."""
 
@@ -290,7 +302,7 @@ class Exit:
     reason: str
 
 
-Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Task | Coupon | Pause | Exit
+Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Task | Webhook | Coupon | Pause | Exit
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from services.trials.pinning import pinned
 from shared.contracts import events as contracts
 from shared.contracts.customers import Customer, CustomerUpdated, DateReached
 from shared.contracts.events import JOURNEYS_SOURCE, Event
-from shared.contracts.messages import MessageRequested
+from shared.contracts.messages import WEBHOOK, MessageRequested
 from shared.language import load
 from shared.language.durations import parse_duration
 from shared.language.playbook import Playbook
@@ -109,6 +109,7 @@ class Story(Witness):
         self.start = _moment(case.get("start", MONDAY))
         self.mails: list[End] = []
         self.skipped: list[End] = []
+        self.calls: list[End] = []
         self.emitted: list[Event] = []
         self._moved: dict[str, Enrollment] = {}
         self._latest: Customer | None = None
@@ -140,7 +141,9 @@ class Story(Witness):
             self.emitted.append(event)
 
     def ended(self, end: End, at: datetime) -> None:
-        if end.status == "sent":
+        if end.request.channel == WEBHOOK:
+            self.calls.append(end)
+        elif end.status == "sent":
             self.mails.append(end)
         elif end.status == "skipped" and end.reason != "draft":
             self.skipped.append(end)
@@ -200,6 +203,9 @@ class Story(Witness):
         if "attributed" in expected:
             worth = {name: self._attributed(name) for name in journeys_of(self.case)}
             answers["attributed"] = worth if isinstance(expected["attributed"], Mapping) else sum(worth.values())
+        answers["webhooks"] = [
+            {"url": call.request.data["url"], "with": call.request.data["with"]} for call in self.calls
+        ]
         answers["tasks"] = [
             {"title": msgspec.json.decode(one.properties)["title"]} for one in self.emitted if one.name == "Task Opened"
         ]

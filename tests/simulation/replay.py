@@ -355,6 +355,8 @@ class _Batch:
 class _NoSending:
     """What was handed over is recorded, and not done again."""
 
+    channel = "email"
+
     def look(self, partition: int) -> None:
         return
 

@@ -37,6 +37,7 @@ WORLDLY = {
     "services.mailer.desk",
     "services.mailer.doors",  # what links do
     "services.mailer.smtp",
+    "services.mailer.webhooks",
     "services.mailer.smtp_session",
     "services.mailer.inbox",
     "services.mailer.pages",

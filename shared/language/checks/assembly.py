@@ -42,6 +42,7 @@ from shared.language.journey_file import (
     WaitStep,
     WaitUntil,
     Way,
+    WebhookStep,
 )
 from shared.language.playbook_files import BrandFile, CouponFile, SegmentsFile, TopicEntry
 from shared.language.source import Path
@@ -245,6 +246,15 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
     if isinstance(step, EmitStep):
         properties = {given: journey.expressions[(*path, "properties", given)] for given in step.properties}
         return proven.Emit(name, following, step.emit, properties)
+    if isinstance(step, WebhookStep):
+        return proven.Webhook(
+            id=name,
+            next=following,
+            url=step.webhook.url,
+            type=step.webhook.type or f"{journey.shape.journey}.{name}",
+            expires=step.expires if step.expires is not None else journey.shape.defaults.expires,
+            with_={given: journey.expressions[(*path, "webhook", "with", given)] for given in step.webhook.with_},
+        )
     if isinstance(step, TaskStep):
         title, note = journey.expressions[(*path, "task", "title")], journey.expression((*path, "task", "note"))
         return proven.Task(name, following, title, note, step.task.due)

@@ -44,6 +44,7 @@ from shared.language.journey_file import (
     TaskStep,
     WaitForStep,
     Way,
+    WebhookStep,
 )
 from shared.language.playbook_files import TopicEntry
 from shared.language.problems import did_you_mean, listed, quoted
@@ -170,6 +171,8 @@ def check_step(book: Book, journey: ReadJourney, placed: Placed, clock: Clock | 
     elif isinstance(step, SetStep):
         for name, text in step.set.items():
             read_expression(book, journey, (*path, "set", name), text, GIVEN, step=placed)
+    elif isinstance(step, WebhookStep):
+        check_webhook(book, journey, placed, step)
     elif isinstance(step, TaskStep):
         if not isinstance(step.task, Hole):
             read_expression(book, journey, (*path, "task", "title"), step.task.title, GIVEN, step=placed)
@@ -212,6 +215,18 @@ def check_variables(book: Book, journey: ReadJourney) -> None:
                 message = f"nothing in this journey asks for {name}."
                 problem = journey.document.problem(place, message, "Remove it, or use it in a later step.", "warning")
                 book.report(problem)
+
+
+def check_webhook(book: Book, journey: ReadJourney, placed: Placed, step: WebhookStep) -> None:
+    """What it carries; and that it is not sent where everybody on the way can read it."""
+    path = (*placed.path, "webhook")
+    if isinstance(step.webhook, Hole):
+        return
+    if step.webhook.url.startswith("http:"):
+        message = "this call goes out unencrypted: whoever is on the way can read it."
+        book.wrong_at(journey.document, (*path, "url"))(message, "Begin it with https://.", True)
+    for name, text in step.webhook.with_.items():
+        read_expression(book, journey, (*path, "with", name), text, GIVEN, step=placed)
 
 
 def check_emitted(book: Book, journey: ReadJourney, placed: Placed, step: EmitStep) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from journeys_road import NOON, Shop, email, journey, on, playbook, says
 
 from shared.contracts.messages import MessageRequested, PromotionPaused
-from shared.language.playbook import Emit, Pause, Set, Task
+from shared.language.playbook import Emit, Pause, Set, Task, Wait, Webhook
 
 SQUARED = says("coalesce(vars.n, 9999999999) * coalesce(vars.n, 9999999999)")
 
@@ -70,3 +70,25 @@ def test_a_draft_opens_no_task() -> None:
     story = Shop(playbook(journey(Task("call", None, says('"Call"'), None, None), **on("Complained", status="draft"))))
     story.posts("Complained", when="0m")
     assert (story.road.tasks, story.road.events) == ([], [])
+
+
+def test_a_webhook_is_asked_for_and_the_journey_goes_on_with_its_outcome() -> None:
+    tell = Webhook("tell", "hello", "https://shop.example/hooks", "cart.tell", timedelta(days=1), {"n": says("key")})
+    story = Shop(playbook(journey(tell, email("hello"))), mailer="holds")
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="0m")
+    (call,) = story.requested()
+    assert (call.channel, call.step, call.topic, call.v) == ("webhook", "tell", "", 2)
+    assert call.data == {"url": tell.url, "type": "cart.tell", "key": "c1", "with": {"n": "c1"}}
+    assert call.expires == NOON + timedelta(days=1)
+    story.outcome(call, "Webhook Failed", when="1h")
+    _, mail = story.requested()
+    assert (mail.message, mail.channel, mail.v) == ("hello", "email", 1)
+
+
+def test_a_webhook_is_no_message_to_the_customer_so_a_restart_begins_anew() -> None:
+    tell = Webhook("tell", "wait", "https://shop.example/hooks", "cart.tell", timedelta(days=1), {})
+    story = Shop(playbook(journey(tell, Wait("wait", None, timedelta(days=2), None, None))), mailer="holds")
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="0m")
+    story.outcome(story.requested()[0], "Webhook Sent", when="1m")
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="1h")
+    assert [call.step for call in story.requested()] == ["tell", "tell"]

@@ -58,6 +58,14 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             "never reached and buyers keep getting mail. Remove where, or have the shop send cart_id.",
         ],
     ),
+    "a webhook that anybody can read": (
+        cart(journey("- webhook: {url: http://shop.example/hooks, with: {n: trigger.total, m: trigr.total}}")),
+        [
+            "journeys/cart.yaml:6:20: warning: this call goes out unencrypted: whoever is on the way can read it. Begin"
+            " it with https://.",
+            'journeys/cart.yaml:6:75: "trigr" is not known in a step. Did you mean trigger.total?',
+        ],
+    ),
     "a coupon that is not there": (
         cart(journey("- {id: code, coupon: birthday-51}")) | {"coupons/birthday-15.yaml": b"expires: 7d"},
         [

@@ -96,7 +96,7 @@ def test_missing_fields_are_named_with_an_example() -> None:
         ("- emial: cart-reminder", '6:5: unknown step "emial". Did you mean "email"?'),
         ("- sms: hello", "6:5: sms steps come later. Leave this one out for now."),
         ("- holdout: 3", "6:5: nothing here says what this step is. "
-         "It needs one of wait, wait_for, email, if, choose, split, set, emit, coupon, task, pause or exit."),
+         "It needs one of wait, wait_for, email, if, choose, split, set, emit, coupon, task, webhook, pause or exit."),
         ("- cart-reminder", "6:5: a step consists of fields, and here stands text. Write it as - wait: 1h."),
         ("- email: cart-reminder\n  wait: 1h", "7:5: email and wait stand in one step. A step does one thing. "
          'Begin each with "- ".'),

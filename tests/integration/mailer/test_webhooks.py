@@ -1,0 +1,223 @@
+"""Webhooks, called over real sockets: signed, tried again, and never where only we can go."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import msgspec
+import pytest
+from conftest_mailer import NOON, PostOffice, compose, until
+
+from services.mailer.composing import Composer, call
+from services.mailer.links import Links
+from services.mailer.sending import Sending
+from services.mailer.transport import Accepted, Deferred, Receipt, Rejected
+from services.mailer.webhooks import WebhookTransport, is_public
+from services.mailer.worker import MailerProcessor
+from shared.contracts.messages import WEBHOOK, MessageRequested
+from shared.processing.worker import Worker
+from shared.runtime import Runtime
+
+KEY = b"k" * 32
+HOUR = timedelta(hours=1)
+
+
+@dataclass
+class Receiver:
+    """A web server that verifies each call as the specification says, and answers as it was told."""
+
+    port: int = 0
+    answers: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    bodies: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks?shop=1"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers["content-length"]))
+        assert head[0] == "POST /hooks?shop=1 HTTP/1.1"
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        mine = b64encode(hmac.digest(KEY, signed, hashlib.sha256)).decode()
+        assert headers["webhook-signature"] == f"v1,{mine}"
+        assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+        self.ids.append(headers["webhook-id"])
+        self.bodies.append(json.loads(body))
+        answer = self.answers.pop(0) if self.answers else "204 No Content"
+        if answer != "hang up":
+            said = "" if answer.startswith("204") else "Content-Length: 2\r\n\r\nno"
+            writer.write(f"HTTP/1.1 {answer}\r\n{said or chr(13) + chr(10)}".encode())
+            await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def receiving(*answers: str) -> AsyncIterator[Receiver]:
+    receiver = Receiver(answers=list(answers))
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1")
+    receiver.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield receiver
+
+
+def asked(url: str, **changes: object) -> MessageRequested:
+    request = MessageRequested(
+        as_of=NOON,
+        id="w1",
+        customer="anna",
+        address=None,
+        message="tell",
+        topic="",
+        journey="cart",
+        enrollment="e1",
+        step="tell",
+        due=NOON,
+        expires=NOON + timedelta(hours=72),
+        channel=WEBHOOK,
+        data={"url": url, "type": "cart.tell", "key": "c1", "with": {"total": 50}},
+        v=2,
+    )
+    return msgspec.structs.replace(request, **changes)
+
+
+async def called(url: str, *, to_private: bool = True) -> Receipt:
+    transport = WebhookTransport([KEY], 4, to_private=to_private)
+    await transport.start()
+    try:
+        return await transport.deliver(call(asked(url)), asyncio.get_running_loop().time() + 5)
+    finally:
+        await transport.close()
+
+
+async def test_a_call_is_signed_and_says_what_it_is_about() -> None:
+    async with receiving() as receiver:
+        assert await called(receiver.url) == Accepted("204")
+    assert receiver.bodies == [
+        {
+            "type": "cart.tell",
+            "timestamp": "2026-03-02T11:00:00Z",
+            "customer": "anna",
+            "key": "c1",
+            "journey": "cart",
+            "step": "tell",
+            "data": {"total": 50},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "receipt"),
+    [
+        ("500 Oh", Deferred("500 no", "deferred")),
+        ("404 Not Found", Deferred("404 no", "deferred")),
+        ("302 Found\r\nLocation: http://169.254.169.254/", Deferred("302 no", "redirected")),
+        ("410 Gone", Rejected("410 no", False, "gone")),
+    ],
+)
+async def test_what_is_no_yes_is_tried_again_unless_the_address_is_gone(answer: str, receipt: Receipt) -> None:
+    async with receiving(answer) as receiver:
+        assert await called(receiver.url) == receipt
+
+
+async def test_a_server_that_hangs_up_or_is_not_there_is_tried_again() -> None:
+    async with receiving("hang up") as receiver:
+        hung_up = await called(receiver.url)
+    away = await called(receiver.url)
+    for receipt in (hung_up, away):
+        assert isinstance(receipt, Deferred)
+        assert receipt.reason == "connection"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"])
+async def test_a_private_address_is_never_called(host: str) -> None:
+    async with receiving() as receiver:
+        receipt = await called(f"http://{host}:{receiver.port}/hooks?shop=1", to_private=False)
+    assert isinstance(receipt, Rejected)
+    assert receipt.reason == "private_address"
+    assert receiver.ids == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "127.0.0.53", "224.0.0.1",
+     "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::"],
+)  # fmt: skip
+def test_only_the_internet_at_large_is_public(address: str) -> None:
+    assert not is_public(address)
+    assert is_public("93.184.215.14")
+    assert is_public("2606:2800:21f:cb07:6820:80da:af6b:8b2c")
+
+
+async def open_both(post_office: PostOffice) -> tuple[Worker, WebhookTransport]:
+    """A worker of mails and webhooks."""
+    transport = WebhookTransport([KEY], 4, to_private=True)
+    await transport.start()
+    clock, shelf = post_office.clock, post_office.shelf
+    mails = Sending(post_office.postbox, compose, shelf, clock, timedelta(minutes=1))
+    composer = Composer(Links(b"s" * 32, "http://mailer"))
+    calls = Sending(transport, composer, shelf, clock, timedelta(minutes=1), "webhook")
+    runtime = Runtime(post_office.log, clock, post_office.database, post_office.installation)
+    worker = Worker(runtime, MailerProcessor(mails, shelf, calls), post_office.settings)
+    await worker.start()
+    post_office.workers.append(worker)
+    return worker, transport
+
+
+async def test_a_webhook_is_called_again_under_its_id_until_somebody_answers(post_office: PostOffice) -> None:
+    await post_office.activate()
+    async with receiving("503 Busy", "hang up") as receiver:
+        _, transport = await open_both(post_office)
+        await post_office.record(asked(receiver.url))
+        await post_office.ask("m1")
+        await post_office.settled(m1="sent", w1="held")
+        await post_office.pass_time(HOUR)
+        await until(lambda: _came(receiver, 2))
+        await post_office.settled(w1="held")
+        await post_office.pass_time(HOUR)
+        await post_office.settled(w1="sent")
+        await transport.close()
+    assert receiver.ids == ["w1", "w1", "w1"]
+    assert post_office.postbox.ids == ["m1"]
+    assert [(name, reason) for name, reason, _ in await post_office.told("w1")] == [("Webhook Sent", "")]
+
+
+async def _came(receiver: Receiver, count: int) -> bool:
+    return len(receiver.ids) >= count
+
+
+async def test_a_webhook_that_nobody_answers_fails_when_it_expires(post_office: PostOffice) -> None:
+    await post_office.activate()
+    async with receiving() as receiver:
+        pass
+    _, transport = await open_both(post_office)
+    await post_office.record(asked(receiver.url, expires=NOON + HOUR))
+    await post_office.settled(w1="held")
+    await post_office.pass_time(HOUR)
+    await post_office.settled(w1="failed")
+    await transport.close()
+    assert [(name, reason) for name, reason, _ in await post_office.told("w1")] == [
+        ("Webhook Failed", "retries_ran_out")
+    ]
+
+
+async def test_a_webhook_of_a_draft_is_not_called(post_office: PostOffice) -> None:
+    await post_office.activate()
+    async with receiving() as receiver:
+        _, transport = await open_both(post_office)
+        await post_office.record(asked(receiver.url, draft=True))
+        await post_office.settled(w1="skipped")
+        await transport.close()
+    assert receiver.ids == []
+    assert [(name, reason) for name, reason, _ in await post_office.told("w1")] == [("Webhook Skipped", "draft")]
