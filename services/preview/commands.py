@@ -102,6 +102,7 @@ def _data(file: Path) -> Mapping[str, Any]:
 def _page(url: str, customer: str, read_key: str | None) -> Mapping[str, Any]:
     """What the segmenter's API says of a customer."""
     import json
+    from contextlib import suppress
     from urllib.error import HTTPError, URLError
     from urllib.parse import quote
     from urllib.request import Request, urlopen
@@ -119,6 +120,8 @@ def _page(url: str, customer: str, read_key: str | None) -> Mapping[str, Any]:
             return found
     except HTTPError as error:
         said = error.read()[:500].decode(errors="replace")
+        with suppress(ValueError, TypeError, KeyError):
+            said = json.loads(said)["message"]
         raise RapportError(f"{asked} answered {error.code}: {said}") from None
     except (URLError, ValueError, OSError) as error:
         raise RapportError(f"{asked} does not answer: {error}. Give the segmenter's address: --url.") from None

@@ -9,9 +9,12 @@ from typing import Any
 
 import msgspec
 
+from services.journeys.enrollment import key_of
+from services.journeys.scopes import scope
 from services.mailer.composing import Composer
 from services.mailer.links import Links
 from services.trials.running import run
+from shared.contracts.customers import Customer
 from shared.contracts.messages import MessageRequested
 from shared.errors import RapportError
 from shared.language import WithTests
@@ -75,10 +78,14 @@ def of_customer(request: MessageRequested, playbook: Playbook, page: Mapping[str
     step gives `with` the message stays the sample's."""
     journey = playbook.journeys[request.journey]
     trigger, told = request.data.get("trigger") or {}, "the trigger is the sample's"
+    key = request.data.get("key")
     if isinstance(journey.trigger, EventTrigger):
         for row in page["timeline"]["rows"]:
             if row.get("name") == journey.trigger.event and row.get("properties") is not None:
                 trigger, told = row["properties"], f"the trigger is {row['name']} of {row['occurred_at']}"
+                if journey.trigger.key is not None:
+                    seen = scope(playbook, Customer(key=page["key"], traits=page["traits"]), _NOON, event=trigger)
+                    key = key_of(journey.trigger.key.evaluate(seen))
                 break
     shown = ("key", "stage", "segments", "first_seen", "last_seen", "locale", "timezone")
     data = {
@@ -86,6 +93,7 @@ def of_customer(request: MessageRequested, playbook: Playbook, page: Mapping[str
         "traits": page["traits"],
         "customer": {name: page[name] for name in shown},
         "trigger": trigger,
+        "key": key,
     }
     changed = msgspec.structs.replace(
         request,

@@ -70,6 +70,7 @@ def test_a_customer_is_shown_with_the_latest_event_that_begins_the_journey() -> 
     text = text_of(Sample(changed, ""))
     assert "Kjære Olav," in text
     assert "https://lamps.example/cart?id=c9" in text
+    assert "Handlekurvens nummer: c9" in text
 
 
 def test_the_command_prints_what_is_read_and_writes_the_page(tmp_path: Path) -> None:
