@@ -236,12 +236,13 @@ class JourneysBatch:
 
     def take_moved(self) -> list[tuple[str, Enrollment]]:
         """The enrollments that have changed since this was asked last, each with its customer. For a house that keeps
-        no tables: what was taken is no more among the `changes`."""
+        no tables: what was taken is no more among the `changes`, nor are tasks that were given."""
         if not self._written and not self._moved:
             return []
         moved = [*self._written.values(), *self._moved.values()]
         self._written.clear()
         self._moved.clear()
+        self._tasks.clear()
         return moved
 
     def take_decided(self) -> Mapping[str, Sequence[Decided]]:
