@@ -117,7 +117,9 @@ def compile_body(source: str, kind: BodyKind, preheader: str = "") -> Body:
     if preheader and "<mj-preview" not in source:
         html = _with_preheader(html, aside.add_text(preheader))
     text = aside.put_back(_to_text(html, aside), whole=False)
-    return Body(html=aside.put_back(_with_tracked_links(_inlined(html, aside), aside), whole=True), text=text)
+    # The parser puts a row's <tbody> after the loop that stands before the row; it belongs around the loop.
+    html = re.sub(rf"((?:{aside.comment}\s*)+)<tbody>", r"<tbody>\1", _inlined(html))
+    return Body(html=aside.put_back(_with_tracked_links(html, aside), whole=True), text=text)
 
 
 def keeps_order(source: str, kind: BodyKind, *, with_text: bool) -> bool:
@@ -125,7 +127,7 @@ def keeps_order(source: str, kind: BodyKind, *, with_text: bool) -> bool:
     as sound as the source is. `with_text` asks it of the derived text as well. Raises TemplateInvalid."""
     aside = _Aside(source)
     html = _html_of(aside, kind)
-    whole = _inlined(html, aside)
+    whole = _inlined(html)
     if not aside.in_order(whole) or any(aside.steers_within(found[2]) for found in _HREF.finditer(whole)):
         return False
     return not with_text or aside.in_order(_to_text(html, aside), steering_only=True)
@@ -139,13 +141,11 @@ def _html_of(aside: _Aside, kind: BodyKind) -> str:
     return protected if re.search(r"<html[\s>]", protected, re.I) else _page(protected)
 
 
-def _inlined(html: str, aside: _Aside) -> str:
+def _inlined(html: str) -> str:
     try:
-        html = _INLINER.inline(html)
+        return _INLINER.inline(html)
     except css_inline.InlineError as error:
         raise TemplateInvalid(1, f"the CSS cannot be put inline: {error}. Correct the styles.") from None
-    # The parser puts a row's <tbody> after the loop that stands before the row; it belongs around the loop.
-    return re.sub(rf"((?:{aside.comment}\s*)+)<tbody>", r"<tbody>\1", html)
 
 
 class _Aside:
