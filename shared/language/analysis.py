@@ -29,6 +29,7 @@ from shared.language.syntax import (
     walk,
 )
 from shared.language.syntax import Literal as Constant
+from shared.language.values import moment
 from shared.language.variables import CUSTOMER
 
 Catalogue = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -531,6 +532,10 @@ class Analysis:
                 return NUMBER
             case "date":
                 self.expect(first, kinds[0], ("moment", "text"), "null")
+                if isinstance(first, Constant) and isinstance(first.value, str) and moment(first.value) is None:
+                    self.warn(
+                        first, "kinds", f'"{first.value}" is no date, so this is null.', 'Write date("2026-03-01").'
+                    )
                 return MOMENT
             case "lower":
                 self.expect(first, kinds[0], ("text",), "null")

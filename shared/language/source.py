@@ -440,6 +440,9 @@ def _blanks(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
+_GLUED = re.compile(r"([ \t]*(?:- +)?)([A-Za-z_][\w-]*):(?!//)([^\s:][^\n]*)\n")
+
+
 def _reworded(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     """A parser's complaint in words that say what to do about it."""
     said = " ".join(filter(None, (error.context, error.problem)))
@@ -467,7 +470,14 @@ def _reworded(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     if "quoted scalar" in said:
         message = "this quotation is never closed."
         return problem(begin, message, f"Add the missing {text[begin : begin + 1]} where it ends.")
+    if "could not find expected ':'" in said and "simple key" in said:
+        word = text[begin : starts[bisect_right(starts, begin)]].strip()
+        return problem(begin, f"{quoted(word)} stands alone, and here a field is expected.", f'Write "{word}:".')
     if "mapping values are not allowed" in said:
+        glued = _GLUED.match(text, starts[max(place_line - 2, 0)])
+        if glued:
+            remedy = f'Write "{glued[2]}: {glued[3]}".'
+            return problem(glued.start(2), f"a blank is missing after the colon of {quoted(glued[2])}.", remedy)
         if re.search(r":\s", before):
             return problem(index, '": " stands inside a value, where YAML begins a new field.', quote)
         message = "this line stands deeper than the one before, which already has its value."

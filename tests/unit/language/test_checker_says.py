@@ -553,6 +553,24 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             " have. Remove it, or put the value in single quotes if it is text.",
         ],
     ),
+    "a colon without a blank": (
+        cart("journey:cart\ntrigger: {event: A}\nsteps: [{exit: x}]\n"),
+        [
+            'journeys/cart.yaml:1:1: a blank is missing after the colon of "journey". Write "journey: cart".',
+        ],
+    ),
+    "a field without a colon": (
+        cart("journey: cart\ntrigger\n  event: A\n"),
+        [
+            'journeys/cart.yaml:2:1: "trigger" stands alone, and here a field is expected. Write "trigger:".',
+        ],
+    ),
+    "a date that is none": (
+        segments('  a:\n    when: date(traits.renewal) > date("1.3.2026")\n'),
+        [
+            'segments.yaml:3:39: warning: "1.3.2026" is no date, so this is null. Write date("2026-03-01").',
+        ],
+    ),
     # what could not be decided
     "a flip that cannot be foreseen": (
         segments('  a:\n    when: days_since(first("A")) * days_since(last("A")) > 3\n'),
