@@ -45,7 +45,7 @@ from services.journeys.triggers import (
     left_of,
 )
 from shared.contracts import streams
-from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Tick
+from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Invited, Tick
 from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
 from shared.contracts.messages import (
     EMAIL,
@@ -165,7 +165,9 @@ class JourneysBatch:
             case CustomerUpdated():
                 self._updated(message, out)
             case DateReached():
-                self._date_reached(message, out)
+                self._may_enter(message, self._triggers.of_date(message) if self._triggers else None, out)
+            case Invited():
+                self._may_enter(message, self._journey(message.journey), out)
             case Activation():
                 self._activated(message, out)
             case Tick():
@@ -285,13 +287,12 @@ class JourneysBatch:
             if journey:
                 self._mailed[journey] += 1
 
-    def _date_reached(self, record: DateReached, out: Outputs) -> None:
-        if self._in_force is None or self._triggers is None:
+    def _may_enter(self, record: DateReached | Invited, journey: Journey | None, out: Outputs) -> None:
+        if self._in_force is None:
             return
         person = self._people.get(record.customer.key)
         if person is not None and person.open:
             self._signal(person, Updated(record.customer, None, frozenset()), out.as_of, out)
-        journey = self._triggers.of_date(record)
         if journey is not None:
             self._consider(journey, record, None, out)
         self._settle(self._people.get(record.customer.key), out.as_of, out)
@@ -396,7 +397,11 @@ class JourneysBatch:
         return msgspec.structs.replace(moved, moves=moving.number), commands
 
     def _consider(
-        self, journey: Journey, record: CustomerUpdated | DateReached, happening: Happening | None, out: Outputs
+        self,
+        journey: Journey,
+        record: CustomerUpdated | DateReached | Invited,
+        happening: Happening | None,
+        out: Outputs,
     ) -> None:
         """Let the record in, where it may enter."""
         assert self._in_force is not None

@@ -10,7 +10,7 @@ import msgspec
 
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_of, key_text
 from services.journeys.scopes import scope
-from shared.contracts.customers import Customer, CustomerUpdated, DateReached
+from shared.contracts.customers import Customer, CustomerUpdated, DateReached, Invited
 from shared.contracts.events import MAX_HOPS
 from shared.language.playbook import (
     DateTrigger,
@@ -95,7 +95,7 @@ class Triggers:
 
 def entries(
     journey: Journey,
-    record: CustomerUpdated | DateReached,
+    record: CustomerUpdated | DateReached | Invited,
     happening: Happening | None,
     playbook: Playbook,
     now: datetime,
@@ -107,6 +107,8 @@ def entries(
     draft = journey.status == "draft"
     if isinstance(record, DateReached):
         found: list[Entry | Declined] = [Entry(at=now, cause=f"date\n{record.occasion}", draft=draft)]
+    elif isinstance(record, Invited):
+        found = [Entry(at=now, cause=f"backfill\n{record.occasion}", draft=draft)]
     elif happening is None:
         found = [Entry(at=now, cause="time", draft=draft)]
     else:

@@ -14,7 +14,7 @@ from services.journeys.person import Person
 from services.journeys.store import StoredCustomer
 from services.journeys.triggers import Triggers
 from shared.contracts import streams
-from shared.contracts.customers import VERSION, Activation, CustomerRecord, CustomerUpdated, DateReached
+from shared.contracts.customers import VERSION, Activation, CustomerRecord, CustomerUpdated, DateReached, Invited
 from shared.processing.playbooks import Shelf, name_in_force
 from shared.processing.port import Connection, Given, Lane, Outputs
 from shared.processing.records import decoder
@@ -164,7 +164,7 @@ class JourneysProcessor:
 def _customers(given: Given) -> Iterator[str]:
     """Whom it may concern."""
     for message in given.messages:
-        if isinstance(message, CustomerUpdated | DateReached):
+        if isinstance(message, CustomerUpdated | DateReached | Invited):
             yield message.customer.key
     for timer in given.timers:
         yield timer.subject

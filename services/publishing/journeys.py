@@ -75,6 +75,7 @@ def journeys_show(
 
     async def work() -> None:
         from services.journeys import store
+        from services.segmenter.store import last_backfill
         from shared.processing import playbooks
 
         async with database(data) as connection:
@@ -83,6 +84,7 @@ def journeys_show(
             standing = await store.standing(connection, journey)
             mailed = (await store.mailed(connection)).get(journey, 0)
             attributed = [worth for worth in await store.attributed(connection) if worth.journey == journey]
+            backfill = await last_backfill(connection, journey)
         if journey not in playbook.journeys and not counts:
             raise unknown(journey, playbook)
         (row,) = listed(playbook, counts, held, only=journey)
@@ -92,6 +94,8 @@ def journeys_show(
             typer.echo(json.dumps({**row, "at": at}, indent=2))
             return
         _print_journey(row, standing, playbook)
+        if backfill is not None:
+            say(f"backfill of {backfill.occasion[:16]}: {backfill.invited:,} invited, {backfill.looked_at:,} looked at")
 
     run(work())
 
@@ -168,6 +172,44 @@ def journeys_resume(journey: Name, by: By = None, data: Data = DEFAULT_DATA) -> 
     run(work())
 
 
+@journeys_app.command("backfill")
+def journeys_backfill(
+    journey: Name,
+    rate: Annotated[str | None, typer.Option(help="At most so many in a while: 500/h, 10/m, 2000/d.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many they are.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop; the next backfill goes on from there.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Take in those who are where the trigger lets others in: the members of its segment or stage."""
+    if stop == (rate is not None):
+        raise typer.BadParameter("give --rate, such as 500/h, or --stop.")
+
+    async def work() -> None:
+        from services.journeys import store
+        from services.publishing import backfills
+        from shared.processing import playbooks
+
+        pace = backfills.per_hour(rate) if rate is not None else 0.0
+        async with _publisher(data) as (runtime, connection, playbook):
+            if stop:
+                await backfills.invite(runtime, connection, journey, 0)
+                say(f"the backfill of {journey} stops")
+                return
+            if journey not in playbook.journeys:
+                raise unknown(journey, playbook)
+            found = playbook.journeys[journey]
+            backfills.possible(found, await playbooks.paused_by_hand(connection))
+            if dry_run:
+                inside = sum(one.customers for one in await store.standing(connection, journey))
+                say(await backfills.foresee(connection, runtime.log.partitions, found, inside, pace))
+                return
+            goes_on = await backfills.invite(runtime, connection, journey, pace)
+        begun = "goes on where it stopped" if goes_on else "begins"
+        say(f"the backfill of {journey} {begun}: rapport journeys show {journey}")
+
+    run(work())
+
+
 @contextlib.asynccontextmanager
 async def _publisher(data: Path) -> AsyncIterator[tuple[Runtime, Connection, Playbook]]:
     """What it takes to switch partitions, and the playbook in force as it was applied."""
@@ -234,6 +276,7 @@ def listed(
     """For each journey of the playbook, and each that somebody still is or was in, how it stands. `paused` are those
     that are paused by hand."""
     from services.journeys.engine import HELD_OUT
+    from services.journeys.store import MAILED
 
     rows: dict[str, dict[str, Any]] = {}
     names = {*playbook.journeys, *(tally.journey for tally, _ in counts)}
@@ -250,7 +293,7 @@ def listed(
         }
     for tally, count in counts:
         row = rows.get(tally.journey)
-        if row is None:
+        if row is None or tally.status == MAILED:
             continue
         row["entered"] += count
         if HELD_OUT not in (tally.status, tally.reason):

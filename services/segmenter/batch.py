@@ -16,7 +16,7 @@ from services.segmenter.rules import Definition, Rules, feeding, in_force
 from services.segmenter.store import Changes, Seen, pack_profile
 from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
-from shared.contracts.events import MAX_HOPS, Activation, Event, EventRecord, Refused
+from shared.contracts.events import MAX_HOPS, Activation, Backfill, Event, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS
 from shared.language.folder import NAMED_BY
 from shared.processing.port import Connection, Outputs, Timer
@@ -38,6 +38,14 @@ def customer_of(timer: Timer) -> str:
     return timer.subject if timer.kind == FLIP else timer.subject.partition("\n")[2]
 
 
+class Backfilling(msgspec.Struct, array_like=True, frozen=True):
+    """How fast customers are invited to a journey, and since when so; 0: not now. See `shared.contracts.events`."""
+
+    occasion: str
+    per_hour: float
+    since: datetime
+
+
 class Memo(msgspec.Struct, array_like=True, frozen=True):
     """What a partition remembers from batch to batch: the playbook in force there (see `rules.in_force`).
 
@@ -49,6 +57,10 @@ class Memo(msgspec.Struct, array_like=True, frozen=True):
     since: datetime | None = None
     """When this definition (not only this playbook) came into force."""
     dates: dict[str, tuple[bytes, datetime]] = {}
+    paused: tuple[str, ...] = ()
+    """The journeys that are paused by hand."""
+    backfills: dict[str, Backfilling] = {}
+    """By journey, the last that was asked for."""
 
 
 NO_MEMO = Memo()
@@ -104,6 +116,8 @@ class SegmenterBatch:
             self._take(message, out)
         elif isinstance(message, Refused):
             out.dead_letter(message.source, message.body, message.code, message.message)
+        elif isinstance(message, Backfill):
+            self._backfill(message, out)
         else:
             self._activate(message, out)
 
@@ -260,7 +274,7 @@ class SegmenterBatch:
         for journey, text in definition.dates.items():
             held = self._memo.dates.get(journey)
             dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
-        self._memo = Memo(in_force(activation), definition.hash, since, dates)
+        self._memo = Memo(in_force(activation), definition.hash, since, dates, activation.paused, self._memo.backfills)
         forwarded = customers.Activation(
             as_of=out.as_of,
             playbook=activation.playbook,
@@ -269,6 +283,10 @@ class SegmenterBatch:
             v=activation.v,
         )
         out.emit_here(CUSTOMERS, "", forwarded)
+
+    def _backfill(self, asked: Backfill, out: Outputs) -> None:
+        backfilling = Backfilling(asked.occasion, asked.per_hour, out.as_of)
+        self._memo = msgspec.structs.replace(self._memo, backfills={**self._memo.backfills, asked.journey: backfilling})
 
     def _keep(self, key: str, before: Profile | None, after: Profile, out: Outputs) -> None:
         """Hold a profile for the end of the batch, and set its timers."""

@@ -199,6 +199,65 @@ async def note_sweep(connection: Connection, partition: int, after_key: str, swe
     )
 
 
+class Progress(NamedTuple):
+    """How far a backfill has come in a partition: all customers up to `after_key` have been looked at. `paced_since` is
+    since when it goes at its present pace, and `before` how many had been invited then."""
+
+    after_key: str = ""
+    looked_at: int = 0
+    invited: int = 0
+    paced_since: datetime | None = None
+    before: int = 0
+    finished: bool = False
+
+
+_PROGRESS = "after_key, looked_at, invited, paced_since, before, finished"
+
+
+async def backfill_progress(connection: Connection, partition: int, journey: str, occasion: str) -> Progress:
+    row = await connection.fetchrow(
+        f"SELECT {_PROGRESS} FROM segmenter.backfills WHERE partition = $1 AND journey = $2 AND occasion = $3",
+        partition,
+        journey,
+        occasion,
+    )
+    return Progress(*row) if row is not None else Progress()
+
+
+async def note_backfill(
+    connection: Connection, partition: int, journey: str, occasion: str, progress: Progress
+) -> None:
+    await connection.execute(
+        f"INSERT INTO segmenter.backfills (partition, journey, occasion, {_PROGRESS})"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (partition, journey, occasion)"
+        " DO UPDATE SET after_key = excluded.after_key, looked_at = excluded.looked_at, invited = excluded.invited,"
+        " paced_since = excluded.paced_since, before = excluded.before, finished = excluded.finished",
+        partition,
+        journey,
+        occasion,
+        *progress,
+    )
+
+
+class BackfillSeen(NamedTuple):
+    """A backfill over all partitions; `finished` counts those that are."""
+
+    occasion: str
+    looked_at: int
+    invited: int
+    finished: int
+
+
+async def last_backfill(connection: Connection, journey: str) -> BackfillSeen | None:
+    """The latest backfill of a journey that has looked at somebody."""
+    row = await connection.fetchrow(
+        "SELECT occasion, sum(looked_at)::bigint, sum(invited)::bigint, count(*) FILTER (WHERE finished)"
+        " FROM segmenter.backfills WHERE journey = $1 GROUP BY occasion ORDER BY occasion DESC LIMIT 1",
+        journey,
+    )
+    return BackfillSeen(*row) if row is not None else None
+
+
 async def make_room(connection: Connection, spans: Iterable[Span]) -> None:
     """Make the days and months that are not there yet; takes over what the default partition holds of them.
 

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from services.segmenter import fingerprints, history, spans, store
-from services.segmenter.batch import NO_MEMO, Memo, SegmenterBatch, customer_of, decode_memo, save
+from services.segmenter.backfills import invite, paced, room, why_not
+from services.segmenter.batch import NO_MEMO, Backfilling, Memo, SegmenterBatch, customer_of, decode_memo, save
+from services.segmenter.profile import snapshot
 from services.segmenter.rules import (
     NO_RULES,
     NOTHING_DEFINED,
@@ -35,6 +37,7 @@ from shared.telemetry import SEGMENTER_SWEPT
 _RETENTION = timedelta(days=731)
 _SWEEP_PROFILES = 200
 _HOUSEKEEPING_SECONDS = 20.0
+_BACKFILL_SECONDS = 1.0
 _SEEN_MARGIN = timedelta(hours=2)
 """How far ahead of ours the clock of whoever received an event may be."""
 
@@ -54,6 +57,7 @@ class SegmenterProcessor:
         self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
         self._rooms: set[spans.Span] = set()
         self._swept: dict[int, tuple[bytes, datetime | None]] = {}
+        self._backfilled: set[tuple[int, str, str]] = set()
 
     def decode(self, key: str, value: bytes) -> EventRecord:
         record: EventRecord = _decode(key, value)
@@ -91,17 +95,19 @@ class SegmenterProcessor:
         return CUSTOMERS, _encode(customers.Tick(as_of=as_of, after=after))
 
     async def attend(self, lane: Lane) -> None:
-        """Bring every profile up to the playbook in force, and drop what is too old to be kept."""
+        """Bring every profile up to the playbook in force, invite customers to journeys that are backfilled, and drop
+        what is too old to be kept."""
         loop = asyncio.get_running_loop()
         house_kept = 0.0
         while not lane.leaving.is_set():
             lane.woken.clear()
-            if await self._sweep(lane):
+            if await self._sweep(lane) or await self._backfill(lane):
                 continue
             if loop.time() - house_kept >= _HOUSEKEEPING_SECONDS:
                 await self.keep_house(lane)
                 house_kept = loop.time()
-            await first_of(lane.leaving, lane.woken, timeout=_HOUSEKEEPING_SECONDS)
+            pause = _BACKFILL_SECONDS if self._backfills(lane) else _HOUSEKEEPING_SECONDS
+            await first_of(lane.leaving, lane.woken, timeout=pause)
 
     async def keep_house(self, lane: Lane) -> None:
         """Say how far this partition has come; the owner of the first drops what no partition needs any more."""
@@ -182,6 +188,57 @@ class SegmenterProcessor:
             async for customer, rows in store.past(connection, partition, keys, fed_by.keys()):
                 rebuilt[customer] = history.rebuild({}, fed_by, rows)
         return rebuilt
+
+    def _backfills(self, lane: Lane) -> dict[str, Backfilling]:
+        """Those that are asked for, and not through as far as this process knows."""
+        return {
+            name: asked
+            for name, asked in (decode_memo(lane.memo).backfills if lane.memo else {}).items()
+            if asked.per_hour and (lane.partition, name, asked.occasion) not in self._backfilled
+        }
+
+    async def _backfill(self, lane: Lane) -> bool:
+        """Invite the next customers to journeys, as many as may be by now; whether there may be more at once."""
+        more = False
+        for name, backfilling in self._backfills(lane).items():
+
+            async def next_chunk(
+                connection: Connection, out: Outputs, name: str = name, backfilling: Backfilling = backfilling
+            ) -> bool:
+                told = decode_memo(lane.memo)
+                playbook = await self._shelf.get(connection, playbooks_of(told.playbook)[0])
+                journey = playbook.journeys.get(name)
+                if told.backfills.get(name) != backfilling or journey is None or why_not(journey) is not None:
+                    return False
+                if journey.status == "paused" or name in told.paused:
+                    return False
+                progress = await store.backfill_progress(connection, lane.partition, name, backfilling.occasion)
+                progress = paced(progress, backfilling.since)
+                most = room(progress, backfilling.per_hour, out.as_of)
+                if not most:
+                    return False
+                packed = await store.profiles_after(connection, lane.partition, progress.after_key, _SWEEP_PROFILES)
+                rules = await self._rules_of(connection, told.playbook)
+                profiles = {key: unpack_profile(state) for key, state in packed.items()}
+                if any(profile.definition != told.definition for profile in profiles.values()):
+                    return False  # the sweep comes first
+                invited, progress = invite(journey, profiles, progress, most)
+                for key in invited:
+                    customer = snapshot(profiles[key], key, rules)
+                    record = customers.Invited(
+                        as_of=out.as_of, customer=customer, journey=name, occasion=backfilling.occasion, v=2
+                    )
+                    out.emit(CUSTOMERS, key, record)
+                through = not packed or progress.after_key == next(reversed(packed))
+                finished = through and len(packed) < _SWEEP_PROFILES
+                progress = progress._replace(finished=finished)
+                await store.note_backfill(connection, lane.partition, name, backfilling.occasion, progress)
+                if finished:
+                    self._backfilled.add((lane.partition, name, backfilling.occasion))
+                return through and not finished
+
+            more = await lane.transact(next_chunk) or more
+        return more
 
     async def _sweep(self, lane: Lane) -> bool:
         """Bring up the next few profiles of the partition; False when all of them are."""

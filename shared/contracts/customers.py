@@ -77,6 +77,18 @@ class DateReached(msgspec.Struct, frozen=True, tag="date", tag_field="kind", omi
     v: int = _FIRST
 
 
+class Invited(msgspec.Struct, frozen=True, tag="invited", tag_field="kind", omit_defaults=True, kw_only=True):
+    """A backfill has come to this customer, who is where the trigger of a journey lets others in. `occasion` names the
+    backfill."""
+
+    as_of: datetime
+    customer: Customer
+    journey: str
+    occasion: str
+    v: int
+    """Written out, unlike the first version: a release that knows no backfills waits for one that does."""
+
+
 class Tick(msgspec.Struct, frozen=True, tag="tick", tag_field="kind", omit_defaults=True, kw_only=True):
     """Nothing happened in this partition up to `as_of`; `after` is the offset of `events` read up to then."""
 
@@ -96,4 +108,4 @@ class Activation(msgspec.Struct, frozen=True, tag="activation", tag_field="kind"
     v: int = _FIRST
 
 
-CustomerRecord = CustomerUpdated | DateReached | Tick | Activation
+CustomerRecord = CustomerUpdated | DateReached | Invited | Tick | Activation

@@ -114,4 +114,17 @@ class Activation(msgspec.Struct, frozen=True, tag="activation", tag_field="kind"
     v: int = _FIRST
 
 
-EventRecord = Event | Refused | Activation
+class Backfill(msgspec.Struct, frozen=True, tag="backfill", tag_field="kind", omit_defaults=True, kw_only=True):
+    """From this place of the road on, customers of this partition who are where a journey's trigger lets others in are
+    invited to it, `per_hour` of them at most; 0 stops. `occasion` names the backfill: the same one goes on where it
+    stopped, another begins with the first customer."""
+
+    journey: str
+    occasion: str
+    per_hour: float
+    received_at: datetime
+    v: int
+    """Written out, unlike the first version: a release that knows no backfills waits for one that does."""
+
+
+EventRecord = Event | Refused | Activation | Backfill

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from textwrap import dedent
 from typing import Any
 
 import httpx
@@ -22,8 +23,8 @@ from services.segmenter.main import Segmenter
 from services.segmenter.rules import compile_rules
 from services.segmenter.settings import SegmenterSettings
 from shared.clock import ManualClock
-from shared.contracts.customers import CustomerRecord, CustomerUpdated, DateReached
-from shared.contracts.events import EventRecord, Refused
+from shared.contracts.customers import CustomerRecord, CustomerUpdated, DateReached, Invited
+from shared.contracts.events import Backfill, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS, EVENTS, partition_of
 from shared.database.engine import Database
 from shared.database.migrations import migrate
@@ -303,6 +304,55 @@ async def test_what_a_playbook_would_change_is_what_it_changes(shop: Shop) -> No
     assert (expected.entering, expected.leaving, expected.stages) == (entering, leaving, stages)
     assert min(entering["lamps"], entering["both"], entering["vip"], len(leaving), len(stages)) > 0
     assert expected.looked_at == 60
+
+
+async def test_a_backfill_invites_each_member_once_whoever_owns_them(shop: Shop) -> None:
+    journey = """
+        journey: regulars
+        title: For regulars
+        trigger: {stage: retain}
+        defaults: {topic: newsletter}
+        steps: [{email: cart-old-friend}]
+        """
+    await shop.apply(**{"journeys/regulars": dedent(journey)})
+    regulars = [f"c{number}" for number in range(30)]
+    await shop.post(*(event("Order Completed", at(), key=key, total=60) for key in regulars))
+    await shop.post(*(event("Page Viewed", at(), key=f"d{number}") for number in range(20)))
+
+    async def ask(per_hour: float, when: datetime) -> None:
+        backfill = Backfill(journey="regulars", occasion="one", per_hour=per_hour, received_at=when, v=2)
+        for partition in range(PARTITIONS):
+            await shop.log.append(EVENTS, partition, [Entry("", msgspec.json.encode(backfill))])
+
+    async def invited() -> list[str]:
+        told = [record for key in regulars for record in await shop.told(key)]
+        return [record.customer.key for record in told if isinstance(record, Invited)]
+
+    await ask(5, at())
+    shop.clock.set(at(hours=1))
+
+    async def ten() -> bool:
+        return len(await invited()) >= 10
+
+    await until(ten)
+    await ask(0, at(hours=1))
+    shop.clock.set(at(hours=9))
+    await shop.service.stop()
+    assert len(await invited()) == 10
+    shop.service = shop.build()
+    await shop.service.start()
+    await ask(1000, at(hours=9))
+    shop.clock.set(at(hours=10))
+
+    async def all_of_them() -> bool:
+        return await shop.fetch("SELECT sum(invited)::int FROM segmenter.backfills WHERE finished") == [(30,)]
+
+    await until(all_of_them)
+    assert sorted(await invited()) == sorted(regulars)
+    async with shop.database.connect() as connection:
+        seen = await store.last_backfill(connection, "regulars")
+    assert seen is not None
+    assert (seen.looked_at, seen.invited, seen.finished) == (50, 30, PARTITIONS)
 
 
 async def test_owner_that_begins_anew_goes_on_where_the_last_one_stopped(shop: Shop) -> None:

@@ -30,6 +30,7 @@ from shared.contracts.customers import (
     CustomerRecord,
     CustomerUpdated,
     DateReached,
+    Invited,
     Tick,
 )
 from shared.contracts.events import MAILER_SOURCE, Event
@@ -247,7 +248,9 @@ class Road:
         for name, book in loaded.items():
             self.triggers[name] = Triggers(book.journeys)
         keys = {timer.subject for timer in timers}
-        keys |= {record.customer.key for record in records if isinstance(record, CustomerUpdated | DateReached)}
+        keys |= {
+            record.customer.key for record in records if isinstance(record, CustomerUpdated | DateReached | Invited)
+        }
         people = {key: Person(key, self.rows[key]) for key in keys if key in self.rows}
         batch = JourneysBatch(0, memo, loaded, self.triggers, people, self.stock)
         for name in batch.versions_missing():
@@ -375,6 +378,11 @@ class Shop:
 
     def reaches(self, journey: str, occasion: str, *, when: str | timedelta | datetime, customer: str = "anna") -> None:
         self._take(DateReached(as_of=at(when), customer=self.customer(customer), journey=journey, occasion=occasion))
+
+    def invites(self, journey: str, *, when: str | timedelta | datetime, customer: str = "anna") -> None:
+        """A backfill has come to this customer."""
+        record = Invited(as_of=at(when), customer=self.customer(customer), journey=journey, occasion="first", v=2)
+        self._take(record)
 
     def says_no(self, *topics: str, when: str | timedelta, customer: str = "anna") -> None:
         consent = {**self.customer(customer).consent, **dict.fromkeys(topics, False)}

@@ -366,3 +366,24 @@ def test_a_batch_that_let_nobody_in_is_saved_where_that_is_counted() -> None:
     late = story.event("Signed Up", when="2h", occurred=at("2h") - 2 * DAY)
     assert story.road.saves_nothing([looked])
     assert not story.road.saves_nothing([looked, late])
+
+
+def test_who_is_invited_by_a_backfill_enters_like_anybody_else() -> None:
+    vip = {**begins(SegmentTrigger("vip", "entered")), "condition": says('traits.country == "NO"'), "again": "never"}
+    story = Shop(playbook(journey(WAIT, email("mail"), **vip)))
+    story.invites("cart", when="0m")
+    assert story.enrollments() == []
+    story.is_now(traits={"country": "NO"})
+    story.invites("cart", when="1m")
+    story.invites("cart", when="2m")
+    story.ticks(when="2h")
+    story.invites("cart", when="3h")
+    story.invites("gone", when="3h")
+    assert [(one.entry.at, one.entry.cause) for one in story.enrollments()] == [(at("1m"), "backfill\nfirst")]
+    assert story.sent() == [("mail", at("61m"))]
+
+
+def test_nobody_is_invited_into_a_pause() -> None:
+    story = Shop(playbook(journey(WAIT, email("mail"), status="paused", **begins(StageTrigger("retain")))))
+    story.invites("cart", when="0m")
+    assert story.enrollments() == []
