@@ -29,7 +29,7 @@ def thousand(folder: Path) -> dict[str, float]:
     numbered = [(tested, number) for tested in loaded.tests for number in range(len(tested.tests))]
     begun = perf_counter()
     for count in range(TESTS):
-        verdict = run(loaded.playbook, compose, *numbered[count % len(numbered)])
+        verdict = run(loaded, compose, *numbered[count % len(numbered)])
         if verdict.differences:
             raise RuntimeError(f"{verdict.test.name}: {verdict.differences[0]}")
     return {"a thousand": perf_counter() - begun}

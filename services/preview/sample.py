@@ -46,7 +46,7 @@ def sample(loaded: WithTests, message: str) -> Sample:
         if not any(step.message == message for step in _mails(playbook.journeys[tested.journey])):
             continue
         for number, test in enumerate(tested.tests):
-            sent = run(playbook, compose, tested, number).story.mails
+            sent = run(loaded, compose, tested, number).story.mails
             request = next((end.request for end in sent if end.request.message == message), None)
             if request is not None:
                 place = tested.place(number)

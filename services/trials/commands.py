@@ -45,7 +45,7 @@ def _test(folder: Path, name: str, coverage: bool, form: str) -> bool:
     compose = Composer(Links(b"tested", "https://links.invalid"))
     started = time.perf_counter()
     verdicts = [
-        run(loaded.playbook, compose, tested, number)
+        run(loaded, compose, tested, number)
         for tested in loaded.tests
         for number, test in enumerate(tested.tests)
         if name.casefold() in f"{tested.journey} {test.name}".casefold()
@@ -66,6 +66,6 @@ def _test(folder: Path, name: str, coverage: bool, form: str) -> bool:
             say(line)
     if coverage:
         footprints = {one for verdict in verdicts for one in verdict.story.footprints}
-        for line in report.of_coverage(covered(loaded.playbook, loaded.steps, footprints)):
+        for line in report.of_coverage(covered(loaded.playbook, loaded.places, footprints)):
             typer.echo(line, err=form == "junit")
     return not any(verdict.differences for verdict in verdicts)

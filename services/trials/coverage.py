@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from services.trials.story import Footprint
+from shared.language.places import Place, Places
 from shared.language.playbook import Choose, If, Playbook, Split, Step, WaitFor
-from shared.language.source import Place
 
 
 class Missed(NamedTuple):
@@ -16,7 +16,7 @@ class Missed(NamedTuple):
     journey: str
     step: str
     way: str
-    place: Place
+    place: Place | None
 
 
 class Covered(NamedTuple):
@@ -28,17 +28,15 @@ class Covered(NamedTuple):
     missed: list[Missed]
 
 
-def covered(
-    playbook: Playbook, steps: Mapping[str, Mapping[str, Place]], footprints: Iterable[Footprint]
-) -> Iterator[Covered]:
+def covered(playbook: Playbook, places: Places, footprints: Iterable[Footprint]) -> Iterator[Covered]:
     reached = {(one.journey, one.step) for one in footprints}
     gone = {(one.journey, one.step, one.way) for one in footprints if one.way}
     for name, journey in playbook.journeys.items():
         missed: list[Missed] = []
         count = 0
         went = 0
-        for step, place in sorted(steps[name].items(), key=lambda pair: (pair[1].line, pair[1].column)):
-            ways = _ways(journey.steps[step])
+        for step in journey.steps:
+            ways, place = _ways(journey.steps[step]), places.step(name, step)
             count += 1 + len(ways)
             if (name, step) not in reached:
                 missed.append(Missed(name, step, "", place))

@@ -104,7 +104,7 @@ def of_coverage(journeys: Iterable[Covered]) -> list[str]:
     for one in journeys:
         share = 100 * one.gone // one.of if one.of else 100
         lines.append(f"{one.journey}: {share}% ({one.gone} of {one.of} steps and ways)")
-        lines += [f"  journeys/{one.journey}.yaml:{missed.place.line}: {_missing(missed)}" for missed in one.missed]
+        lines += [f"  {missed.place}: {_missing(missed)}" for missed in one.missed]
     return lines
 
 

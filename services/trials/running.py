@@ -20,8 +20,8 @@ from services.trials.pinning import pinned
 from services.trials.story import Story, described
 from shared.contracts.events import EMAIL_LINK_CLICKED, EMAIL_OPENED, SURVEY_ANSWERED, Event
 from shared.contracts.messages import MessageRequested
+from shared.language import WithTests
 from shared.language.checks.tests import DEFAULT_START, TestedJourney, instant_of
-from shared.language.playbook import Playbook
 from shared.language.source import Place
 from shared.language.tests_file import (
     NO_ADDRESS,
@@ -65,12 +65,12 @@ class Verdict:
         return self.tested.place(self.number)
 
 
-def run(playbook: Playbook, compose: Compose, tested: TestedJourney, number: int) -> Verdict:
+def run(loaded: WithTests, compose: Compose, tested: TestedJourney, number: int) -> Verdict:
     """The test with this number in its file."""
     test = tested.tests[number]
     start = (test.start or DEFAULT_START).astimezone(UTC)
-    book = pinned(playbook, tested.journey, test.arms)
-    story = Story(book, tested.journey)
+    book = pinned(loaded.playbook, tested.journey, test.arms)
+    story = Story(book, loaded.places, tested.journey)
 
     def answer(request: MessageRequested, now: datetime) -> Receipt:
         mine = request.journey == tested.journey

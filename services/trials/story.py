@@ -14,6 +14,7 @@ from services.journeys.enrollment import Enrollment
 from services.rehearsal.witness import End, Hold, Witness
 from shared.contracts.customers import Customer, CustomerUpdated, DateReached
 from shared.contracts.events import JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
+from shared.language.places import Places
 from shared.language.playbook import Playbook
 from shared.walltime import zone_of
 
@@ -41,6 +42,7 @@ class Story(Witness):
     """Listens to a house with one customer in it. Of journeys other than `journey` only what they send is told."""
 
     playbook: Playbook
+    places: Places
     journey: str
     lines: list[Line] = field(default_factory=list)
     sent: list[End] = field(default_factory=list)
@@ -133,7 +135,8 @@ class Story(Witness):
                 return f"does not enter: {one.word}{by}"
             case "passed":
                 # What has only one way is not worth a line, and what a split or a condition chose is.
-                return f"{one.step}: {one.word}" if one.word else ""
+                asked = self.places.written(decided.journey, one.step, "if")
+                return f"{f'if {asked}' if asked else one.step}: {one.word}" if one.word else ""
             case "waits":
                 return f"waits at {one.step}{f' until {self.local(one.until)}' if one.until else ''}"
             case "listens":

@@ -9,10 +9,10 @@ from shared.language.catalogue import Catalogue
 from shared.language.checks import examine_files
 from shared.language.checks.tests import TestedJourney
 from shared.language.folder import playbook_hash, read_folder, shipped
+from shared.language.places import Places
 from shared.language.playbook import Playbook
 from shared.language.problems import PlaybookInvalid, Problem
 from shared.language.schema import KINDS, schema, write_schemas
-from shared.language.source import Place
 
 __all__ = [
     "KINDS",
@@ -43,12 +43,12 @@ def load(files: Mapping[str, bytes]) -> Playbook:
 
 
 class WithTests(NamedTuple):
-    """A proven playbook with the tests of its journeys; `steps` says by journey and id where a step is written, and
-    `catalogue` what its events hold."""
+    """A proven playbook with the tests of its journeys; `places` says where its steps are written, and `catalogue` what
+    its events hold."""
 
     playbook: Playbook
     tests: Sequence[TestedJourney]
-    steps: Mapping[str, Mapping[str, Place]]
+    places: Places
     catalogue: Catalogue
 
 
@@ -57,7 +57,7 @@ def load_with_tests(files: Mapping[str, bytes]) -> WithTests:
     examined = examine_files(files, tests=True)
     if examined.playbook is None:
         raise PlaybookInvalid(examined.problems)
-    return WithTests(examined.playbook, examined.tests, examined.steps, examined.catalogue)
+    return WithTests(examined.playbook, examined.tests, Places(files), examined.catalogue)
 
 
 def check(files: Mapping[str, bytes]) -> list[Problem]:

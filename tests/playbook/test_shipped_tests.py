@@ -13,7 +13,7 @@ from shared.language import SHIPPED, load_with_tests, read_folder
 
 LOADED = load_with_tests(read_folder(SHIPPED))
 VERDICTS = [
-    run(LOADED.playbook, Composer(Links(b"tested", "https://links.invalid")), tested, number)
+    run(LOADED, Composer(Links(b"tested", "https://links.invalid")), tested, number)
     for tested in LOADED.tests
     for number in range(len(tested.tests))
 ]
@@ -26,5 +26,5 @@ def test_shipped_journey(verdict: Verdict) -> None:
 
 def test_every_step_of_every_shipped_journey_is_reached_and_left_by_every_way() -> None:
     footprints = {one for verdict in VERDICTS for one in verdict.story.footprints}
-    journeys = list(covered(LOADED.playbook, LOADED.steps, footprints))
+    journeys = list(covered(LOADED.playbook, LOADED.places, footprints))
     assert [one for one in journeys if one.missed] == [], "\n".join(of_coverage(journeys))

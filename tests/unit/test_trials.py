@@ -53,7 +53,7 @@ def loaded(tests: str, **files: str) -> WithTests:
 
 
 def verdicts(found: WithTests) -> list[Verdict]:
-    return [run(found.playbook, COMPOSE, one, number) for one in found.tests for number in range(len(one.tests))]
+    return [run(found, COMPOSE, one, number) for one in found.tests for number in range(len(one.tests))]
 
 
 def test_lots_are_pinned_nobody_is_held_out_and_a_draft_sends() -> None:
@@ -92,7 +92,7 @@ tests:
         "         0m  Mon  2 Mar 2026 13:00  waits at wait-1d until Tue  3 Mar 2026 13:00",
         "         1d  Tue  3 Mar 2026 13:00  tone: warm",
         "         1d  Tue  3 Mar 2026 13:00  sends warm                                    ✗ nothing",
-        "         1d  Tue  3 Mar 2026 13:00  if-1: else",
+        '         1d  Tue  3 Mar 2026 13:00  if traits.country == "NO": else',
         "         1d  Tue  3 Mar 2026 13:00  last fails: rejected: 554 tested",
         "         1d  Tue  3 Mar 2026 13:00  leaves: completed",
         "         2d  Wed  4 Mar 2026 13:00  nothing                                       ✗ cool at 2d",
@@ -149,7 +149,7 @@ tests:
     expect: {sent: [warm, last]}
 """)
     footprints = {one for verdict in verdicts(found) for one in verdict.story.footprints}
-    assert of_coverage(covered(found.playbook, found.steps, footprints)) == [
+    assert of_coverage(covered(found.playbook, found.places, footprints)) == [
         "hello: 63% (7 of 11 steps and ways)",
         "  journeys/hello.yaml:10: no test leaves tone by cool.",
         "  journeys/hello.yaml:13: no test reaches cool.",

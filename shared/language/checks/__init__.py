@@ -23,7 +23,6 @@ from shared.language.checks.tests import TestedJourney, check_tests
 from shared.language.playbook_files import SegmentsFile, StagesFile, TopicsFile
 from shared.language.problems import Problem
 from shared.language.sections import Hole
-from shared.language.source import Place
 from shared.language.templates import check_names
 
 
@@ -34,8 +33,6 @@ class Examined:
     playbook: proven.Playbook | None
     problems: tuple[Problem, ...]
     tests: tuple[TestedJourney, ...] = ()
-    steps: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
-    """Where each step of each journey is written, where tests were asked for."""
     catalogue: Catalogue = field(default_factory=Catalogue)
 
 
@@ -47,15 +44,7 @@ def examine_files(files: Mapping[str, bytes], *, tests: bool = False) -> Examine
     tested = tuple(check_tests(book)) if tests else ()
     problems = tuple(sorted(set(book.problems)))
     sound = not any(problem.severity == "error" for problem in problems)
-    steps = (
-        {
-            name: {id: journey.document.at(placed.path) for id, placed in journey.layout.by_id.items()}
-            for name, journey in book.journeys.items()
-        }
-        if tests
-        else {}
-    )
-    return Examined(to_playbook(book) if sound else None, problems, tested, steps, book.catalogue)
+    return Examined(to_playbook(book) if sound else None, problems, tested, book.catalogue)
 
 
 def _run(book: Book) -> None:

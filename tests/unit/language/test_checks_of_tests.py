@@ -27,7 +27,7 @@ def test_what_is_right_is_loaded() -> None:
     [tested] = loaded.tests
     assert (tested.journey, [test.name for test in tested.tests]) == ("abandoned-cart", ["a story"])
     assert tested.place(0, "given", 0, "event").line == 4
-    assert loaded.steps["abandoned-cart"]["cart-reminder"].line == 25
+    assert str(loaded.places.step("abandoned-cart", "cart-reminder")) == "journeys/abandoned-cart.yaml:25"
 
 
 @pytest.mark.parametrize(
