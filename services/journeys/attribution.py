@@ -12,7 +12,7 @@ counted beside it, and neither is worked out from the other.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -30,6 +30,9 @@ REMEMBERED = timedelta(days=90)
 """How long an order that was attributed is remembered, so that it is not attributed again."""
 MOST_REMEMBERED = 100
 """Orders of one customer. Beyond that the oldest is forgotten."""
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Reached(NamedTuple):
@@ -53,13 +56,18 @@ def attribute(
         return None
     best: tuple[bool, datetime] | None = None
     for one in reached:
-        goal, enrollment = one.course.journey.goal, one.enrollment
-        if goal is None or goal.value is None or enrollment.sent_at is None:
+        goal = one.course.journey.goal
+        if goal is None or goal.value is None:
             continue
-        rank = (enrollment.clicked_at is not None, enrollment.clicked_at or enrollment.sent_at)
+        # What an enrollment took over from the one before it may be older than the window.
+        since = _LONG_AGO if goal.within is None else now - goal.within
+        clicked, sent = (
+            at if at and at > since else None for at in (one.enrollment.clicked_at, one.enrollment.sent_at)
+        )
+        last = clicked or sent
         # Of two at the same instant, the one that began later.
-        if best is None or rank >= best:
-            best, winner, worth = rank, one, goal
+        if last is not None and (best is None or (clicked is not None, last) >= best):
+            best, winner, worth = (clicked is not None, last), one, goal
     if best is None:
         return None
     value = _value(worth, winner, customer, happening, now)

@@ -437,7 +437,7 @@ class JourneysBatch:
             self._move(person, inside, moved, commands, out.as_of)
             self._carry_out(person, moved, commands, out)
         if admission != "restart":
-            self._begin(person, journey, found, out)
+            self._begin(person, journey, found, out, inside)
 
     def _decline(self, journey: Journey, customer: str, why: Declined, now: datetime, key: str = "") -> None:
         self._declined[journey.name, why.reason] += 1
@@ -446,10 +446,12 @@ class JourneysBatch:
             told = decisions.declined(journey.name, self._in_force.hash, key, why, now)
             self._decided.setdefault(customer, []).append(told)
 
-    def _begin(self, person: Person, journey: Journey, entry: Entry, out: Outputs) -> None:
+    def _begin(
+        self, person: Person, journey: Journey, entry: Entry, out: Outputs, before: Enrollment | None = None
+    ) -> None:
         assert self._in_force is not None
         course = Course(journey, journey.status, self._in_force, self.stock)
-        enrollment, commands = engine.begin(course, person.latest, entry)
+        enrollment, commands = engine.begin(course, person.latest, entry, before)
         if (moving := self._memo.moves.get(journey.name)) is not None:
             enrollment = msgspec.structs.replace(enrollment, moves=moving.number)
         person.enrollments.append(enrollment)
@@ -490,7 +492,7 @@ class JourneysBatch:
                 case BeginAgain(entry=entry):
                     journey = self._journey(enrollment.journey)
                     if journey is not None and journey.status != "paused":
-                        self._begin(person, journey, entry, out)
+                        self._begin(person, journey, entry, out, enrollment)
 
     def _move(
         self,

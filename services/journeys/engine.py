@@ -116,8 +116,9 @@ Signal = Updated | Woken
 Moved = tuple[Enrollment, list[Command]]
 
 
-def begin(course: Course, customer: Customer, entry: Entry) -> Moved:
-    """A new enrollment, taken to the first step that waits."""
+def begin(course: Course, customer: Customer, entry: Entry, before: Enrollment | None = None) -> Moved:
+    """A new enrollment, taken to the first step that waits. `before` is the one in whose place it comes: what that has
+    sent, the journey has sent."""
     enrollment = Enrollment(
         id=enrollment_id(customer.key, course.journey.name, entry),
         journey=course.journey.name,
@@ -129,6 +130,8 @@ def begin(course: Course, customer: Customer, entry: Entry) -> Moved:
     # By customer and journey, never by key: who is held out is so for every cart.
     if drawn(customer.key, course.journey.name, "holdout") < course.journey.holdout:
         return _hold_out(course, enrollment, entry), []
+    if before is not None:
+        enrollment = _with(enrollment, sent_at=before.sent_at, clicked_at=before.clicked_at)
     return _run(course, enrollment, customer, course.journey.first, entry.at, [])
 
 

@@ -16,7 +16,7 @@ from services.journeys.store import MAILED
 from shared.contracts.messages import MessageRequested
 from shared.language.playbook import EventMatch, Exit, Goal, Journey, Playbook, Wait
 
-WEEK = timedelta(days=7)
+DAY, WEEK = timedelta(days=1), timedelta(days=7)
 ORDER = Goal(EventMatch("Order Completed", None), WEEK, says("event.total"))
 
 
@@ -162,6 +162,35 @@ def test_of_two_carts_that_one_order_closes_one_has_its_value() -> None:
     story.posts("Cart Updated", {"cart_id": "b"}, when="1h")
     orders(story, "2h", order_id="o1")
     assert [(one.entry.key, one.attributed) for one in story.enrollments()] == [("a", None), ("b", 80)]
+
+
+AGAIN = {**on("Signed Up"), "topic": None, "mode": "restart", "again": "always"}
+
+
+def quiet_later(goal: Goal) -> Shop:
+    """A journey that mails at once, and an hour later another version of it that waits."""
+    steps = (email("hello", "wait", topic="orders"), Wait("wait", None, WEEK, None, None))
+    mails = journey(*steps, name="j", **{**AGAIN, "goal": goal})
+    story = Shop(playbook(mails), playbook(replace(mails, version="v2", first="wait"), name="quiet"))
+    story.posts("Signed Up", when="0m")
+    story.activate("quiet", when="1h")
+    return story
+
+
+def test_what_was_sent_before_the_journey_began_again_is_not_forgotten() -> None:
+    story = quiet_later(ORDER)
+    # They come back, and it begins anew, and has sent nothing since.
+    story.posts("Signed Up", when="2h")
+    orders(story, "3h")
+    assert [(one.reason, one.attributed) for one in story.enrollments()] == [("restarted", None), ("goal", 80)]
+
+
+def test_what_was_sent_longer_ago_than_the_window_is() -> None:
+    story = quiet_later(Goal(EventMatch("Order Completed", None), 2 * DAY, says("event.total")))
+    story.posts("Signed Up", when="36h")
+    orders(story, "2d")
+    assert [one.reason for one in story.enrollments()] == ["restarted", "goal"]
+    assert attributed(story) == {}
 
 
 @pytest.mark.parametrize(
