@@ -145,10 +145,14 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
             text = f"waits for {_awaited(teller, decided, decision.step)} until {teller.when(decision.until)}"
         case "asked":
             message, message_id = message_of(teller, journey, decision.step, decision.word), decision.word
-            text = f"asks for the mail {message}"
+            called = places.written(journey, decision.step, "webhook", "url")
+            text = f"calls {called}" if called else f"asks for the mail {message}"
         case "parked":
             pause = unsent.paused(teller, journey, book)
-            text, remedy, place = f"is due and waits: {pause.text}", pause.remedy, at_step
+            text, remedy = f"is due and waits: {pause.text}", pause.remedy
+            pool = places.written(journey, decision.step, "coupon")
+            if pool and places.written_in(f"journeys/{journey}.yaml", "status") != "paused":
+                text, remedy = f"waits for a code of {pool} to be claimed", ""
         case "moved":
             text = "goes on in the version that has come into force"
         case "left":

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from services.journeys.story import Rule, Teller
 from shared.consent import holding
+from shared.contracts.messages import WEBHOOK
 from shared.contracts.story import Asked, Line, Word
 from shared.language.places import BRAND, TOPICS
 
@@ -39,11 +40,26 @@ _BY_THE_SERVER = {
 }
 
 
+_BY_THE_RECEIVER = {
+    "abandoned": "no connection was free in time",
+    "connection": "there was no connection to its address",
+    "deferred": "its answer was no yes",
+    "redirected": "its address leads elsewhere, where no webhook follows",
+    "timeout": "it did not answer in time",
+    "interrupted": "the process ended while it was called",
+}
+
+
 def held(teller: Teller, asked: Asked, line: Line) -> Because:
     """Why a message was held."""
     found = _by_policy(teller, asked, line.reason, line)
     if found is not None:
         return found
+    if asked.channel == WEBHOOK:
+        answered = _BY_THE_RECEIVER.get(line.reason, line.reason.replace("_", " "))
+        return Because(
+            answered, "Nothing: it is called again by itself until it expires. If it lasts, look at its server."
+        )
     server = _BY_THE_SERVER.get(line.reason, line.reason.replace("_", " "))
     return Because(server, "Nothing: it is tried again by itself. If it lasts, look at the mail server.")
 
@@ -71,15 +87,23 @@ def failed(teller: Teller, asked: Asked) -> Because:
             )
         case "rejected":
             return Because(f"the mail server refused it{detail}", "Read what the server says: it is about this mail.")
+        case "private_address":
+            return Because(
+                f"its address is not public{detail}",
+                "Use a public one, or allow the others with RAPPORT_MAILER_WEBHOOK_PRIVATE=true.",
+            )
+        case "gone":
+            return Because(f"its address said that it is gone{detail}", "Name another address in the step.")
         case "rendering":
             return Because(
                 f"its template failed{detail}",
                 f"Correct messages/{asked.message}; `rapport playbook check` says where.",
             )
         case "retries_ran_out":
+            whose = "its" if asked.channel == WEBHOOK else "the mail"
             return Because(
                 f"no attempt succeeded until {teller.when(asked.expires)}{detail}",
-                "Look at the mail server, or give the step a longer expires.",
+                f"Look at {whose} server, or give the step a longer expires.",
             )
     return Because(f"{asked.reason.replace('_', ' ')}{detail}", "Look at the mail server and its log.")
 

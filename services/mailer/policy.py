@@ -120,7 +120,7 @@ def decide(
 def decide_call(request: MessageRequested, now: datetime, *, paused: bool = False) -> Decision:
     """What becomes of a webhook at `now`: no person gets it, so nobody's consent, night or cap is asked."""
     if paused:
-        return held(request, request.expires, PAUSED, now)
+        return held(request, request.expires, PAUSED, now, "journey")
     if now > request.expires:
         return Skip("expired")
     return Skip("draft") if request.draft else Deliver(counts=False)

@@ -90,15 +90,15 @@ def tasks_done(
         async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
             assert runtime.database is not None
             now, who = runtime.clock.now(), by or getpass.getuser()
-            async with runtime.database.connect() as connection:
+            # Its row is held until the log has the event: so it is not done by two, and not done and untold.
+            async with runtime.database.transaction() as connection:
                 found = _one(task, await store.tasks_named(connection, task))
-                # The event first, which has one id however often it is reported: so none is done and untold.
+                if not await store.close_task(connection, found.id, store.Done(now, who, note)):
+                    raise RapportError(f"task {found.id[:_SHORT]} was done before. See `rapport tasks list --done`.")
                 told = event(TASK_DONE, found, now, by=who, note=note)
                 partition = streams.partition_of(found.customer, runtime.log.partitions)
                 entry = Entry(found.customer, msgspec.json.encode(told))
                 await runtime.log.append(streams.EVENTS, partition, [entry])
-                if not await store.close_task(connection, found.id, store.Done(now, who, note)):
-                    raise RapportError(f"task {found.id[:_SHORT]} was done before. See `rapport tasks list --done`.")
         say(f"done: {found.title}")
 
     run(work())
