@@ -101,10 +101,10 @@ async def customers(connection: Connection, keys: Collection[tuple[int, str]]) -
     """Those of these customers, each named with its partition, who are in a journey or remembered by one; by
     partition."""
     rows = await connection.fetch(
-        "SELECT c.partition, c.customer, c.story, c.snapshot"
-        " FROM unnest($1::smallint[], $2::text[]) AS k (partition, key)"
-        " JOIN journeys.customers c ON c.partition = k.partition AND c.customer = k.key",
-        *zip(*keys, strict=True),
+        "SELECT partition, customer, story, snapshot FROM journeys.customers"
+        " WHERE partition = ANY($1::smallint[]) AND customer = ANY($2::text[])",
+        {partition for partition, _ in keys},
+        [key for _, key in keys],
     )
     found: dict[int, dict[str, StoredCustomer]] = {}
     for partition, *row in rows:

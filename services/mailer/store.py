@@ -207,9 +207,9 @@ async def people(connection: Connection, customers: Collection[tuple[int, str]])
     """What is known of these customers, each named with its partition; by partition."""
     rows = await connection.fetch(
         "SELECT c.partition, c.customer, c.address, c.decisions, c.paused_until"
-        " FROM unnest($1::smallint[], $2::text[]) AS k (partition, customer)"
-        " JOIN mailer.customers c ON c.partition = k.partition AND c.customer = k.customer",
-        *zip(*customers, strict=True),
+        " FROM mailer.customers c WHERE partition = ANY($1::smallint[]) AND customer = ANY($2::text[])",
+        {partition for partition, _ in customers},
+        [customer for _, customer in customers],
     )
     found: dict[int, dict[str, Person]] = {}
     for partition, customer, address, decisions, paused_until in rows:

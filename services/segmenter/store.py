@@ -45,9 +45,10 @@ class Sweep(NamedTuple):
 async def packed_profiles(connection: Connection, keys: Collection[tuple[int, str]]) -> dict[int, dict[str, bytes]]:
     """The states of these customers, each named with its partition; by partition."""
     rows = await connection.fetch(
-        "SELECT p.partition, p.key, p.state FROM unnest($1::smallint[], $2::text[]) AS k (partition, key)"
-        " JOIN segmenter.profiles p ON p.partition = k.partition AND p.key = k.key",
-        *zip(*keys, strict=True),
+        "SELECT partition, key, state FROM segmenter.profiles"
+        " WHERE partition = ANY($1::smallint[]) AND key = ANY($2::text[])",
+        {partition for partition, _ in keys},
+        [key for _, key in keys],
     )
     found: dict[int, dict[str, bytes]] = {}
     for partition, key, state in rows:
@@ -60,9 +61,10 @@ async def seen_events(
 ) -> dict[int, dict[bytes, Seen]]:
     """Which of these events, each named with its partition, were taken after `since`, and when last; by partition."""
     rows = await connection.fetch(
-        "SELECT s.partition, s.id, s.content, s.seen_at FROM unnest($1::smallint[], $2::bytea[]) AS k (partition, id)"
-        " JOIN segmenter.seen s ON s.id = k.id AND s.partition = k.partition AND s.seen_at > $3 ORDER BY s.seen_at",
-        *zip(*ids, strict=True),
+        "SELECT partition, id, content, seen_at FROM segmenter.seen"
+        " WHERE partition = ANY($1::smallint[]) AND id = ANY($2::bytea[]) AND seen_at > $3 ORDER BY seen_at",
+        {partition for partition, _ in ids},
+        [id for _, id in ids],
         since,
     )
     found: dict[int, dict[bytes, Seen]] = {}
