@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from services.journeys.decisions import Decided, unpack
 from services.journeys.worker import JourneysProcessor
 from services.mailer.worker import MailerProcessor
 from services.segmenter.history import Kind
@@ -112,7 +113,8 @@ def taken(records: Sequence[Record]) -> list[Record]:
 
 async def states(database: Database) -> States:
     async with database.connect() as connection:
-        return {
+        told = await connection.fetch("SELECT partition, customer, body FROM journeys.decisions ORDER BY number")
+        found: dict[str, list[Mapping[str, Any]]] = {
             name: [
                 {
                     column: value
@@ -123,6 +125,16 @@ async def states(database: Database) -> States:
             ]
             for name, table in _TABLES.items()
         }
+    # However many of them one row holds: that is the batch's doing.
+    decided: dict[tuple[int, str, str, str], list[Decided]] = {}
+    for partition, customer, body in told:
+        for one in unpack(body):
+            decided.setdefault((partition, customer, one.journey, one.enrollment), []).append(one)
+    found["decisions"] = [
+        {"partition": partition, "customer": customer, "journey": journey, "enrollment": enrollment, "told": all_of_it}
+        for (partition, customer, journey, enrollment), all_of_it in decided.items()
+    ]
+    return found
 
 
 async def replay(
@@ -269,7 +281,9 @@ def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | Non
         if row["kind"] == Kind.TIME:
             return None
         del shown["changes"]
-    elif table == "timers" and beside.redefined and row["service"] == "segmenter":
+    elif (table == "decisions" and row["journey"] in beside.paused) or (
+        table == "timers" and beside.redefined and row["service"] == "segmenter"
+    ):
         return None
     return repr(_sorted(shown))
 
