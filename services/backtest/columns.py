@@ -34,6 +34,7 @@ from shared.walltime import known_zone
 _FIELDS = ("type", "event", "name", "userId", "anonymousId", "messageId", "timestamp", "receivedAt")
 _OBJECTS = ("properties", "traits", "context")
 _SETTINGS = ("delimiter", "encoding")
+_OF_A_COLUMN = ("column", "as", "format", "timezone")
 _KINDS = ("text", "number", "boolean", "json", "time")
 _TRUE, _FALSE = frozenset({"true", "t", "yes", "y", "1"}), frozenset({"false", "f", "no", "n", "0"})
 _LONGEST_CELL = 32 * 1024
@@ -203,15 +204,13 @@ class _Reader:
         if not isinstance(root, MappingNode):
             self._report(root.start, "a mapping is a list of fields.", "Write userId: {column: customer}, and so on.")
             return None
-        fields: dict[str, Value] = {}
+        fields: dict[str, Value | None] = {}
         objects: dict[str, Mapping[str, Value]] = {}
         settings: dict[str, str] = {}
         known = (*_FIELDS, *_OBJECTS, *_SETTINGS)
         for name, (key, node) in root.entries.items():
             if name in _FIELDS:
-                value = self._value(node, "time" if name in ("timestamp", "receivedAt") else "text")
-                if value is not None:
-                    fields[name] = value
+                fields[name] = self._value(node, "time" if name in ("timestamp", "receivedAt") else "text")
             elif name in _OBJECTS:
                 objects[name] = self._object(name, node)
             elif name in _SETTINGS and isinstance(node, Scalar):
@@ -232,7 +231,7 @@ class _Reader:
             self._report(
                 root.start, f"there is no encoding {settings['encoding']!r}.", "Write latin-1, or leave it out."
             )
-        return Columns(fields, objects, **settings)
+        return Columns({name: value for name, value in fields.items() if value is not None}, objects, **settings)
 
     def _object(self, name: str, node: Node) -> dict[str, Value]:
         if not isinstance(node, MappingNode):
@@ -248,12 +247,15 @@ class _Reader:
             self._report(node.start, "a list cannot stand here.", "Write {column: name}, or a constant.")
             return None
         told: dict[str, str] = {}
+        before = len(self._problems)
         for name, (key, value) in node.entries.items():
-            if name not in ("column", "as", "format", "timezone") or not isinstance(value, Scalar):
-                remedy = "Of a column, write column, as, format and timezone."
+            if name not in _OF_A_COLUMN or not isinstance(value, Scalar):
+                remedy = did_you_mean(name, _OF_A_COLUMN, f"Of a column, write {listed(_OF_A_COLUMN, 'and')}.")
                 self._report(key.start, f'"{name}" cannot stand here.', remedy)
             else:
                 told[name] = value.text
+        if len(self._problems) > before:
+            return None
         if "column" not in told:
             self._report(node.start, "it names no column.", "Write {column: name}.")
             return None

@@ -176,12 +176,12 @@ class JourneysBatch:
         if self._told is None or out.as_of - self._told >= _SILENCE:
             self._say(out, "", Tick(as_of=out.as_of))
 
-    def reads(self, event: Event, *, moved: bool) -> bool:
-        """Whether something may come of an event that changes neither stage nor segments, consent nor address; `moved`
-        says whether traits or place are others. For who keeps no records: see `see`."""
-        if self._in_force is None:
+    def reads(self, event: Event, *, tagged: bool, moved: bool) -> bool:
+        """Whether something may come of an event that changes neither consent nor address; `tagged` says whether it
+        changes stage or segments, `moved` whether traits or place. For who keeps no records: see `see`."""
+        if self._in_force is None or self._triggers is None:
             return False
-        if event.name in self._heard:
+        if event.name in self._heard or (tagged and self._triggers.tagged):
             return True
         person = self._people.get(event.key)
         if person is None or not person.open:
@@ -245,6 +245,7 @@ class JourneysBatch:
         self._written.clear()
         self._moved.clear()
         self._tasks.clear()
+        self._attributed.clear()
         return moved
 
     def take_decided(self) -> Mapping[str, Sequence[Decided]]:

@@ -69,6 +69,8 @@ class Triggers:
                 case DateTrigger():
                     self._dates[journey.name] = journey
         self._events, self._stages, self._segments = _frozen(events), _frozen(stages), _frozen(segments)
+        self.tagged = bool(stages or segments)
+        """Whether somebody is let in for a stage or a segment."""
         self.heard = frozenset(events) | frozenset(match.event for one in journeys.values() for match in _matches(one))
         """The names of events that let somebody in, or that somebody inside may wait for."""
 

@@ -300,10 +300,10 @@ class House:
 
     def _reads(self, change: Change) -> bool:
         """Whether anybody reads this change. What nobody does is caught up with where it matters."""
-        tagged = change.stage_before is not None or change.entered or change.left
-        if tagged or change.consent or change.address_before is not None:
+        if change.consent or change.address_before is not None:
             return True
-        if self._journeys.reads(change.event, moved=change.moved):
+        tagged = change.stage_before is not None or bool(change.entered or change.left)
+        if self._journeys.reads(change.event, tagged=tagged, moved=change.moved):
             return True
         self._unread.add(change.event.key)
         return False
