@@ -61,6 +61,10 @@ class Sender:
     sound: bool
 
 
+_HREF = re.compile(r"\bhref\s*=\s*([\"'])(.*?)\1", re.IGNORECASE | re.DOTALL)
+_LEADS_NOWHERE = re.compile(r"#|mailto:|tel:|\{\{-?\s*unsubscribe_url\b", re.IGNORECASE)
+
+
 @dataclass(slots=True)
 class MessageTemplates:
     """All templates of one message, and what its message.yaml says they need."""
@@ -73,6 +77,12 @@ class MessageTemplates:
     variables: tuple[str, ...] = ()
     variables_known: bool = True
     senders: list[Sender] = field(default_factory=list)
+
+    @property
+    def leads_somewhere(self) -> bool:
+        """Whether any of its bodies has a link of which a click would be told."""
+        targets = (found[2].strip() for body in self.bodies for found in _HREF.finditer(body.text))
+        return any(target and not _LEADS_NOWHERE.match(target) for target in targets)
 
 
 # --- syntax -----------------------------------------------------------------------------------------------------------

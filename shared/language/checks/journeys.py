@@ -285,6 +285,14 @@ def check_answer(
     path, ending = (*placed.path, "wait_for"), "so this always waits until the timeout"
     if isinstance(awaited, Clicked):
         check_sender(book, journey, placed, (*path, "clicked"), awaited.clicked)
+        sender, _ = journey.layout.sender(awaited.clicked)
+        mail = sender.step.email if sender is not None and isinstance(sender.step, EmailStep) else ""
+        templates = book.messages.get(mail)
+        if templates is not None and templates.bodies and not templates.leads_somewhere:
+            wrong = book.wrong_at(journey.document, (*path, "clicked"))
+            wrong(
+                f"message {quoted(mail)} has no link to click, {ending}.", "Add one, or wait for something else.", True
+            )
     elif isinstance(awaited, Opened):
         check_sender(book, journey, placed, (*path, "opened"), awaited.opened)
         if book.brand is not None and book.brand.opens == "untracked":
