@@ -11,7 +11,7 @@ from services.journeys.engine import Course, Moved, begin_wait, done_in_mail, go
 from services.journeys.enrollment import Enrollment
 from shared.contracts.customers import Customer
 from shared.language.changes import own_part
-from shared.language.playbook import Email, Journey, Wait, WaitFor
+from shared.language.playbook import Email, Journey, Wait, WaitFor, Webhook
 
 _NOTHING = timedelta(0)
 
@@ -21,8 +21,8 @@ def has_place(journey: Journey, status: str, step: str) -> bool:
     if status == "held_out":
         return journey.goal is not None and journey.goal.within is not None
     if status == "sending":
-        # What is asked for already is awaited, and it must be a mail that it is awaited for.
-        return isinstance(journey.steps.get(step), Email)
+        # What is asked for already is awaited, and its outcome must be one that the step can have.
+        return isinstance(journey.steps.get(step), Email | Webhook)
     return status in ("waiting", "listening", "parked") and step in journey.steps
 
 
@@ -34,6 +34,8 @@ def take_along(own: Journey, course: Course, enrollment: Enrollment, customer: C
     """
     journey = course.journey
     if not has_place(journey, enrollment.status, enrollment.step):
+        return enrollment, []
+    if enrollment.status == "sending" and type(own.steps[enrollment.step]) is not type(journey.steps[enrollment.step]):
         return enrollment, []
     moved = msgspec.structs.replace(enrollment, version=journey.version, playbook=course.playbook.hash)
     if enrollment.status == "held_out":

@@ -276,7 +276,6 @@ def listed(
     """For each journey of the playbook, and each that somebody still is or was in, how it stands. `paused` are those
     that are paused by hand."""
     from services.journeys.engine import HELD_OUT
-    from services.journeys.store import MAILED
 
     rows: dict[str, dict[str, Any]] = {}
     names = {*playbook.journeys, *(tally.journey for tally, _ in counts)}
@@ -293,7 +292,7 @@ def listed(
         }
     for tally, count in counts:
         row = rows.get(tally.journey)
-        if row is None or tally.status == MAILED:
+        if row is None:
             continue
         row["entered"] += count
         if HELD_OUT not in (tally.status, tally.reason):
