@@ -72,9 +72,11 @@ class Outage(Act):
 
 @dataclass(frozen=True)
 class Apply(Act):
-    """A playbook is applied."""
+    """A playbook is applied; the cart's journey may be paused by hand, and those inside it taken along."""
 
     variant: int
+    paused: bool
+    moves: bool
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _acts(dice: random.Random) -> Iterator[Any]:
         elif lot < 0.79:
             yield _with(Unsubscribe, which=dice.random(), everything=dice.random() < 0.2)
         elif lot < 0.82:
-            yield _with(Apply, variant=dice.randrange(6))
+            yield _with(Apply, variant=dice.randrange(6), paused=dice.random() < 0.2, moves=dice.random() < 0.5)
         elif lot < 0.88:
             yield _with(Kill, process=dice.choice(PROCESSES), back_after=dice.uniform(0.1, 8))
         elif lot < 0.90:

@@ -158,7 +158,7 @@ def _silence(world: World) -> Iterator[str]:
 
 def _all_ends(world: World) -> Iterator[str]:
     """Nobody is left waiting for what has long been over."""
-    paused = world.applied[-1] == 2
+    paused = world.applied[-1].variant == 2 or world.applied[-1].paused
     for journey, status, step, customer in world.query(
         "SELECT journey, status, step, customer FROM journeys.enrollments WHERE status <> 'ended'"
     ):

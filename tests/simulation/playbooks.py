@@ -51,7 +51,8 @@ _FILES = {
           - {event: Cart Emptied, where: event.cart_id == key}
         defaults: {topic: reminders, priority: 60, expires: 14h}
         steps:
-          - wait: 1h
+          - id: pause
+            wait: 1h
           - email: reminder
           - id: came-back
             wait_for: {clicked: reminder}

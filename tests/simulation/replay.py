@@ -190,10 +190,11 @@ def times_of(journal: Journal) -> dict[tuple[str, str], datetime]:
 
 class Beside(NamedTuple):
     """What happened beside the records, and so has no place among them: whom a pause holds is looked for when it ends,
-    and a playbook that defines stages or segments anew comes to each profile when a sweep passes by."""
+    and who is to be taken along to another version when that is asked for; and a playbook that defines stages or
+    segments anew comes to each profile when a sweep passes by."""
 
     paused: frozenset[str]
-    """The journeys that some playbook of the journal pauses."""
+    """The journeys that some activation of the journal pauses, or takes those inside along in."""
     redefined: bool
 
 
@@ -205,7 +206,7 @@ async def beside(journal: Journal, database: Database, shelf: Shelf) -> Beside:
             for said in map(_decode_customer, [record.value for record in records] if stream == CUSTOMERS else []):
                 if isinstance(said, customers.Activation):
                     playbook = await shelf.get(connection, said.playbook)
-                    paused |= playbook.paused
+                    paused |= {*playbook.paused, *said.paused, *said.moves}
                     definitions.add(compile_rules(playbook).definition.hash)
     return Beside(frozenset(paused), len(definitions) > 1)
 

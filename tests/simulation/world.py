@@ -34,6 +34,7 @@ from shared.contracts.streams import EVENTS
 from shared.language.playbook import Playbook
 from shared.processing import playbooks
 from shared.processing.installation import Installation
+from shared.processing.playbooks import hash_of, paused_in
 from shared.processing.port import Connection, Processor
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -73,8 +74,9 @@ _PATIENCE = 120.0
 class _Shelf:
     """All playbooks, loaded once for all processes and histories (`shared.processing.playbooks.Shelf`)."""
 
-    async def get(self, connection: Connection, content_hash: str) -> Playbook:
-        return next(playbook for playbook in variants() if playbook.hash == content_hash)
+    async def get(self, connection: Connection, name: str) -> Playbook:
+        found = next(playbook for playbook in variants() if playbook.hash == hash_of(name))
+        return found.pausing(paused_in(name))
 
 
 SHELF = _Shelf()
@@ -106,7 +108,7 @@ class World:
         self.refused: Counter[str] = Counter()
         """Answers by status, of calls that were not taken."""
         self.posted: dict[str, dict[str, Any]] = {}
-        self.applied: list[int] = []
+        self.applied: list[Apply] = []
         self.lost: list[str] = []
         """Errors that nobody expects: defects."""
         self._first_tried: dict[str, datetime] = {}
@@ -130,7 +132,7 @@ class World:
         register_tasks(self.loop)
         for name in PROCESSES:
             self._spawn(name)
-        self._later(self._apply(0))
+        self._later(self._apply(Apply(0.0, variant=0, paused=False, moves=False)))
         for act in self.history.acts:
             await asyncio.sleep(act.at - self.loop.time())
             self.tell("world", str(act))
@@ -175,8 +177,8 @@ class World:
                 self._later(self._halt(name, seconds))
             case Outage(what=what, seconds=seconds):
                 self.weather.begin_outage(what, seconds)
-            case Apply(variant=variant):
-                self._later(self._apply(variant))
+            case Apply():
+                self._later(self._apply(act))
             case Click(which=which):
                 self._later(self._click(which))
             case Unsubscribe(which=which, everything=everything):
@@ -304,9 +306,10 @@ class World:
         living.process.go_on()
         self.tell(name, "goes on")
 
-    async def _apply(self, variant: int) -> None:
-        """`rapport playbook apply`, by somebody who does not give up."""
-        playbook = variants()[variant]
+    async def _apply(self, asked: Apply) -> None:
+        """`rapport playbook apply`, with `journeys pause` and `move`, by somebody who does not give up."""
+        playbook = variants()[asked.variant]
+        paused, moves = (("cart",) if yes else () for yes in (asked.paused, asked.moves))
         process = Process("operator", self.loop, lambda process, what: None)
         log = SimulatedLog(self.broker, process, self.loop, self.weather)
         database = SimulatedDatabase(self.sessions, process)
@@ -314,7 +317,9 @@ class World:
         async def apply() -> None:
             async with database.connect() as connection:
                 in_use = await playbooks_in_use(connection)
-                await playbooks.activate(log, connection, playbook, self.clock.now(), in_use)
+                await playbooks.activate(
+                    log, connection, playbook, self.clock.now(), in_use, paused=paused, moves=moves
+                )
 
         for _ in range(200):
             try:
@@ -325,8 +330,8 @@ class World:
                 await asyncio.sleep(0.3)
         else:
             raise Stuck("a playbook cannot be applied")
-        self.applied.append(variant)
-        self.tell("operator", f"applied {variant}")
+        self.applied.append(asked)
+        self.tell("operator", f"applied: {asked}")
         await process.die()
 
     # The world outside.
