@@ -6,6 +6,7 @@ is then a process of its own like any other, run by the same `rapport` command, 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import json
@@ -198,6 +199,7 @@ def _become(arguments: list[str], environment: dict[str, str], log: str) -> NoRe
         die_with_parent()
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGUSR1, _tell_where)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
@@ -218,6 +220,13 @@ def _become(arguments: list[str], environment: dict[str, str], log: str) -> NoRe
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
+
+
+def _tell_where(number: int, frame: Any) -> None:
+    """Asked by SIGUSR1 what it waits for, a worker writes where each of its tasks stands."""
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

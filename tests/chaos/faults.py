@@ -119,8 +119,11 @@ async def leave(world: World, dice: random.Random) -> int:
 
 async def _asked_to_end(world: World, worker: Worker) -> None:
     world.tell(worker, "asked to end", signal.SIGTERM)
-    with contextlib.suppress(TimeoutError):
+    try:
         await asyncio.wait_for(worker.ended(), 60)
+    except TimeoutError:
+        worker.send(signal.SIGUSR1)  # its log then says what it waits for
+        await asyncio.sleep(1)
 
 
 @fault("a worker joins, and leaves again", 3)
