@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from math import ceil
 
 import msgspec
 
@@ -44,8 +45,10 @@ async def foresee(connection: Connection, partitions: int, journey: Journey, ins
     told = f"{found:,} of {known:,} customers are where {journey.name} lets others in; {inside:,} are inside it already"
     if not found:
         return told
-    hours = max(1, round(found / rate))
-    return f"{told}\nat this rate it takes about {format_duration(timedelta(hours=hours))}"
+    minutes = ceil(found / rate * 60)
+    if minutes > 180:
+        minutes = 60 * round(minutes / 60)
+    return f"{told}\nat this rate it takes about {format_duration(timedelta(minutes=minutes))}"
 
 
 async def invite(runtime: Runtime, connection: Connection, journey: str, rate: float) -> bool:
