@@ -304,6 +304,8 @@ class SegmenterBatch:
 
     def _tell(self, record: Told, out: Outputs) -> None:
         self._told.append((record, self._memo.playbook[:NAMED_BY]))
+        if isinstance(record, CustomerUpdated) and (record.stage_before or record.entered or record.left):
+            self._moved[record.cause] = self._moved.get(record.cause, 0) + 1
         out.emit(CUSTOMERS, record.customer.key, record)
 
     def _set_aside(self, event: Event, out: Outputs, code: str, message: str) -> None:

@@ -310,7 +310,7 @@ def _fits(value: Any) -> bool:
     if value is None or kind is bool or kind is float or (kind is str and len(value) * 6 < VALUE_LIMIT):
         return True
     try:
-        return len(msgspec.json.encode(value)) <= VALUE_LIMIT
+        return len(msgspec.msgpack.encode(value)) <= VALUE_LIMIT  # as the profile keeps it
     except OverflowError:  # an integer of more than 64 bits
         return False
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest_asyncio
+from prometheus_client import REGISTRY
 from segmenter_world import at, event, identify
 
 from services.segmenter import main as segmenter
@@ -193,12 +194,18 @@ async def test_customer_key_may_hold_slashes_and_any_letters(shop: Shop) -> None
     assert (await shop.get("/v1/customers/a/b/%C3%B8%3F")).json()["key"] == "a/b/ø?"
 
 
+def moved_by_time() -> float:
+    return REGISTRY.get_sample_value("rapport_segmenter_changes_total", {"cause": "time"}) or 0.0
+
+
 async def test_time_alone_moves_a_customer_and_brings_a_birthday(shop: Shop) -> None:
     await shop.apply()
     await shop.post(identify(at(), birthday="1990-03-10"), event("Product Added", at(), product_id="lamp"))
     await shop.updates("ann", 3)
+    counted = moved_by_time()
     shop.clock.set(at(31))
     updates = await shop.updates("ann", 4)
+    assert moved_by_time() == counted + 1
     assert (updates[-1].cause, updates[-1].as_of) == ("time", at(30))
     assert (updates[-1].stage_before, updates[-1].customer.stage) == ("convert", "attract")
     (birthday,) = [record for record in await shop.told("ann") if isinstance(record, DateReached)]

@@ -122,6 +122,11 @@ def test_a_value_too_large_to_carry_along_is_null_and_not_cut() -> None:
     assert value(last, state_of(last, [Happened("1", NOW, {"note": "x" * 2_000})]), NOW) is None
 
 
+def test_a_value_that_no_profile_can_hold_is_null() -> None:
+    last = aggregate('last("E", "ids")')
+    assert value(last, state_of(last, [Happened("1", NOW, {"ids": [2**64]})]), NOW) is None
+
+
 def test_the_median_gap_is_the_middle_of_the_days_from_one_order_to_the_next() -> None:
     gap = aggregate('median_gap("Order Completed")')
 
