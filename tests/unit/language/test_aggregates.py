@@ -344,7 +344,9 @@ def naive(aggregate: Aggregate, events: list[Happened], now: datetime) -> Any:
             return None
         pick = min if function == "first" else max
         chosen = pick(inside, key=lambda e: (e.at, e.id))
-        return chosen.at if aggregate.field is None else chosen.properties["total"]
+        if aggregate.field is None:
+            return chosen.at
+        return chosen.properties["total"] if storable(chosen.properties["total"]) else None
     if function == "median_gap":
         times = sorted(e.at for e in inside)
         gaps = [(later - earlier) / DAY for earlier, later in pairwise(times)]
