@@ -95,8 +95,7 @@ class Database:
             except BaseException as error:
                 # Cut off while it waited for an answer, the driver does not know yet what that will be: a BEGIN may
                 # still come to pass, and everything later would run, and be lost, inside that transaction.
-                cut_off = isinstance(error, (asyncio.CancelledError, TimeoutError))
-                if cut_off or driver.is_closed() or driver.is_in_transaction():
+                if _is_cut_off(error) or driver.is_closed() or driver.is_in_transaction():
                     driver.terminate()
                     raw.invalidate()
                 raise
@@ -130,10 +129,20 @@ async def inside(connection: asyncpg.Connection) -> AsyncIterator[None]:
     await transaction.start()
     try:
         yield
-    except BaseException:
-        await transaction.rollback()
+    except BaseException as error:
+        if _is_cut_off(error):
+            # A server that is silent would not answer a ROLLBACK either, for as long as a statement may take. It rolls
+            # back by itself when it sees that the connection is gone.
+            connection.terminate()
+        else:
+            await transaction.rollback()
         raise
     await _commit(connection)
+
+
+def _is_cut_off(error: BaseException) -> bool:
+    """Whether it came in the middle of a wait, whose answer is still to come."""
+    return isinstance(error, (asyncio.CancelledError, TimeoutError))
 
 
 async def _commit(connection: asyncpg.Connection) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from contextlib import suppress
 
 import asyncpg
@@ -32,6 +34,28 @@ async def test_work_that_is_cancelled_anywhere_leaves_no_transaction_open(databa
             await connection.fetchval("SELECT 1")
             assert not connection.is_in_transaction(), steps
     await database.close()
+
+
+async def test_work_that_is_cancelled_ends_at_once_though_the_server_is_silent(database: Database) -> None:
+    begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        async with database.transaction() as connection:
+            begun.set_result(connection.get_server_pid())
+            await connection.execute("SELECT pg_sleep(0.2)")
+            await connection.execute("SELECT 1")
+
+    task = asyncio.create_task(work())
+    server = await begun
+    os.kill(server, signal.SIGSTOP)
+    try:
+        task.cancel()
+        _, late = await asyncio.wait([task], timeout=5)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert not late
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_a_statement_that_takes_too_long_leaves_no_transaction_open(database: Database) -> None:
