@@ -46,7 +46,7 @@ from services.journeys.triggers import (
 )
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Invited, Tick
-from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
+from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, PUSH_SENT, SMS_SENT, TASK_OPENED, Event
 from shared.contracts.messages import (
     EMAIL,
     VERSION,
@@ -64,6 +64,7 @@ WAKE = "wake"
 """The one kind of timer: a customer is woken when the earliest of their enrollments is due."""
 
 _SILENCE = timedelta(seconds=1)
+_SENT = frozenset({EMAIL_SENT, SMS_SENT, PUSH_SENT})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -283,7 +284,7 @@ class JourneysBatch:
     def _count_mail(self, record: CustomerUpdated) -> None:
         """A message has gone out: counted for its journey, whatever has become of the enrollment meanwhile."""
         event = record.event
-        if event is not None and event.name == EMAIL_SENT and event.source == MAILER_SOURCE:
+        if event is not None and event.name in _SENT and event.source == MAILER_SOURCE:
             journey = _decode_about(event.properties).journey
             if journey:
                 self._mailed[journey] += 1

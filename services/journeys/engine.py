@@ -73,9 +73,11 @@ _OUTCOMES = frozenset(
     {
         *(events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN),
         *(events.WEBHOOK_SENT, events.WEBHOOK_SKIPPED, events.WEBHOOK_FAILED),
+        *(events.SMS_SENT, events.SMS_SKIPPED, events.SMS_FAILED),
+        *(events.PUSH_SENT, events.PUSH_SKIPPED, events.PUSH_FAILED),
     }
 )
-_GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN})
+_GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN, events.SMS_SENT, events.PUSH_SENT})
 _USED = frozenset({events.EMAIL_LINK_CLICKED, events.EMAIL_OPENED})
 _NOTHING = timedelta(0)
 _MOST_OF_A_TITLE = 300
@@ -181,7 +183,7 @@ def _hold_out(course: Course, enrollment: Enrollment, entry: Entry) -> Enrollmen
 
 
 def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
-    """The topics of all mails that may still follow after a step."""
+    """The topics of all messages that may still follow after a step."""
     topics: set[str] = set()
     seen: set[str] = set()
     coming = [*_successors(journey.steps[step])]
@@ -640,6 +642,7 @@ def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Emai
         # The entry's own, not the last outcome's: a journey of nine mails is no loop.
         hops=entry.hops,
         data=data,
+        channel=step.channel,
     )
 
 

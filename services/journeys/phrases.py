@@ -95,6 +95,7 @@ def _of_a_mail(happened: Happened) -> Told:
     )
 
 
+_ASKED = {"email": "mail", "sms": "text message", "push": "notification"}
 _MAIL = {
     events.EMAIL_LINK_CLICKED: "clicked a link in",
     events.EMAIL_OPENED: "opened",
@@ -146,7 +147,8 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
         case "asked":
             message, message_id = message_of(teller, journey, decision.step, decision.word), decision.word
             called = places.written(journey, decision.step, "webhook", "url")
-            text = f"calls {called}" if called else f"asks for the mail {message}"
+            by = next((word for word in _ASKED if places.written(journey, decision.step, word)), "email")
+            text = f"calls {called}" if called else f"asks for the {_ASKED[by]} {message}"
         case "parked":
             pause = unsent.paused(teller, journey, book)
             text, remedy = f"is due and waits: {pause.text}", pause.remedy

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from services.journeys.story import Rule, Teller
 from shared.consent import holding
-from shared.contracts.messages import WEBHOOK
+from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK
 from shared.contracts.story import Asked, Line, Word
 from shared.language.places import BRAND, TOPICS
 
@@ -50,11 +50,29 @@ _BY_THE_RECEIVER = {
 }
 
 
+_BY_THE_GATEWAY = {
+    "abandoned": "no connection was free in time",
+    "connection": "there was no connection to the gateway",
+    "deferred": "the gateway's answer was no yes",
+    "redirected": "the gateway's address leads elsewhere",
+    "timeout": "the gateway did not answer in time",
+    "interrupted": "the process ended while it was handed over",
+}
+
+_TRAITS = {EMAIL: "email", SMS: "phone", PUSH: "push_token"}
+_SERVERS = {WEBHOOK: "its server", SMS: "the gateway", PUSH: "the gateway"}
+
+
 def held(teller: Teller, asked: Asked, line: Line) -> Because:
     """Why a message was held."""
     found = _by_policy(teller, asked, line.reason, line)
     if found is not None:
         return found
+    if asked.channel in (SMS, PUSH):
+        answered = _BY_THE_GATEWAY.get(line.reason, line.reason.replace("_", " "))
+        return Because(
+            answered, "Nothing: it is handed over again by itself until it expires. If it lasts, look at the gateway."
+        )
     if asked.channel == WEBHOOK:
         answered = _BY_THE_RECEIVER.get(line.reason, line.reason.replace("_", " "))
         return Because(
@@ -80,6 +98,16 @@ def skipped(teller: Teller, asked: Asked) -> Because:
 def failed(teller: Teller, asked: Asked) -> Because:
     detail = f" ({asked.detail})" if asked.detail else ""
     match asked.reason:
+        case "no_such_address" if asked.channel != EMAIL:
+            return Because(
+                f"the gateway says that nothing arrives there{detail}",
+                f"Send another as the trait {_TRAITS.get(asked.channel, 'email')}.",
+            )
+        case "gone" if asked.channel in (SMS, PUSH):
+            return Because(
+                f"the gateway said that it is gone{detail}",
+                f"Name another one: RAPPORT_MAILER_{asked.channel.upper()}_URL.",
+            )
         case "no_such_address":
             return Because(
                 f"the mail server says that there is no such address{detail}",
@@ -100,10 +128,10 @@ def failed(teller: Teller, asked: Asked) -> Because:
                 f"Correct messages/{asked.message}; `rapport playbook check` says where.",
             )
         case "retries_ran_out":
-            whose = "its" if asked.channel == WEBHOOK else "the mail"
+            whose = _SERVERS.get(asked.channel, "the mail server")
             return Because(
                 f"no attempt succeeded until {teller.when(asked.expires)}{detail}",
-                f"Look at {whose} server, or give the step a longer expires.",
+                f"Look at {whose}, or give the step a longer expires.",
             )
     return Because(f"{asked.reason.replace('_', ' ')}{detail}", "Look at the mail server and its log.")
 
@@ -142,8 +170,18 @@ def _by_policy(teller: Teller, asked: Asked, reason: str, line: Line | None) -> 
 
     step = teller.books.rule(playbook, places.step(asked.journey, asked.step))
     match reason:
+        case "no_channel":
+            setting = f"RAPPORT_MAILER_{asked.channel.upper()}_URL"
+            return Because("no gateway is named that would send it", f"Set {setting} for the mailer.")
         case "no_address":
-            return _no_address()
+            return _no_address(asked.channel)
+        case "invalid_address" if asked.channel == SMS:
+            return Because(
+                "what is known as the number is none, or says no country",
+                "Send it with its country, such as +4740000000, in the trait phone with identify.",
+            )
+        case "invalid_address" if asked.channel == PUSH:
+            return Because("what is known as the device is none", "Send its token in the trait push_token.")
         case "invalid_address":
             return Because("what is known as the address is none", "Send an address in the trait email with identify.")
         case "not_subscribed" | "unsubscribed" if reason == "not_subscribed" or line is not None:
@@ -151,6 +189,11 @@ def _by_policy(teller: Teller, asked: Asked, reason: str, line: Line | None) -> 
             return _no_consent(teller, asked.topic, said if reason == "unsubscribed" else None, playbook)
         case "unsubscribed":
             return Because("the journey took it back, since the customer unsubscribed", _HOW_TO_RETURN)
+        case "suppressed" if asked.channel != EMAIL:
+            return Because(
+                "the gateway has said that nothing arrives there",
+                f"Send another as the trait {_TRAITS.get(asked.channel, 'email')}.",
+            )
         case "suppressed":
             return _suppressed(teller)
         case "topic_removed":
@@ -200,8 +243,9 @@ _HOW_TO_RETURN = (
 )
 
 
-def _no_address() -> Because:
-    return Because("no address is known", "Send the trait email with identify.")
+def _no_address(channel: str = EMAIL) -> Because:
+    what = {SMS: "number", PUSH: "device"}.get(channel, "address")
+    return Because(f"no {what} is known", f"Send the trait {_TRAITS.get(channel, 'email')} with identify.")
 
 
 def _no_consent(teller: Teller, topic: str, said: Word | None, playbook: str) -> Because:

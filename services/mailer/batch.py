@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from services.mailer import outcomes, store
-from services.mailer.consent import Decision, merge, normalise
+from services.mailer.consent import Decision, destination, merge, normalise
 from services.mailer.outcomes import Ended
 from services.mailer.store import Changes, Message, Person
 from services.mailer.turn import RELEASE
@@ -14,6 +14,8 @@ from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
 from shared.contracts.messages import (
     EMAIL,
+    PUSH,
+    SMS,
     WEBHOOK,
     ConsentChanged,
     MessageCancelled,
@@ -102,7 +104,7 @@ class MailerBatch:
     def look(self) -> None:
         """Where something may be due now, whoever sends is told."""
         if self._activated or self._lifted:
-            self._look((EMAIL, WEBHOOK))
+            self._look((EMAIL, WEBHOOK, SMS, PUSH))
         elif self._new or self._changed:
             self._look({message.channel for some in (self._new, self._changed) for message in some.values()})
 
@@ -112,6 +114,8 @@ class MailerBatch:
         self._as_of = out.as_of
         self._meet(request.customer, request.address, ())
         channel = request.channel
+        if channel in (SMS, PUSH):
+            self._meet_at(request)
         message = Message(request.id, request.customer, "requested", request.due, channel=channel, request=request)
         if request.due > out.as_of:
             message.status, message.reason = "held", "not_due"
@@ -160,6 +164,14 @@ class MailerBatch:
             self._addresses.add(address)
             if merged:
                 self._consent.setdefault(address, []).extend(news)
+
+    def _meet_at(self, request: MessageRequested) -> None:
+        """Take down the number or the device that a message goes to. What the customer decided holds there, too."""
+        address, _ = destination(request, None)
+        if address is not None:
+            self._addresses.add(address)
+            if decisions := self._people[request.customer].decisions:
+                self._consent.setdefault(address, []).extend(decisions.values())
 
 
 def _decision(decision: ConsentDecision) -> Decision:

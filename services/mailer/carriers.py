@@ -14,7 +14,7 @@ from services.mailer.desk import Desk
 from services.mailer.slots import Slots
 from services.mailer.store import InHand
 from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Transport, Unknown
-from shared.contracts.messages import EMAIL, WEBHOOK
+from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK
 from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_IN_HAND
 from shared.trouble import Trouble
 
@@ -26,7 +26,18 @@ _WEBHOOKS = (
     "calling webhooks",
     "Look at the address and its server (`detail` of the message). They are called again until they expire.",
 )
-AWAY = {EMAIL: _MAIL_SERVER, WEBHOOK: _WEBHOOKS}
+AWAY = {
+    EMAIL: _MAIL_SERVER,
+    WEBHOOK: _WEBHOOKS,
+    SMS: (
+        "handing over text messages",
+        "Look at the gateway and at RAPPORT_MAILER_SMS_URL. They are tried again until they expire.",
+    ),
+    PUSH: (
+        "handing over push notifications",
+        "Look at the gateway and at RAPPORT_MAILER_PUSH_URL. They are tried again until they expire.",
+    ),
+}
 """By channel, what waits where a server does not answer, and what to do about it."""
 
 

@@ -7,10 +7,11 @@ from datetime import datetime
 import msgspec
 
 from services.mailer import mime
+from services.mailer.consent import destination
 from services.mailer.links import Links
 from services.mailer.rendering import Rendered, Renderer
 from services.mailer.transport import Mail
-from shared.contracts.messages import WEBHOOK, MessageRequested
+from shared.contracts.messages import PUSH, SMS, WEBHOOK, MessageRequested
 from shared.language.playbook import Playbook
 
 _NO_WORDS = Rendered("", "", "", (), "", "")
@@ -32,7 +33,25 @@ class Composer:
             while len(self._renderers) > 1:  # partitions switch one after the other, so two are in use at a time
                 del self._renderers[next(iter(self._renderers))]
             renderer = self._renderers[playbook.hash] = Renderer(playbook, self._links)
+        if request.channel in (SMS, PUSH):
+            return short(renderer, request)
         return mime.compose(renderer, request, now)
+
+
+def short(renderer: Renderer, request: MessageRequested) -> Mail:
+    """What the gateway of a text message or a notification is told. Raises RenderingFailed."""
+    words = renderer.short(request)
+    to, _ = destination(request, None)
+    body = {
+        "channel": request.channel,
+        "to": to,
+        **words.said,
+        "message_id": request.id,
+        "customer": request.customer,
+    }
+    text = "\n".join(part for part in words.said.values() if part)
+    rendered = Rendered("", "", text, (), words.locale, "")
+    return Mail(request, "", to or "", _encode(body), rendered, {"Content-Type": "application/json"})
 
 
 def call(request: MessageRequested) -> Mail:

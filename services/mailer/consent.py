@@ -11,9 +11,13 @@ from typing import NamedTuple
 import idna
 
 from shared.consent import accepts, holding, later
+from shared.contracts.messages import EMAIL, SMS, MessageRequested
 from shared.language.playbook import Topic
 
 _LOCAL = re.compile(r"[^\s@<>,;:\"()\[\]\\\x00-\x1f\x7f]{1,64}")
+_NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
+_SEPARATORS = re.compile(r"[\s().-]")
+_MOST_OF_A_TOKEN = 1_000
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -44,6 +48,30 @@ def normalise(address: str | None) -> str | None:
         return None
     text = f"{local}@{domain}"
     return text if len(text) <= 254 else None
+
+
+def destination(request: MessageRequested, mailbox: str | None) -> tuple[str | None, bool]:
+    """Where a message goes, in the form in which it is compared and kept, and whether anything was given for it.
+    `mailbox` is the customer's address of mail at this moment."""
+    if request.channel == EMAIL:
+        return normalise(mailbox), bool(mailbox)
+    traits = request.data.get("traits") or {}
+    given = traits.get("phone" if request.channel == SMS else "push_token")
+    if not isinstance(given, str) or not given.strip():
+        return None, bool(given)
+    return (number(given) if request.channel == SMS else token(given)), True
+
+
+def number(given: str) -> str | None:
+    """A telephone number in the form of E.164, `+4791234567`; None for what is none, or says no country."""
+    digits = _SEPARATORS.sub("", given)
+    return digits if _NUMBER.fullmatch(digits) else None
+
+
+def token(given: str) -> str | None:
+    """What names a device to the gateway of notifications; None for what cannot."""
+    kept = given.strip()
+    return kept if len(kept) <= _MOST_OF_A_TOKEN and kept.isprintable() else None
 
 
 def merge(known: Mapping[str, Decision], news: Iterable[Decision]) -> dict[str, Decision]:

@@ -24,6 +24,7 @@ from services.mailer.store import Sent
 from shared.clock import Clock
 from shared.consent import EVERY_TOPIC, later
 from shared.contracts import events
+from shared.contracts.messages import EMAIL
 from shared.contracts.streams import EVENTS, partition_of
 from shared.database.engine import Database, is_transient
 from shared.errors import Unavailable
@@ -125,7 +126,7 @@ class Doors:
         found = await self._message(token)
         if isinstance(found, Response):
             return found
-        sent, playbook, _ = found
+        sent, playbook = found
         try:
             async with self._database.connect() as connection:
                 known = await self._decisions(connection, sent)
@@ -141,7 +142,7 @@ class Doors:
         found = await self._message(token)
         if isinstance(found, Response):
             return found
-        sent, playbook, address = found
+        sent, playbook = found
         now = self._clock.now()
         try:
             async with self._database.connect() as connection:
@@ -156,14 +157,14 @@ class Doors:
                 entries = [self._decided(sent, decision, known) for decision in news]
                 await self._log.append(EVENTS, partition_of(sent.request.customer, self._log.partitions), entries)
                 async with self._database.connect() as connection:
-                    await store.decide_consent(connection, address, news)
+                    await store.decide_consent(connection, _key(sent), news)
         except Exception as error:
             return self._later(error, sent)
         answer = pages.resubscribed if subscribed else pages.unsubscribed
         return page(answer(offer, everything, sent.request.locale))
 
-    async def _message(self, token: str) -> tuple[Sent, Playbook | None, str] | Response:
-        """The message of an unsubscribe link, the playbook in force, and the address that it is about."""
+    async def _message(self, token: str) -> tuple[Sent, Playbook | None] | Response:
+        """The message of an unsubscribe link, and the playbook in force."""
         link = self._links.read(token)
         if not isinstance(link, Unsubscribe):
             return page(pages.nowhere(), 404)
@@ -173,10 +174,9 @@ class Doors:
                 playbook = await self._playbook(connection)
         except Exception as error:
             return self._later(error)
-        address = (sent.address or sent.request.address) if sent else None
-        if sent is None or address is None:
+        if sent is None or not (sent.address or sent.request.address):
             return page(pages.nowhere(), 404)
-        return sent, playbook, address
+        return sent, playbook
 
     async def _playbook(self, connection: Connection) -> Playbook | None:
         content_hash = await playbooks.in_force(connection)
@@ -186,7 +186,7 @@ class Doors:
             return None
 
     async def _decisions(self, connection: Connection, sent: Sent) -> dict[str, Decision]:
-        address = normalise(sent.address or sent.request.address)
+        address = _key(sent)
         return (await store.consent_of(connection, [address]))[address] if address else {}
 
     def _decided(self, sent: Sent, decision: Decision, known: dict[str, Decision]) -> Entry:
@@ -240,6 +240,11 @@ class Doors:
             raise error
         self._logger.warning("page unavailable", error=str(error))
         return page(pages.later(sent.request.locale if sent else None), 503, {"Retry-After": "5"})
+
+
+def _key(sent: Sent) -> str | None:
+    """The form in which the address is kept that a message went to."""
+    return normalise(sent.address or sent.request.address) if sent.request.channel == EMAIL else sent.address
 
 
 def _wanted(

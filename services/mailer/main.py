@@ -17,8 +17,9 @@ from services.mailer.sending import Sending
 from services.mailer.settings import INBOX, MailerSettings
 from services.mailer.signing import derived, secret_of
 from services.mailer.smtp import SmtpTransport
+from services.mailer.store import Channel
 from services.mailer.transport import Transport
-from services.mailer.webhooks import WebhookTransport
+from services.mailer.webhooks import GatewayTransport, WebhookTransport
 from services.mailer.worker import MailerProcessor
 from shared.database.revisions import Migrations
 from shared.errors import RapportError
@@ -41,15 +42,25 @@ class Mailer:
         shelf = PlaybookShelf()
         self._transport = transport or _transport(runtime, settings)
         retry_base = timedelta(seconds=settings.mailer_retry_seconds)
+        keys = webhook_keys(settings, runtime.installation.secret)
         self._webhooks = WebhookTransport(
-            webhook_keys(settings, runtime.installation.secret),
+            keys,
             settings.mailer_webhook_connections,
             to_private=settings.mailer_webhook_private,
         )
         compose = Composer(links)
         self._sending = Sending(self._transport, compose, shelf, runtime.clock, retry_base)
         self._calling = Sending(self._webhooks, compose, shelf, runtime.clock, retry_base, "webhook")
-        self._worker = Worker(runtime, MailerProcessor(self._sending, shelf, self._calling), settings)
+        gateways: dict[Channel, str] = {"sms": settings.mailer_sms_url, "push": settings.mailer_push_url}
+        self._gateways: list[GatewayTransport] = []
+        self._handing_over: list[Sending] = []
+        for channel, url in gateways.items():
+            gateway = GatewayTransport(url, keys, settings.mailer_webhook_connections)
+            sending = Sending(gateway, compose, shelf, runtime.clock, retry_base, channel, there=bool(url))
+            self._gateways.append(gateway)
+            self._handing_over.append(sending)
+        processor = MailerProcessor(self._sending, shelf, self._calling, *self._handing_over)
+        self._worker = Worker(runtime, processor, settings)
         self._doors = Doors(runtime.log, runtime.database, runtime.clock, links, shelf)
         inbox = settings.mailer_smtp_url == INBOX
         self.app: FastAPI = create(
@@ -65,15 +76,19 @@ class Mailer:
     async def start(self) -> None:
         await self._transport.start()
         await self._webhooks.start()
+        for gateway in self._gateways:
+            await gateway.start()
         await self._worker.start()
 
     async def stop(self) -> None:
         await self._worker.stop()
-        await self._sending.finish()
-        await self._calling.finish()
+        for sending in (self._sending, self._calling, *self._handing_over):
+            await sending.finish()
         await self._doors.stop()
         await self._transport.close()
         await self._webhooks.close()
+        for gateway in self._gateways:
+            await gateway.close()
 
     async def ready(self) -> list[str]:
         """A mail server or a log that is away is not among it, nor is a partition that stands still: mails wait, and

@@ -14,7 +14,7 @@ from services.mailer.policy import Fail
 from services.mailer.transport import Accepted, Deferred, Receipt, Rejected, Unknown
 from shared.contracts import events
 from shared.contracts.events import Event
-from shared.contracts.messages import EMAIL, WEBHOOK, MessageRequested
+from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK, MessageRequested
 
 NO_SUCH_ADDRESS = "no_such_address"
 """Why an address is suppressed of which a server has said that there is none."""
@@ -28,6 +28,12 @@ _NAMES = {
     (WEBHOOK, "sent"): events.WEBHOOK_SENT,
     (WEBHOOK, "skipped"): events.WEBHOOK_SKIPPED,
     (WEBHOOK, "failed"): events.WEBHOOK_FAILED,
+    (SMS, "sent"): events.SMS_SENT,
+    (SMS, "skipped"): events.SMS_SKIPPED,
+    (SMS, "failed"): events.SMS_FAILED,
+    (PUSH, "sent"): events.PUSH_SENT,
+    (PUSH, "skipped"): events.PUSH_SKIPPED,
+    (PUSH, "failed"): events.PUSH_FAILED,
 }
 _encode = msgspec.json.Encoder().encode
 
@@ -60,7 +66,7 @@ def after(
         return Ended("sent", detail=receipt.reply)
     if isinstance(receipt, Rejected):
         return Ended("failed", NO_SUCH_ADDRESS if receipt.suppress else receipt.reason, receipt.reply)
-    if isinstance(receipt, Unknown) and request.channel == WEBHOOK:
+    if isinstance(receipt, Unknown) and request.channel != EMAIL:
         # Its receiver knows it by its id, however often it comes.
         receipt = Deferred("", receipt.reason)
     if isinstance(receipt, Deferred):

@@ -23,6 +23,9 @@ NO_PLAYBOOK = "no_playbook"
 PAUSED = "paused"
 """Why a message is held while its journey is paused, or promotion to its customer."""
 
+NO_CHANNEL = "no_channel"
+"""Why a text message or a notification is skipped where no gateway is named."""
+
 _DAY = timedelta(days=1)
 _RETRY_DOUBLINGS = 6
 
@@ -62,7 +65,7 @@ class Recipient(NamedTuple):
     """What is known of the person at this moment. `address` is normalised; None where there is none to write to.
 
     `given` tells an address that cannot be one from none at all. `suppressed` is why nothing goes there any more, or
-    empty. `counted` are the moments, in order, at which messages that caps count went to this customer.
+    empty. `counted` are the moments, in order, at which messages of its channel that caps count went to this customer.
     """
 
     address: str | None
@@ -82,12 +85,15 @@ def decide(
     now: datetime,
     *,
     paused: bool = False,
+    there: bool = True,
 ) -> Decision:
     """What becomes of a message at `now`. `topic` is None where the playbook in force has it no more. `paused`: its
-    journey is.
+    journey is. `there`: we have a way to hand over what goes by its channel.
 
     A draft is decided like any other, so that it shows what would happen, and is skipped where it would go out.
     """
+    if not there:
+        return Skip(NO_CHANNEL)
     if recipient.address is None:
         return Skip("invalid_address" if recipient.given else "no_address")
     if topic is None:
@@ -106,9 +112,10 @@ def decide(
             quiet = quiet_until(brand.quiet_hours, request.timezone, brand.timezone, now)
             if quiet is not None:
                 return held(request, quiet, "quiet_hours", now)
-        room = room_at(brand.caps, recipient.counted, now)
+        caps = brand.caps_of(request.channel)
+        room = room_at(caps, recipient.counted, now)
         if room > now:
-            full = max(brand.caps, key=lambda cap: room_at((cap,), recipient.counted, now))
+            full = max(caps, key=lambda cap: room_at((cap,), recipient.counted, now))
             return held(request, room, "cap", now, f"{full.limit} in {format_duration(full.window)}")
     if now > request.expires:
         return Skip("expired")

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Template
 
 from services.mailer.links import MAX_LINKS, Links
-from shared.contracts.messages import MessageRequested
+from shared.contracts.messages import SMS, MessageRequested
 from shared.errors import RapportError
 from shared.language.bodies import BodyKind, Source, compile_body
 from shared.language.locales import fallbacks, tidy
@@ -25,6 +25,8 @@ from shared.walltime import zone_of
 
 _MAX_SUBJECT = 500
 _MAX_TARGET = 4_000
+_THAT_RUN = ("javascript:", "data:", "vbscript:", "file:")
+"""Addresses that would run something: events bring addresses, too."""
 
 
 class RenderingFailed(RapportError):
@@ -42,6 +44,14 @@ class Rendered:
     locale: str
     """The language it is written in, as BCP 47 has it."""
     unsubscribe_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The words of a text message (`text`) or of a notification (`title`, `body`, `url`)."""
+
+    said: Mapping[str, str]
+    locale: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +95,69 @@ class Renderer:
             urls=dict(brand.urls),
         )
         self._home = fallbacks(brand.locale)
+        self._shorts: dict[tuple[str, str, str], _Part] = {}
         self._compiled: dict[tuple[str, tuple[str, ...]], _Compiled | RenderingFailed] = {}
 
     def render(self, request: MessageRequested) -> Rendered:
         """Raises RenderingFailed with file and line."""
         compiled = self._get(request.message, request.locale)
+        variables, unsubscribe_url = self._variables(request)
+        locale = self._voice(compiled.language, request.locale)
+        targets = _Targets(lambda number: self.links.click(request.id, number), unsubscribe_url)
+        rendition = self._rendition(request, locale, targets.in_html)
+        subject = _WHITESPACE.sub(" ", _rendered(compiled.subject, variables, rendition)).strip()[:_MAX_SUBJECT]
+        if not subject:
+            raise RenderingFailed(f"{compiled.subject.path}:1: the subject is empty for this customer. Give it words.")
+        html = _rendered(compiled.html, variables, rendition)
+        if self.playbook.brand.opens == "tracked":
+            html = _with_image(html, self.links.open(request.id))
+        text = _rendered(compiled.text, variables, rendition)
+        text = targets.in_text(_BLANK_LINES.sub("\n\n", text).strip("\n") + "\n")
+        return Rendered(subject, html, text, tuple(targets.found), locale, unsubscribe_url)
+
+    def short(self, request: MessageRequested) -> Short:
+        """The words of a text message or a notification. Their links lead where they say: nobody counts clicks in them.
+        Raises RenderingFailed with file and line."""
+        message = self._message(request.message)
+        levels = self._levels(message, request.locale)
+        wanted = {"text": "sms.txt"} if request.channel == SMS else {n: f"push.{n}" for n in ("title", "body", "url")}
+        first = next(iter(wanted.values()))
+        level = next((level for level in levels if first in message.files.get(level, {})), None)
+        if level is None:
+            file = "sms.txt" if request.channel == SMS else "push.yaml"
+            raise RenderingFailed(f"messages/{message.name}: there is no {file}. Write one.")
+        variables, _ = self._variables(request)
+        locale = self._voice(level, request.locale)
+        rendition = self._rendition(request, locale, str)
+        said: dict[str, str] = {}
+        for name, file in wanted.items():
+            source = message.files[level].get(file)
+            part = self._short_part(message.name, level, file, source) if source is not None else None
+            said[name] = _BLANK_LINES.sub("\n\n", _rendered(part, variables, rendition)).strip() if part else ""
+            if part and not said[name] and name != "url":
+                raise RenderingFailed(f"{part.path}:1: its {name} is empty for this customer. Give it words.")
+        if said.get("url", "").lower().startswith(_THAT_RUN):
+            said["url"] = ""
+        return Short(said, locale)
+
+    def _short_part(self, message: str, level: str, file: str, source: str) -> _Part:
+        kept = self._shorts.get((message, level, file))
+        if kept is None:
+            shown = "push.yaml" if file.startswith("push.") else file
+            path = "/".join(part for part in ("messages", message, level, shown) if part)
+            kept = self._shorts[message, level, file] = _plain(path, source)
+        return kept
+
+    def _rendition(self, request: MessageRequested, locale: str, href: Callable[[str], str]) -> Rendition:
+        return Rendition(
+            locale,
+            zone_of(request.timezone, self.playbook.brand.timezone),
+            self.playbook.brand.currency,
+            href,
+        )
+
+    def _variables(self, request: MessageRequested) -> tuple[dict[str, Any], str]:
+        """What templates see, and the link by which one unsubscribes."""
         data = request.data
         topic = self.playbook.topics.get(request.topic)
         unsubscribe_url = self.links.unsubscribe(request.id)
@@ -103,32 +171,23 @@ class Renderer:
             message=MessageFields(id=request.id, name=request.message, topic=topic.title if topic else request.topic),
             unsubscribe_url=unsubscribe_url,
         )
-        variables: dict[str, Any] = {**(data.get("with") or {}), **standard}
-        locale = self._voice(compiled.language, request.locale)
-        targets = _Targets(lambda number: self.links.click(request.id, number), unsubscribe_url)
-        rendition = Rendition(
-            locale,
-            zone_of(request.timezone, self.playbook.brand.timezone),
-            self.playbook.brand.currency,
-            targets.in_html,
-        )
-        subject = _WHITESPACE.sub(" ", _rendered(compiled.subject, variables, rendition)).strip()[:_MAX_SUBJECT]
-        if not subject:
-            raise RenderingFailed(f"{compiled.subject.path}:1: the subject is empty for this customer. Give it words.")
-        html = _rendered(compiled.html, variables, rendition)
-        if self.playbook.brand.opens == "tracked":
-            html = _with_image(html, self.links.open(request.id))
-        text = _rendered(compiled.text, variables, rendition)
-        text = targets.in_text(_BLANK_LINES.sub("\n\n", text).strip("\n") + "\n")
-        return Rendered(subject, html, text, tuple(targets.found), locale, unsubscribe_url)
+        return {**(data.get("with") or {}), **standard}, unsubscribe_url
 
-    def _get(self, name: str, locale: str | None) -> _Compiled:
+    def _message(self, name: str) -> Message:
         message = self.playbook.messages.get(name)
         if message is None:
             raise RenderingFailed(f"messages/{name}: this message is not in the playbook any more. Bring it back.")
+        return message
+
+    def _levels(self, message: Message, locale: str | None) -> tuple[str, ...]:
+        """The folders of the languages that serve a customer, the best first; "" is the message's own."""
         folders = {tidy(folder): folder for folder in message.files if folder}
         wanted = dict.fromkeys([*fallbacks(locale), *self._home])
-        levels = (*(folders[level] for level in wanted if level in folders), "")
+        return (*(folders[level] for level in wanted if level in folders), "")
+
+    def _get(self, name: str, locale: str | None) -> _Compiled:
+        message = self._message(name)
+        levels = self._levels(message, locale)
         found = self._compiled.get((name, levels))
         if found is None:
             try:

@@ -19,15 +19,16 @@ import structlog
 
 from services.mailer import store
 from services.mailer.carriers import AWAY, Carriers
-from services.mailer.consent import normalise
+from services.mailer.consent import destination
 from services.mailer.desk import Desk
 from services.mailer.outcomes import NO_SUCH_ADDRESS
+from services.mailer.policy import NO_CHANNEL
 from services.mailer.slots import Slots
 from services.mailer.store import Candidate
 from services.mailer.transport import Deferred, Rejected, Transport, Unknown
 from services.mailer.turn import Compose, Known, Means, Turn
 from shared.clock import Clock
-from shared.contracts.messages import EMAIL
+from shared.contracts.messages import WEBHOOK
 from shared.database.engine import is_transient
 from shared.language.playbook import Playbook
 from shared.processing.faults import reached
@@ -44,7 +45,8 @@ _PATIENCE_SECONDS = 20.0
 class Sending:
     """The work beside the records (`Processor.attend`), for one channel and all partitions of a process.
 
-    `retry_base` is the shortest time between two attempts, in the clock's time.
+    `retry_base` is the shortest time between two attempts, in the clock's time. Where the transport is not `there`,
+    what goes by this channel is skipped.
     """
 
     def __init__(
@@ -55,8 +57,11 @@ class Sending:
         clock: Clock,
         retry_base: timedelta,
         channel: store.Channel = "email",
+        *,
+        there: bool = True,
     ) -> None:
-        self._means = Means(compose, self._name, retry_base, _LATENESS * clock.speed)
+        self._means = Means(compose, self._name, retry_base, _LATENESS * clock.speed, there)
+        self._said_absent = False
         self._shelf = shelf
         self._clock = clock
         self._slots = Slots(transport.connections)
@@ -153,6 +158,10 @@ class Sending:
             MAILER_HELD.labels(reason).inc()
         for status, reason in turn.ended:
             MAILER_OUTCOMES.labels(status, reason).inc()
+            if reason == NO_CHANNEL and not self._said_absent:
+                self._said_absent = True
+                remedy = f"Set RAPPORT_MAILER_{self.channel.upper()}_URL to your gateway's address."
+                self._logger.warning("messages skipped: no gateway", channel=self.channel, remedy=remedy)
 
     async def _record(self, connection: Connection, desk: Desk, turn: Turn) -> dict[str, str]:
         """Turn receipts into outcomes, holds and retries. Gives the addresses to be suppressed, and why."""
@@ -187,8 +196,8 @@ class Sending:
         """Decide what is due, and bring as much of it to `sending` as there are slots."""
         limit = max(slots, desk.look_at)
         candidates = await store.to_decide(connection, lane.partition, limit, self.channel) if slots else []
-        people = candidates if self.channel == EMAIL else []
-        addresses = {normalise(candidate.address) for candidate in people}
+        people = candidates if self.channel != WEBHOOK else []
+        addresses = {destination(candidate.request, candidate.address)[0] for candidate in people}
         known = {address for address in addresses if address is not None}
         locked = await store.lock_addresses(connection, known | suppressed.keys()) if known or suppressed else {}
         if suppressed:
@@ -213,11 +222,12 @@ class Sending:
 
     async def _counted(
         self, connection: Connection, playbook: Playbook | None, candidates: Sequence[Candidate], earliest: datetime
-    ) -> dict[str, list[datetime]]:
-        if playbook is None or not playbook.brand.caps or not candidates:
+    ) -> dict[tuple[str, str], list[datetime]]:
+        caps = playbook.brand.caps_of(self.channel) if playbook is not None else []
+        if not caps or not candidates:
             return {}
-        window = max(cap.window for cap in playbook.brand.caps)
-        return await store.counted(connection, {c.request.customer for c in candidates}, earliest - window)
+        since = earliest - max(cap.window for cap in caps)
+        return await store.counted(connection, {c.request.customer for c in candidates}, since, self.channel)
 
     def _name(self) -> str:
         self._taken += 1

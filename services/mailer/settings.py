@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field, field_validator
 
 from services.mailer.relay import Relay
@@ -30,6 +32,17 @@ class MailerSettings(Settings):
     """How many webhooks are called at one time."""
     mailer_webhook_private: bool = False
     """Whether webhooks may go to addresses that are not public."""
+    mailer_sms_url: str = ""
+    """The gateway that text messages are handed to, with POST; unless given, they are skipped."""
+    mailer_push_url: str = ""
+    """The gateway that push notifications are handed to, with POST; unless given, they are skipped."""
+
+    @field_validator("mailer_sms_url", "mailer_push_url")
+    @classmethod
+    def _names_a_gateway(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[^\s/?#]+[^\s#]*", url):
+            raise ValueError("a gateway is named by its web address, such as https://gateway.example/sms")
+        return url
 
     @field_validator("mailer_webhook_secrets")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from services.mailer.consent import Decision, merge, normalise
+from services.mailer.consent import Decision, merge
 from shared.contracts.messages import EMAIL, MessageRequested
 from shared.processing.port import Connection
 
@@ -213,9 +213,12 @@ async def people(connection: Connection, customers: Collection[tuple[int, str]])
     )
     found: dict[int, dict[str, Person]] = {}
     for partition, customer, address, decisions, paused_until in rows:
-        known = {d.topic: d for d in _unpack_decisions(decisions)} if decisions else {}
-        found.setdefault(partition, {})[customer] = Person(address, known, paused_until)
+        found.setdefault(partition, {})[customer] = Person(address, _decisions(decisions), paused_until)
     return found
+
+
+def _decisions(packed: bytes | None) -> dict[str, Decision]:
+    return {decision.topic: decision for decision in _unpack_decisions(packed)} if packed else {}
 
 
 async def put_people(connection: Connection, people: Sequence[tuple[int, str, Person]]) -> None:
@@ -309,12 +312,12 @@ async def write_consent(connection: Connection, decisions: Mapping[str, Iterable
     )
 
 
-async def decide_consent(connection: Connection, address: str, decisions: Iterable[Decision]) -> None:
-    """Take a person's decisions about an address, in a transaction of its own (or inside the caller's).
+async def decide_consent(connection: Connection, key: str | None, decisions: Iterable[Decision]) -> None:
+    """Take a person's decisions about an address in the form in which it is kept, in a transaction of its own (or
+    inside the caller's).
 
     When it has committed, no hand-over against them begins any more: answer the person after that, not before.
     """
-    key = normalise(address)
     if key is None:
         return
     async with connection.transaction():
@@ -336,6 +339,12 @@ class Candidate(NamedTuple):
     address: str | None
     request: MessageRequested
     paused_until: datetime | None
+    decisions: Mapping[str, Decision] | None = None
+    """The customer's own, where they do not all stand at the address that it goes to."""
+
+    def said(self, of_address: Mapping[str, Decision]) -> Mapping[str, Decision]:
+        """What holds of what was decided about the address and by the customer."""
+        return merge(of_address, self.decisions.values()) if self.decisions else of_address
 
 
 class Change(NamedTuple):
@@ -371,13 +380,13 @@ class InHand(NamedTuple):
 
 
 # Spelled out in each statement, so that the index serves that has no others.
-Channel = Literal["email", "webhook"]
+Channel = Literal["email", "webhook", "sms", "push"]
 
 
 async def to_decide(connection: Connection, partition: int, limit: int, channel: Channel = "email") -> list[Candidate]:
     """Messages of a channel whose decision is due: by the instant that it stands for, the more important ones first."""
     rows = await connection.fetch(
-        "SELECT m.id, m.due, m.attempts, c.address, c.paused_until, m.request FROM mailer.messages m"
+        "SELECT m.id, m.due, m.attempts, c.address, c.paused_until, c.decisions, m.request FROM mailer.messages m"
         " LEFT JOIN mailer.customers c ON c.partition = m.partition AND c.customer = m.customer"
         f" WHERE m.partition = $1 AND m.status = 'requested' AND m.channel = '{channel}'"
         " ORDER BY m.due, m.priority DESC, m.id LIMIT $2",
@@ -392,6 +401,7 @@ async def to_decide(connection: Connection, partition: int, limit: int, channel:
             row["address"],
             _unpack_request(row["request"]),
             row["paused_until"],
+            _decisions(row["decisions"]) if channel in ("sms", "push") else None,
         )
         for row in rows
     ]
@@ -426,17 +436,20 @@ async def cancelled_of(connection: Connection, ids: Collection[str]) -> dict[str
     return {row["id"]: row["cancelled"] for row in rows}
 
 
-async def counted(connection: Connection, customers: Collection[str], since: datetime) -> dict[str, list[datetime]]:
-    """When messages that count under the caps were handed over after `since`, in order, by customer."""
+async def counted(
+    connection: Connection, customers: Collection[str], since: datetime, channel: Channel = "email"
+) -> dict[tuple[str, str], list[datetime]]:
+    """When messages that count under the caps of a channel were handed over after `since`, in order, by customer and
+    channel."""
     rows = await connection.fetch(
         "SELECT customer, counted_at FROM mailer.messages WHERE customer = ANY($1::text[]) AND counted_at > $2"
-        " ORDER BY counted_at",
+        f" AND channel = '{channel}' ORDER BY counted_at",
         list(customers),
         since,
     )
-    found: dict[str, list[datetime]] = {customer: [] for customer in customers}
+    found: dict[tuple[str, str], list[datetime]] = {(customer, channel): [] for customer in customers}
     for row in rows:
-        found[row["customer"]].append(row["counted_at"])
+        found[row["customer"], channel].append(row["counted_at"])
     return found
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from services.mailer import lines, outcomes, policy
-from services.mailer.consent import Decision, normalise
+from services.mailer.consent import Decision, destination
 from services.mailer.outcomes import Again, Ended
 from services.mailer.policy import Defer, Fail, Recipient, Skip
 from services.mailer.rendering import RenderingFailed
@@ -43,6 +43,8 @@ class Means(NamedTuple):
     retry_base: timedelta
     lateness: timedelta
     """A release that is this late is our own delay, and counts as on time; beyond it, people's clocks count."""
+    there: bool = True
+    """Whether there is a way to hand over what goes by this channel."""
 
     def moment(self, due: datetime, now: datetime) -> datetime:
         """What a decision takes for now: the instant that it stands for, unless it comes much later."""
@@ -51,12 +53,13 @@ class Means(NamedTuple):
 
 class Known(NamedTuple):
     """What is to be known for deciding: the playbook in force, if any; why an address is suppressed ("": it is not);
-    what was decided about it; and the moments, in order, at which messages that caps count went to a customer."""
+    what was decided about it; and the moments, in order, at which messages that caps count went to a customer by a
+    channel."""
 
     playbook: Playbook | None
     suppressed: Mapping[str, str]
     consent: Mapping[str, Mapping[str, Decision]]
-    counted: dict[str, list[datetime]]
+    counted: dict[tuple[str, str], list[datetime]]
 
 
 @dataclass(slots=True)
@@ -91,22 +94,23 @@ class Turn:
                 else:
                     self._prepare(candidate, playbook, "", None, now, means)
                 continue
-            address = normalise(candidate.address)
-            history = known.counted.get(request.customer, [])
+            address, given = destination(request, candidate.address)
+            history = known.counted.setdefault((request.customer, request.channel), [])
             decision = policy.decide(
                 request,
                 playbook.topics.get(request.topic),
                 playbook.brand,
                 Recipient(
                     address,
-                    bool(candidate.address),
+                    given,
                     known.suppressed[address] if address else "",
-                    known.consent[address] if address else {},
+                    candidate.said(known.consent[address]) if address else {},
                     history,
                     candidate.paused_until,
                 ),
                 now,
                 paused=request.journey in playbook.paused,
+                there=means.there,
             )
             if isinstance(decision, (Defer, Skip)):
                 self._settle(candidate, decision, playbook.hash)

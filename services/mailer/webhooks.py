@@ -13,10 +13,12 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpcore
 
+from services.mailer.outcomes import NO_SUCH_ADDRESS
 from services.mailer.signing import headers
 from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected
 from shared.errors import RapportError
@@ -99,6 +101,34 @@ class WebhookTransport:
                 if len(said) >= _READ:
                     break
         return response.status, said[:_READ].decode(errors="replace")
+
+
+class GatewayTransport:
+    """Hands text messages or notifications to the operator's own gateway, wherever it stands: each in a call like a
+    webhook's. It says with 410 and `no_such_address` that nothing will ever arrive at a number or a device."""
+
+    def __init__(self, url: str, keys: Sequence[bytes], connections: int) -> None:
+        self._url = url
+        self._calls = WebhookTransport(keys, connections, to_private=True)
+
+    @property
+    def connections(self) -> int:
+        return self._calls.connections
+
+    async def start(self) -> None:
+        await self._calls.start()
+
+    async def close(self) -> None:
+        await self._calls.close()
+
+    async def ready(self) -> str | None:
+        return None
+
+    async def deliver(self, mail: Mail, data_by: float) -> Receipt:
+        receipt = await self._calls.deliver(replace(mail, recipient=self._url), data_by)
+        if isinstance(receipt, Rejected) and receipt.reason == "gone" and NO_SUCH_ADDRESS in receipt.reply:
+            return receipt._replace(suppress=True)
+        return receipt
 
 
 class _Guard(httpcore.AnyIOBackend):

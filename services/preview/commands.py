@@ -128,22 +128,40 @@ def _page(url: str, customer: str, read_key: str | None) -> Mapping[str, Any]:
 
 
 def _show(playbook: Playbook, request: MessageRequested, origin: str, form: str, html: Path | None, show: bool) -> None:
+    import msgspec
+
     from services.preview.reading import legible
 
-    mail = _mail(playbook, request)
-    subject, page, text = legible(mail)
+    texts = {"SMS": _other(playbook, request, "sms"), "Push": _other(playbook, request, "push")}
+    others = {name: text for name, text in texts.items() if text is not None}
+    mailed = not others or "email" in _channels(playbook, request.message)
+    if not mailed and (html is not None or show):
+        raise RapportError(f"messages/{request.message} is no mail, so it has no HTML. Leave out --html and --open.")
+    page = ""
+    if mailed:
+        mail = _mail(playbook, msgspec.structs.replace(request, channel="email"))
+        subject, page, text = legible(mail)
     if form == "json":
         import json
 
-        typer.echo(json.dumps({"subject": subject, "text": text, "html": page}, indent=2, ensure_ascii=False))
+        written = {"subject": subject, "text": text, "html": page} if mailed else {}
+        shorts = {name.lower(): text for name, text in others.items()}
+        typer.echo(json.dumps({**written, **shorts}, indent=2, ensure_ascii=False))
     else:
-        say(f"Subject: {subject}")
-        say(f"From:    {playbook.brand.sender}")
+        if mailed:
+            say(f"Subject: {subject}")
+            say(f"From:    {playbook.brand.sender}")
         say(f"Topic:   {request.topic}")
-        say(f"In:      {mail.rendered.locale}")
+        if mailed:
+            say(f"In:      {mail.rendered.locale}")
         say(f"With:    {origin}")
         say("")
-        say(text)
+        if mailed:
+            say(text)
+        for name, short in others.items():
+            say(f"{name}:")
+            say(short)
+            say("")
     if html is None and show:
         import tempfile
 
@@ -154,6 +172,22 @@ def _show(playbook: Playbook, request: MessageRequested, origin: str, form: str,
             say(f"HTML:    {html}")
     if show and html is not None:
         typer.launch(html.absolute().as_uri())
+
+
+def _channels(playbook: Playbook, message: str) -> set[str]:
+    """Those for which a message has words."""
+    files = {file for of_locale in playbook.messages[message].files.values() for file in of_locale}
+    named = {"email": "subject.txt", "sms": "sms.txt", "push": "push.title"}
+    return {channel for channel, file in named.items() if file in files}
+
+
+def _other(playbook: Playbook, request: MessageRequested, channel: str) -> str | None:
+    """The words of a message on another channel than mail; None where it has none."""
+    if channel not in _channels(playbook, request.message):
+        return None
+    import msgspec
+
+    return _mail(playbook, msgspec.structs.replace(request, channel=channel)).rendered.text
 
 
 def _mail(playbook: Playbook, request: MessageRequested) -> Mail:
@@ -185,8 +219,10 @@ def _send(playbook: Playbook, request: MessageRequested, address: str) -> None:
         raise RapportError("no mail server is set. Set RAPPORT_MAILER_SMTP_URL=smtp://user:password@host:587.")
     if normalise(address) is None:
         raise RapportError(f"{address} is no mail address. Write name@example.com.")
+    if "email" not in _channels(playbook, request.message):
+        raise RapportError(f"messages/{request.message} is no mail. Leave out --send-to.")
     # An id of its own: who sends a preview twice wants to see two.
-    asked = msgspec.structs.replace(request, id=str(uuid4()), address=address)
+    asked = msgspec.structs.replace(request, id=str(uuid4()), address=address, channel="email")
     compose = Composer(Links(b"preview", settings.mailer_public_url))
     mail = compose(playbook, asked, datetime.now(UTC))
 

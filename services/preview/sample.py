@@ -22,7 +22,12 @@ from shared.language.catalogue import Catalogue
 from shared.language.playbook import Email, EventTrigger, Journey, Playbook
 from shared.language.problems import did_you_mean
 
-TRAITS: Mapping[str, Any] = {"first_name": "Ada", "last_name": "Lind", "email": "ada@example.com"}
+TRAITS: Mapping[str, Any] = {
+    "first_name": "Ada",
+    "last_name": "Lind",
+    "email": "ada@example.com",
+    "phone": "+4740000000",
+}
 _NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 _ITEMS = 2
 
@@ -142,6 +147,7 @@ def _made_up(playbook: Playbook, message: str, catalogue: Catalogue) -> MessageR
         address=TRAITS["email"],
         message=message,
         topic=step.topic,
+        channel=step.channel,
         journey=journey.name,
         enrollment="",
         step=step.id,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from services.mailer.batch import MailerBatch
 from services.mailer.composing import call
-from services.mailer.consent import Decision, merge, normalise
+from services.mailer.consent import Decision, destination, merge
 from services.mailer.outcomes import NO_SUCH_ADDRESS
 from services.mailer.policy import NO_PLAYBOOK, PAUSED
 from services.mailer.rendering import Rendered
@@ -16,7 +16,7 @@ from services.mailer.store import Candidate, Change, Changes, Message, Person
 from services.mailer.transport import Accepted, Mail, Receipt, Rejected
 from services.mailer.turn import Compose, Known, Means, Turn
 from services.rehearsal.witness import End, Hold, Witness
-from shared.contracts.messages import WEBHOOK, MessageRecord, MessageRequested
+from shared.contracts.messages import PUSH, SMS, WEBHOOK, MessageRecord, MessageRequested
 from shared.language.playbook import Playbook
 from shared.processing.port import Outputs, Timer
 
@@ -58,7 +58,7 @@ class Mailroom:
         self._people: dict[str, Person] = {}
         self._consent: dict[str, dict[str, Decision]] = {}
         self._suppressed: dict[str, str] = {}
-        self._counted: dict[str, list[datetime]] = {}
+        self._counted: dict[tuple[str, str], list[datetime]] = {}
         self._requested: dict[str, Message] = {}
 
     @property
@@ -141,15 +141,17 @@ class Mailroom:
     def _candidate(self, message: Message) -> Candidate:
         person = self._people.get(message.customer) or Person()
         attempts = self._attempts.get(message.id, 0)
-        return Candidate(message.id, message.due, attempts, person.address, message.asked, person.paused_until)
+        said = person.decisions if message.channel in (SMS, PUSH) else None
+        return Candidate(message.id, message.due, attempts, person.address, message.asked, person.paused_until, said)
 
     def _known(self, candidates: Sequence[Candidate], playbook: Playbook | None, now: datetime) -> Known:
-        addresses = {normalise(candidate.address) for candidate in candidates} - {None}
-        counted: dict[str, list[datetime]] = {}
+        people = [candidate for candidate in candidates if candidate.request.channel != WEBHOOK]
+        addresses = {destination(candidate.request, candidate.address)[0] for candidate in people} - {None}
+        counted: dict[tuple[str, str], list[datetime]] = {}
         if playbook is not None and playbook.brand.caps:
             oldest = now - max(cap.window for cap in playbook.brand.caps)
-            for candidate in candidates:
-                customer = candidate.request.customer
+            for candidate in people:
+                customer = candidate.request.customer, candidate.request.channel
                 if customer in self._counted:
                     kept = self._counted[customer] = [at for at in self._counted[customer] if at > oldest]
                     counted[customer] = list(kept)
@@ -170,7 +172,7 @@ class Mailroom:
             self._attempts[change.id] = change.attempts
             self._witness.held(Hold(message.asked, change.reason, change.due), at)
         if change.counted_at is not None:
-            counted = self._counted.setdefault(message.customer, [])
+            counted = self._counted.setdefault((message.customer, message.channel), [])
             insort(counted, change.counted_at)
             del counted[:-_MOST_COUNTED]
 

@@ -28,6 +28,12 @@ from shared.contracts.events import (
     EMAIL_SKIPPED,
     EMAIL_UNKNOWN,
     MAILER_SOURCE,
+    PUSH_FAILED,
+    PUSH_SENT,
+    PUSH_SKIPPED,
+    SMS_FAILED,
+    SMS_SENT,
+    SMS_SKIPPED,
     UNSUBSCRIBED,
     WEBHOOK_FAILED,
     WEBHOOK_SENT,
@@ -52,6 +58,12 @@ OUR_OWN_DOING = frozenset(
         WEBHOOK_SENT,
         WEBHOOK_SKIPPED,
         WEBHOOK_FAILED,
+        SMS_SENT,
+        SMS_SKIPPED,
+        SMS_FAILED,
+        PUSH_SENT,
+        PUSH_SKIPPED,
+        PUSH_FAILED,
     }
 )
 """What mailer reports of itself: nothing that the customer did, so it is no sign of having been seen."""

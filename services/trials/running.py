@@ -48,6 +48,9 @@ _ANSWERS: Mapping[str, Receipt] = {
     "unknown": Unknown("tested"),
 }
 
+PHONE = "+4740000000"
+"""The number of a test's customer who has an address."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -91,7 +94,7 @@ def _live(
     consent = {**dict.fromkeys(story.playbook.topics, True), **customer.consent}
     traits: dict[str, Any] = {"consent": {topic: said for topic, said in consent.items() if said is not None}}
     if customer.address != NO_ADDRESS:
-        traits["email"] = customer.address
+        traits |= {"email": customer.address, "phone": PHONE, "push_token": "device"}
     joined = _admitted({"type": "identify", "traits": {**traits, **customer.traits}}, "joined", start, start)
     if isinstance(joined, Rejection):
         place = tested.place(number, "customer")

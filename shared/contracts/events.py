@@ -47,6 +47,14 @@ WEBHOOK_SENT = "Webhook Sent"
 WEBHOOK_SKIPPED = "Webhook Skipped"
 WEBHOOK_FAILED = "Webhook Failed"
 
+# What mailer reports of text messages and push notifications.
+SMS_SENT = "SMS Sent"
+SMS_SKIPPED = "SMS Skipped"
+SMS_FAILED = "SMS Failed"
+PUSH_SENT = "Push Notification Sent"
+PUSH_SKIPPED = "Push Notification Skipped"
+PUSH_FAILED = "Push Notification Failed"
+
 # What a shop, or the tool with which it asks, reports of an answer: `survey` names the survey.
 SURVEY_ANSWERED = "Survey Answered"
 

@@ -14,9 +14,10 @@ VERSION = 2
 
 _FIRST = 1
 
-EMAIL, WEBHOOK = "email", "webhook"
+EMAIL, WEBHOOK, SMS, PUSH = "email", "webhook", "sms", "push"
 """Channels. A webhook's `data` holds its `url`, its `type` and what the step gave `with`; it has no topic, and
-`message` is its step. It says VERSION, since an older release would take it for a mail."""
+`message` is its step. A text message goes to the trait `phone` in its `data`, a notification to `push_token`; `address`
+is that of mail on every channel. All but mails say VERSION, since an older release would take them for mails."""
 
 
 class MessageRequested(

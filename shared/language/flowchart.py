@@ -283,7 +283,7 @@ def _box(step: Step) -> Box:
         case WaitFor():
             return Box(step.id, "wait", ("wait for", _awaited(step), *_where(step.match)))
         case Email():
-            return Box(step.id, "send", ("email", step.message, f"topic {step.topic}"))
+            return Box(step.id, "send", (step.channel, step.message, f"topic {step.topic}"))
         case If():
             return Box(step.id, "ask", ("if", step.condition.source))
         case Choose():

@@ -18,8 +18,7 @@ MAX_TOTAL_BYTES = 32 * 1024 * 1024
 TOP = ("rapport.yaml", "stages.yaml", "segments.yaml", "topics.yaml")
 FOLDERS = ("events", "journeys", "messages", "coupons")
 LATER = ("campaigns", "surveys", "inserts", "referrals.yaml")
-MESSAGE_FILES = ("message.yaml", "subject.txt", "body.mjml", "body.html", "body.txt")
-LATER_MESSAGE_FILES = ("sms.txt", "push.yaml")
+MESSAGE_FILES = ("message.yaml", "subject.txt", "body.mjml", "body.html", "body.txt", "sms.txt", "push.yaml")
 
 
 def shipped() -> Path:
@@ -149,8 +148,6 @@ def _sort_message(found: Sorted, path: str, parts: list[str], report: Callable[[
     found.messages.setdefault(message, {})
     if name in MESSAGE_FILES:
         found.messages[message].setdefault(locale, {})[name] = path
-    elif name in LATER_MESSAGE_FILES:
-        problem(f"{name} comes later.", "Leave this file out for now.")
     else:
         meant = nearest(name, MESSAGE_FILES)
         if meant is not None:

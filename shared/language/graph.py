@@ -20,6 +20,7 @@ from shared.language.journey_file import (
     OtherWay,
     PauseStep,
     Reply,
+    SendStep,
     SetStep,
     SplitStep,
     Step,
@@ -61,6 +62,10 @@ class Layout:
         """What its steps set under `vars`."""
         names = (name for placed in self.placed if isinstance(placed.step, SetStep) for name in placed.step.set)
         return frozenset(name.removeprefix("vars.") for name in names if name.startswith("vars."))
+
+    def sends(self) -> list[tuple[Placed, SendStep]]:
+        """The steps that send, on whatever channel."""
+        return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, SendStep)]
 
     def mails(self) -> list[tuple[Placed, EmailStep]]:
         return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, EmailStep)]
@@ -130,8 +135,8 @@ def _given(document: Document, path: Path, step: Step) -> str:
     given: str | None = getattr(step, "id", None)
     if given is not None:
         return given
-    if isinstance(step, EmailStep):
-        return step.email
+    if isinstance(step, SendStep):
+        return step.message
     if isinstance(step, CouponStep):
         return step.coupon
     if isinstance(step, WaitStep):

@@ -304,13 +304,19 @@ class WaitForStep(Step):
     on_timeout: Steps = Field([], description="What happens when it did not come in time; absent: goes on below.")
 
 
-class EmailStep(Step):
-    """Sends a mail, and goes on when it is known what became of it."""
+class SendStep(Step):
+    """Sends a message, and goes on when it is known what became of it."""
 
     later: ClassVar[frozenset[str]] = frozenset({"channels", "fallback"})
+    channel: ClassVar[Literal["email", "sms", "push"]]
+
+    @property
+    def message(self) -> str:
+        """The name of what it sends, which stands behind the name of its channel."""
+        name: str = getattr(self, self.channel)
+        return name
 
     id: Name | None = Field(None, description=_ID_TEXT)
-    email: Name = Field(description="The message: the name of its folder under messages/.")
     topic: Name | None = Field(None, description="The topic that it is sent under; else that of defaults.")
     priority: int | None = Field(None, ge=0, le=100, description="From 0 to 100; else that of defaults.")
     expires: LongerDuration | None = Field(
@@ -322,6 +328,30 @@ class EmailStep(Step):
         description="Names that the templates of this message can use, each an expression. Text stands in double "
         "quotes inside single ones: '\"Hello\"'.",
     )
+
+
+class EmailStep(SendStep):
+    """Sends a mail, and goes on when it is known what became of it."""
+
+    channel = "email"
+
+    email: Name = Field(description="The message: the name of its folder under messages/.")
+
+
+class SmsStep(SendStep):
+    """Sends a text message to traits.phone, and goes on when it is known what became of it."""
+
+    channel = "sms"
+
+    sms: Name = Field(description="The message: the name of its folder under messages/, which has sms.txt.")
+
+
+class PushStep(SendStep):
+    """Sends a push notification to traits.push_token, and goes on when it is known what became of it."""
+
+    channel = "push"
+
+    push: Name = Field(description="The message: the name of its folder under messages/, which has push.yaml.")
 
 
 class IfStep(Step):
@@ -493,6 +523,8 @@ STEPS = {
         "wait",
         "wait_for",
         "email",
+        "sms",
+        "push",
         "if",
         "choose",
         "split",
@@ -505,13 +537,14 @@ STEPS = {
         "exit",
     )
 }
-LATER_STEPS = ("sms", "push")
 AnyStep = TypeAliasType(
     "AnyStep",
     Annotated[
         Annotated[WaitStep, Tag("@wait")]
         | Annotated[WaitForStep, Tag("@wait_for")]
         | Annotated[EmailStep, Tag("@email")]
+        | Annotated[SmsStep, Tag("@sms")]
+        | Annotated[PushStep, Tag("@push")]
         | Annotated[IfStep, Tag("@if")]
         | Annotated[ChooseStep, Tag("@choose")]
         | Annotated[SplitStep, Tag("@split")]

@@ -32,10 +32,11 @@ class QuietHours:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """At most `limit` messages to one address within `window`, rolling, across journeys."""
+    """At most `limit` messages of a channel to one customer within `window`, rolling, across journeys."""
 
     limit: int
     window: timedelta
+    channel: str = "email"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ class Brand:
     caps: tuple[Cap, ...]
     carts: Literal["derived", "sent"]
     opens: Literal["tracked", "untracked"] = "tracked"
+
+    def caps_of(self, channel: str) -> list[Cap]:
+        return [cap for cap in self.caps if cap.channel == channel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,10 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A mail's sources as text; `files` maps a locale ("" for the default) to file name to content.
+    """A message's sources as text; `files` maps a locale ("" for the default) to file name to content.
 
-    File names are `subject.txt`, `body.mjml` or `body.html`, and `body.txt` where the marketer wrote one."""
+    File names are `subject.txt`, `body.mjml` or `body.html`, and `body.txt` where the marketer wrote one; `sms.txt`;
+    and the templates in `push.yaml`, which are named `push.title`, `push.body` and `push.url`."""
 
     name: str
     title: str
@@ -192,6 +197,8 @@ class WaitFor:
 
 @dataclass(frozen=True, slots=True)
 class Email:
+    """Send a message on a channel: `email`, `sms` or `push`."""
+
     id: str
     next: str | None
     message: str
@@ -199,6 +206,7 @@ class Email:
     priority: int
     expires: timedelta
     with_: Mapping[str, Expression]
+    channel: str = "email"
 
 
 @dataclass(frozen=True, slots=True)

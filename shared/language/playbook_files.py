@@ -93,11 +93,11 @@ class TopicsFile(Section):
 
 
 class CapEntry(Section):
-    """So many mails to one customer in so long a time."""
+    """So many messages of a channel to one customer in so long a time."""
 
     noun: ClassVar[str] = "cap field"
 
-    limit: int = Field(ge=1, le=1000, description="How many mails at most.", examples=["1"])
+    limit: int = Field(ge=1, le=1000, description="How many at most.", examples=["1"])
     within: LongerDuration = Field(description="In how long, counted back from now.", examples=["1d"])
 
 
@@ -105,9 +105,9 @@ class Caps(Section):
     """A limit for each channel."""
 
     noun: ClassVar[str] = "channel"
-    later: ClassVar[frozenset[str]] = frozenset({"sms", "push"})
-
     email: list[CapEntry] = Field([], description="For mail: [{limit: 1, within: 1d}, {limit: 3, within: 7d}].")
+    sms: list[CapEntry] = Field([], description="For text messages: [{limit: 1, within: 7d}].")
+    push: list[CapEntry] = Field([], description="For push notifications: [{limit: 1, within: 1d}].")
 
 
 class BrandFile(Section):
@@ -150,6 +150,16 @@ class BrandFile(Section):
         "tracked",
         description="tracked: each mail has an image of one pixel, which tells that it is opened. untracked: none has.",
     )
+
+
+class PushFile(Section):
+    """A push notification. Each field is a template."""
+
+    noun: ClassVar[str] = "push field"
+
+    title: Line = Field(description="What stands above, in one line.", examples=["Your lamps are waiting"])
+    body: Text = Field(description="What it says.", examples=["We kept your cart."])
+    url: Line | None = Field(None, description="Where it leads: a web address, or one of your app.")
 
 
 class CouponFile(Section):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic_core import ErrorDetails
 
-from shared.language.journey_file import ANSWERS, LATER_STEPS, STEPS, TRIGGERS, WaitForStep
+from shared.language.journey_file import ANSWERS, STEPS, TRIGGERS, WaitForStep
 from shared.language.playbook_files import EventFile
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
 from shared.language.sections import Reading, Section, attempt
@@ -143,7 +143,7 @@ _EXPECTED = {
 }
 
 _CHOICES: Mapping[str, tuple[str, Sequence[str], Sequence[str], str]] = {
-    "step": ("step", tuple(STEPS), LATER_STEPS, "- wait: 1h"),
+    "step": ("step", tuple(STEPS), (), "- wait: 1h"),
     "trigger": ("trigger", tuple(TRIGGERS), (), "event: Order Completed"),
     "wait_for": ("wait_for", tuple(ANSWERS), (), "wait_for: {event: Order Completed}"),
     "given": ("given", tuple(GIVENS), (), "{at: 1h, event: Order Completed}"),

@@ -16,6 +16,7 @@ from shared.language.playbook_files import (
     CouponFile,
     EventFile,
     MessageFile,
+    PushFile,
     SegmentsFile,
     StagesFile,
     TopicsFile,
@@ -24,7 +25,7 @@ from shared.language.sections import Section
 from shared.language.source import parse, plain
 from shared.language.tests_file import TestsFile
 
-Kind = Literal["journey", "tests", "stages", "segments", "topics", "rapport", "message", "event", "coupon"]
+Kind = Literal["journey", "tests", "stages", "segments", "topics", "rapport", "message", "push", "event", "coupon"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _SHAPES: dict[Kind, type[Section]] = {
@@ -35,6 +36,7 @@ _SHAPES: dict[Kind, type[Section]] = {
     "topics": TopicsFile,
     "rapport": BrandFile,
     "message": MessageFile,
+    "push": PushFile,
     "event": EventFile,
     "coupon": CouponFile,
 }

@@ -59,6 +59,7 @@ class Sender:
     begins_with: str | None
     """The event that begins the journey; None where it begins otherwise."""
     sound: bool
+    channel: str = "email"
 
 
 _HREF = re.compile(r"\bhref\s*=\s*([\"'])(.*?)\1", re.IGNORECASE | re.DOTALL)
@@ -76,6 +77,8 @@ class MessageTemplates:
     """Those of `files` that are bodies, in any locale."""
     variables: tuple[str, ...] = ()
     variables_known: bool = True
+    channels: frozenset[str] = frozenset({"email"})
+    """Those for which it has words."""
     senders: list[Sender] = field(default_factory=list)
 
     @property
@@ -245,8 +248,8 @@ def _check_senders(message: MessageTemplates, report: Callable[[Problem], None])
 
 
 def _check_unsubscribing(message: MessageTemplates, report: Callable[[Problem], None]) -> None:
-    """Advertising says in its text how to stop it."""
-    promoting = next((sender for sender in message.senders if sender.promotional), None)
+    """Advertising by mail says in its text how to stop it."""
+    promoting = next((sender for sender in message.senders if sender.promotional and sender.channel == "email"), None)
     if promoting is None:
         return
     for body in message.bodies:

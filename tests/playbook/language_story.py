@@ -98,6 +98,8 @@ def playbook_of(case: Mapping[str, Any], changes: Any = None) -> Playbook:
     for number in range(1, 10):
         texts[f"messages/m{number}/subject.txt"] = b"Hello"
         texts[f"messages/m{number}/body.html"] = b'<a href="{{ unsubscribe_url }}">Stop</a>'
+    texts["messages/m8/sms.txt"] = texts["messages/m9/sms.txt"] = b"Hello"
+    texts["messages/m8/push.yaml"] = b"title: Hello\nbody: You"
     return pinned(load(texts), None, case.get("arms", {}), holdout=int("holdout" in case))
 
 
@@ -153,7 +155,7 @@ class Story(Witness):
 
     def _customer(self) -> Event:
         customer = self.case.get("customer", {})
-        traits = {"email": "ada@example.com"} if customer.get("address") != "none" else {"name": "Ada"}
+        traits: dict[str, Any] = {"email": "ada@example.com"} if customer.get("address") != "none" else {"name": "Ada"}
         consent = {**dict.fromkeys(_TOPICS, True), **customer.get("consent", {})}
         traits["consent"] = {topic: said for topic, said in consent.items() if said is not None}
         return self._identified(self.start, {**traits, **customer.get("traits", {})})

@@ -20,7 +20,6 @@ from shared.language.journey_file import (
     Clicked,
     CouponStep,
     DateTrigger,
-    EmailStep,
     EmitStep,
     EventMatch,
     EventTrigger,
@@ -32,6 +31,7 @@ from shared.language.journey_file import (
     PauseStep,
     Reply,
     SegmentTrigger,
+    SendStep,
     SetStep,
     SplitStep,
     StageTrigger,
@@ -107,7 +107,11 @@ def _brand(shape: BrandFile) -> proven.Brand:
         rates=shape.rates,
         urls=shape.urls,
         quiet_hours=shape.quiet_hours,
-        caps=tuple(proven.Cap(cap.limit, cap.within) for cap in shape.caps.email),
+        caps=tuple(
+            proven.Cap(cap.limit, cap.within, channel)
+            for channel in ("email", "sms", "push")
+            for cap in getattr(shape.caps, channel)
+        ),
         carts=shape.carts,
         opens=shape.opens,
     )
@@ -205,16 +209,17 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
             opened=_sender(journey, awaited.opened) if isinstance(awaited, Opened) else None,
             timeout=step.timeout,
         )
-    if isinstance(step, EmailStep):
+    if isinstance(step, SendStep):
         defaults = journey.shape.defaults
         return proven.Email(
             id=name,
             next=following,
-            message=step.email,
+            message=step.message,
             topic=cast(str, step.topic if step.topic is not None else defaults.topic),
             priority=step.priority if step.priority is not None else defaults.priority,
             expires=step.expires if step.expires is not None else defaults.expires,
             with_={given: journey.expressions[(*path, "with", given)] for given in step.with_},
+            channel=step.channel,
         )
     if isinstance(step, IfStep):
         return proven.If(

@@ -10,8 +10,8 @@ from shared.language.checks.book import Book, ReadJourney, some_of
 from shared.language.graph import Placed, branches
 from shared.language.journey_file import (
     CouponStep,
-    EmailStep,
     ExitStep,
+    SendStep,
     Step,
     WaitBetween,
     WaitForStep,
@@ -95,13 +95,13 @@ def check_coupon(book: Book, journey: ReadJourney, placed: Placed, step: CouponS
         wrong(f"there is no coupon {quoted(step.coupon)}.", did_you_mean(step.coupon, book.coupon_names, otherwise))
 
 
-def _topic(journey: ReadJourney, mail: EmailStep) -> str | None:
+def _topic(journey: ReadJourney, mail: SendStep) -> str | None:
     return mail.topic if mail.topic is not None else getattr(journey.shape.defaults, "topic", None)
 
 
 def _carries(journey: ReadJourney, mail: Placed, coupon: str) -> Path | None:
     """Where a mail is given what a coupon step left behind."""
-    assert isinstance(mail.step, EmailStep)
+    assert isinstance(mail.step, SendStep)
     for name in mail.step.with_:
         path = (*mail.path, "with", name)
         expression = journey.expression(path)
@@ -116,7 +116,7 @@ def check_carriers(book: Book, journey: ReadJourney) -> None:
         if not isinstance(placed.step, CouponStep):
             continue
         wrong = book.wrong_at(journey.document, (*placed.path, "coupon"))
-        for mail, sent in journey.layout.mails():
+        for mail, sent in journey.layout.sends():
             entry = book.topics.get(topic) if (topic := _topic(journey, sent)) is not None else None
             if entry is not None and entry.kind == "transactional" and _carries(journey, mail, placed.id):
                 message = (
@@ -129,7 +129,7 @@ def check_carriers(book: Book, journey: ReadJourney) -> None:
             continue
         after: dict[str, timedelta] = {}
         _pass(journey, ("steps",), journey.shape.steps, None, placed.id, after)
-        for mail, _ in journey.layout.mails():
+        for mail, _ in journey.layout.sends():
             passed, path = after.get(mail.id), _carries(journey, mail, placed.id)
             if path is not None and passed is not None and passed >= pool.expires:
                 unit, name = (DAY, "days") if passed >= 2 * DAY else (timedelta(hours=1), "hours")

@@ -11,8 +11,8 @@ from shared.language.durations import format_duration
 from shared.language.graph import Placed, branches
 from shared.language.journey_file import (
     DateTrigger,
-    EmailStep,
     ExitStep,
+    SendStep,
     Step,
     WaitBetween,
     WaitForStep,
@@ -53,7 +53,7 @@ def _follow(
             clock = _waited(step, here, clock)
         elif isinstance(step, WaitForStep | Hole):
             clock = None
-        elif isinstance(step, EmailStep) and clock is not None:
+        elif isinstance(step, SendStep) and clock is not None:
             found[journey.layout.by_path[here].id] = clock
         if not isinstance(step, ExitStep | Hole):
             after = {_follow(journey, below, inner, clock, found) for below, inner in branches(step, here)}
@@ -73,7 +73,7 @@ def _waited(step: WaitStep, path: Path, clock: Clock | None) -> Clock | None:
     return Clock(wait.at, (*path, "wait", "at"), True) if wait.at is not None else None
 
 
-def check_hours(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, clock: Clock | None) -> None:
+def check_hours(book: Book, journey: ReadJourney, placed: Placed, step: SendStep, clock: Clock | None) -> None:
     """A mail that expires before the quiet hours end, or that always falls due within them."""
     quiet = book.brand.quiet_hours if book.brand is not None else None
     defaults = journey.shape.defaults

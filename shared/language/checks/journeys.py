@@ -38,6 +38,7 @@ from shared.language.journey_file import (
     Opened,
     Reply,
     SegmentTrigger,
+    SendStep,
     SetStep,
     SplitStep,
     StageTrigger,
@@ -55,6 +56,7 @@ from shared.language.templates import Sender
 from shared.language.templating import GLOBALS
 from shared.language.variables import STANDARD
 
+_CALLED = {"email": "mail", "sms": "text message", "push": "notification"}
 _TAKEN = frozenset({*STANDARD, *GLOBALS, "loop"})
 """Names that a template knows already."""
 
@@ -140,7 +142,7 @@ def check_holdout(book: Book, journey: ReadJourney) -> None:
     if not isinstance(shape.goal, Hole) and (shape.goal is None or shape.goal.within is None):
         message = "those who are held out are compared by the goal, and this journey has none within a time."
         wrong(message, "Add goal: {event: Order Completed, within: 7d}, or remove holdout.")
-    for placed, mail in journey.layout.mails():
+    for placed, mail in journey.layout.sends():
         topic = mail.topic if mail.topic is not None else getattr(shape.defaults, "topic", None)
         entry = book.topics.get(topic) if topic is not None else None
         if entry is not None and entry.kind == "transactional":
@@ -156,7 +158,7 @@ def check_step(book: Book, journey: ReadJourney, placed: Placed, clock: Clock | 
         check_ways(book, journey, placed)
     elif isinstance(step, WaitForStep):
         check_answer(book, journey, placed, step.wait_for)
-    elif isinstance(step, EmailStep):
+    elif isinstance(step, SendStep):
         check_mail(book, journey, placed, step, clock)
     elif isinstance(step, ChooseStep):
         for position, way in enumerate(step.choose):
@@ -348,12 +350,17 @@ def check_sender(book: Book, journey: ReadJourney, placed: Placed, path: Path, n
         book.report(document.problem(document.at(path), message, "Move this step behind it."))
 
 
-def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, clock: Clock | None) -> None:
+def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: SendStep, clock: Clock | None) -> None:
     document, path, shape = journey.document, placed.path, journey.shape
-    if step.email not in book.messages:
-        remedy = did_you_mean(step.email, book.messages, f"Add the folder messages/{step.email}.")
-        message = f"there is no message {quoted(step.email)}."
-        book.report(document.problem(document.at((*path, "email")), message, remedy))
+    name = step.message
+    if name not in book.messages:
+        remedy = did_you_mean(name, book.messages, f"Add the folder messages/{name}.")
+        message = f"there is no message {quoted(name)}."
+        book.report(document.problem(document.at((*path, step.channel)), message, remedy))
+    elif step.channel not in book.messages[name].channels:
+        file = {"email": "subject.txt and body.mjml", "sms": "sms.txt", "push": "push.yaml"}[step.channel]
+        message = f"message {quoted(name)} has no {file}."
+        book.report(document.problem(document.at((*path, step.channel)), message, f"Write messages/{name}/{file}."))
     topic_path = (*path, "topic") if step.topic is not None else ("defaults", "topic")
     topic = step.topic
     if topic is not None:
@@ -363,9 +370,9 @@ def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep
         if topic is None and not document.is_broken(topic_path) and not document.is_broken((*path, "topic")):
             known = book.known["topic"]
             use = f": {some_of(known)}" if known else ""
-            message = "this mail has no topic, so nobody could opt out of it."
+            message = f"this {_CALLED[step.channel]} has no topic, so nobody could opt out of it."
             remedy = f"Add topic: to it or to defaults{use}."
-            book.report(document.problem(document.at((*path, "email")), message, remedy))
+            book.report(document.problem(document.at((*path, step.channel)), message, remedy))
     for name, text in step.with_.items():
         given = (*path, "with", name)
         if name in _TAKEN:
@@ -380,13 +387,13 @@ def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep
     note_sender(book, journey, placed, step, entry)
 
 
-def note_sender(book: Book, journey: ReadJourney, placed: Placed, step: EmailStep, topic: TopicEntry | None) -> None:
-    message = book.messages.get(step.email)
+def note_sender(book: Book, journey: ReadJourney, placed: Placed, step: SendStep, topic: TopicEntry | None) -> None:
+    message = book.messages.get(step.message)
     if message is None:
         return
     document, path = journey.document, placed.path
     trigger = journey.shape.trigger
-    place = document.at((*path, "email"))
+    place = document.at((*path, step.channel))
     gives = {}
     for name in step.with_:
         at = document.at_key((*path, "with", name))
@@ -394,4 +401,6 @@ def note_sender(book: Book, journey: ReadJourney, placed: Placed, step: EmailSte
     sound = not isinstance(trigger, Hole) and not any(broken[: len(path)] == path for broken in document.broken)
     promotional = topic is not None and topic.kind == "promotional"
     begins_with = trigger.event if isinstance(trigger, EventTrigger) else None
-    message.senders.append(Sender(document.file, place.line, place.column, gives, promotional, begins_with, sound))
+    message.senders.append(
+        Sender(document.file, place.line, place.column, gives, promotional, begins_with, sound, step.channel)
+    )

@@ -131,7 +131,7 @@ def _check_given(book: Book, document: Document, path: Path, test: JourneyTest, 
 def _check_message(book: Book, document: Document, path: Path, name: str, journey: ReadJourney | None) -> None:
     if journey is None or not journey.layout.sound:
         return
-    sent = {placed.step.email for placed in journey.layout.placed if isinstance(placed.step, EmailStep)}
+    sent = {sent.message for _, sent in journey.layout.sends()}
     if name not in sent:
         remedy = did_you_mean(name, sent, f"It sends {some_of(sorted(sent))}.")
         book.wrong_at(document, path)(f"this journey never sends {quoted(name)}.", remedy)

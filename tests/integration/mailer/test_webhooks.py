@@ -10,7 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import msgspec
@@ -21,9 +21,10 @@ from services.mailer.composing import Composer, call
 from services.mailer.links import Links
 from services.mailer.sending import Sending
 from services.mailer.transport import Accepted, Deferred, Receipt, Rejected
-from services.mailer.webhooks import WebhookTransport, is_public
+from services.mailer.webhooks import GatewayTransport, WebhookTransport, is_public
 from services.mailer.worker import MailerProcessor
 from shared.contracts.messages import WEBHOOK, MessageRequested
+from shared.language.playbook import Message
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
 
@@ -57,7 +58,8 @@ class Receiver:
         self.bodies.append(json.loads(body))
         answer = self.answers.pop(0) if self.answers else "204 No Content"
         if answer != "hang up":
-            said = "" if answer.startswith("204") else "Content-Length: 2\r\n\r\nno"
+            words = "no_such_address" if "no_such" in answer else "no"
+            said = "" if answer.startswith("204") else f"Content-Length: {len(words)}\r\n\r\n{words}"
             writer.write(f"HTTP/1.1 {answer}\r\n{said or chr(13) + chr(10)}".encode())
             await writer.drain()
         writer.close()
@@ -221,3 +223,50 @@ async def test_a_webhook_of_a_draft_is_not_called(post_office: PostOffice) -> No
         await transport.close()
     assert receiver.ids == []
     assert [(name, reason) for name, reason, _ in await post_office.told("w1")] == [("Webhook Skipped", "draft")]
+
+
+async def test_a_text_message_is_handed_to_the_gateway_until_it_says_yes_or_never(post_office: PostOffice) -> None:
+    book = post_office.shelf.playbook
+    words = Message("cart-reminder", "", "", {"": {"sms.txt": "Hello {{ traits.first_name }}"}})
+    post_office.shelf.playbook = replace(book, messages={"cart-reminder": words})
+    await post_office.activate()
+    async with receiving("503 Busy", "204 No Content", "410 no_such_address") as receiver:
+        gateway = GatewayTransport(receiver.url, [KEY], 4)
+        await gateway.start()
+        composer, minute = Composer(Links(b"s" * 32, "http://mailer")), timedelta(minutes=1)
+        clock, shelf = post_office.clock, post_office.shelf
+        texts = Sending(gateway, composer, shelf, clock, minute, "sms")
+        pushes = Sending(gateway, composer, shelf, clock, minute, "push", there=False)
+        runtime = Runtime(post_office.log, clock, post_office.database, post_office.installation)
+        worker = Worker(runtime, MailerProcessor(texts, shelf, pushes), post_office.settings)
+        await worker.start()
+        post_office.workers.append(worker)
+
+        def text(id: str, **changes: object) -> MessageRequested:
+            data = {"traits": {"first_name": "Anna", "phone": "+47 40000000", "push_token": "t"}}
+            return msgspec.structs.replace(post_office.request(id, topic="receipts"), channel="sms", data=data, v=2)
+
+        await post_office.record(text("s1"), msgspec.structs.replace(text("p1"), channel="push"))
+        await post_office.settled(s1="held", p1="skipped")
+        await post_office.pass_time(HOUR)
+        await post_office.settled(s1="sent")
+        await post_office.record(text("s2"))
+        await post_office.settled(s2="failed")
+        await post_office.record(text("s3"))
+        await post_office.settled(s3="skipped")
+        await gateway.close()
+    assert receiver.ids == ["s1", "s1", "s2"]
+    assert receiver.bodies[0] == {
+        "channel": "sms",
+        "to": "+4740000000",
+        "text": "Hello Anna",
+        "message_id": "s1",
+        "customer": "anna",
+    }
+    told = [(await post_office.told(id))[0][:2] for id in ("s1", "p1", "s2", "s3")]
+    assert told == [
+        ("SMS Sent", ""),
+        ("Push Notification Skipped", "no_channel"),
+        ("SMS Failed", "no_such_address"),
+        ("SMS Skipped", "suppressed"),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -92,3 +93,15 @@ def test_a_webhook_is_no_message_to_the_customer_so_a_restart_begins_anew() -> N
     story.outcome(story.requested()[0], "Webhook Sent", when="1m")
     story.posts("Cart Updated", {"cart_id": "c1"}, when="1h")
     assert [call.step for call in story.requested()] == ["tell", "tell"]
+
+
+def test_a_text_message_is_asked_for_with_the_traits_and_stops_a_restart_once_it_went_out() -> None:
+    first = replace(email("hello", "wait"), channel="sms")
+    story = Shop(playbook(journey(first, Wait("wait", None, timedelta(days=2), None, None))), mailer="holds")
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="0m")
+    (text,) = story.requested()
+    assert (text.channel, text.v, text.topic) == ("sms", 2, "cart-reminders")
+    assert "traits" in text.data
+    story.outcome(text, "SMS Sent", when="1m")
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="1h")
+    assert [one.step for one in story.requested()] == ["hello"]

@@ -62,6 +62,17 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             'journeys/cart.yaml:6:75: "trigr" is not known in a step. Did you mean trigger.total?',
         ],
     ),
+    "a text message without a text, and one that is very long": (
+        cart(journey("- sms: cart-reminder\n- push: parcel"))
+        | {"messages/parcel/sms.txt": b"x" * 1531, "messages/parcel/push.yaml": b"title: '{{ nam }}'\nbody: Soon"},
+        [
+            'journeys/cart.yaml:6:10: message "cart-reminder" has no sms.txt. Write messages/cart-reminder/sms.txt.',
+            'messages/parcel/push.yaml:1:12: "nam" is not given by journeys/cart.yaml:7. Add it under with there, or '
+            "remove it here.",
+            "messages/parcel/sms.txt:1:1: warning: this goes out as 11 text messages or more, and each is charged. "
+            "Shorten it to 1530 characters.",
+        ],
+    ),
     "a coupon that is not there": (
         cart(journey("- {id: code, coupon: birthday-51}")) | {"coupons/birthday-15.yaml": b"expires: 7d"},
         [

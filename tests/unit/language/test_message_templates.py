@@ -205,9 +205,8 @@ def test_files_that_nothing_would_read_are_named() -> None:
     files = sample()
     extra = {
         "messages/cart-reminder/subjct.txt": 'nothing reads this file. Did you mean "subject.txt"?',
-        "messages/cart-reminder/sms.txt": "sms.txt comes later. Leave this file out for now.",
         "messages/cart-reminder/logo.png": "warning: nothing reads this file. "
-        "A message has message.yaml, subject.txt, body.mjml, body.html and body.txt.",
+        "A message has message.yaml, subject.txt, body.mjml, body.html, body.txt, sms.txt and push.yaml.",
         "messages/cart-reminder/norsk/subject.txt": '"norsk" is no locale. Name the folder like nb or nb-NO.',
         "messages/Cart/subject.txt": '"Cart" cannot be a message\'s name. '
         "Use small letters, digits and single hyphens.",

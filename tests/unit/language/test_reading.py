@@ -94,14 +94,14 @@ def test_missing_fields_are_named_with_an_example() -> None:
     ("steps", "said"),
     [
         ("- emial: cart-reminder", '6:5: unknown step "emial". Did you mean "email"?'),
-        ("- sms: hello", "6:5: sms steps come later. Leave this one out for now."),
         ("- holdout: 3", "6:5: nothing here says what this step is. "
-         "It needs one of wait, wait_for, email, if, choose, split, set, emit, coupon, task, webhook, pause or exit."),
+         "It needs one of wait, wait_for, email, sms, push, if, choose, split, set, emit, coupon, task, webhook, "
+         "pause or exit."),
         ("- cart-reminder", "6:5: a step consists of fields, and here stands text. Write it as - wait: 1h."),
         ("- email: cart-reminder\n  wait: 1h", "7:5: email and wait stand in one step. A step does one thing. "
          'Begin each with "- ".'),
         ("- email: cart-reminder\n  tempalte: x", '7:5: unknown step field "tempalte". '
-         "Known here: id, email, topic, priority, expires and with."),
+         "Known here: id, topic, priority, expires, with and email."),
         ("- email: cart-reminder\n  wiht: {a: key}", '7:5: unknown step field "wiht". Did you mean "with"?'),
         ("- email: cart-reminder\n  with: {a-b: 1}", '7:12: "a-b" cannot be written in a template. '
          "Use letters, digits and underscores: a_b."),
@@ -195,7 +195,7 @@ def test_a_date_trigger_needs_a_time_and_counts_whole_days_before() -> None:
         ("urls:", "quiet_hours: at night\nurls:", "7:14: quiet hours are two times of day. Write them as 21:00-08:00."),
         ("urls:", "quiet_hours: 08:00-08:00\nurls:", "7:14: these quiet hours begin and end at the same time. "
          "Write them as 21:00-08:00."),
-        ("urls:", "caps: {sms: []}\nurls:", '7:8: "sms" comes later. Leave it out for now.'),
+        ("urls:", "caps: {fax: []}\nurls:", '7:8: unknown channel "fax". Known here: email, sms and push.'),
         ("urls:", "caps: {email: [{limit: 0, within: 1d}]}\nurls:", '7:24: "0" is out of bounds. Use 1 or more.'),
         ("urls:", "caps: {email: [{limit: 1}]}\nurls:", '7:16: this cap has no "within". Add within: 1d.'),
         ("urls:", "carts: no\nurls:", '7:8: "no" is not known here. Use derived or sent.'),
