@@ -142,15 +142,18 @@ UNKNOWN = Because(
 )
 
 
-def in_the_way(teller: Teller, topic: str) -> Because | None:
-    """What would keep a mail of this topic from going out today, apart from the clock; None where nothing would."""
+def in_the_way(teller: Teller, topic: str, channel: str = EMAIL) -> Because | None:
+    """What would keep a message of this topic and channel from going out today, apart from the clock; None where
+    nothing would."""
     book, mailed = teller.books.in_force, teller.mailed
     known = book.topics.get(topic) if book is not None else None
     if known is None:
         return None
     customer = teller.remembered.customer
-    if not mailed.address and (customer is None or not customer.address):
+    if channel == EMAIL and not mailed.address and (customer is None or not customer.address):
         return _no_address()
+    if channel != EMAIL and customer is not None and not customer.traits.get(_TRAITS[channel]):
+        return _no_address(channel)
     if known.kind != "transactional":
         said = holding(topic, known, mailed.consent)
         wanted = said.subscribed if said is not None else known.default == "opt_out"
@@ -158,7 +161,7 @@ def in_the_way(teller: Teller, topic: str) -> Because | None:
             wanted = customer.consent[topic]
         if not wanted:
             return _no_consent(teller, topic, said, teller.books.current)
-    return _suppressed(teller) if mailed.suppressed else None
+    return _suppressed(teller) if mailed.suppressed and channel == EMAIL else None
 
 
 def _by_policy(teller: Teller, asked: Asked, reason: str, line: Line | None) -> Because | None:

@@ -20,7 +20,7 @@ from shared.contracts.story import Happened
 from shared.errors import RapportError
 from shared.language.durations import format_duration
 from shared.language.expressions import Expression
-from shared.language.playbook import DateTrigger, EventTrigger, Journey, SegmentTrigger, StageTrigger
+from shared.language.playbook import DateTrigger, Email, EventTrigger, Journey, SegmentTrigger, StageTrigger
 from shared.language.problems import did_you_mean, listed
 from shared.walltime import read_day
 
@@ -115,13 +115,13 @@ def _never_asked(teller: Teller, own: Own, journey: Journey, subject: str) -> It
         else:
             for text, remedy, path in _not_begun(teller, journey):
                 yield answer(text, remedy, *path)
-    topics = {
-        getattr(step, "topic", None)
+    sent = {
+        (step.topic, step.channel)
         for step in journey.steps.values()
-        if subject in (journey.name, getattr(step, "message", None))
+        if isinstance(step, Email) and subject in (journey.name, step.message)
     }
-    for topic in sorted(one for one in topics if isinstance(one, str)):
-        because = unsent.in_the_way(teller, topic)
+    for topic, channel in sorted(sent):
+        because = unsent.in_the_way(teller, topic, channel)
         if because is not None:
             text = f"if it were asked for today, it would not be sent: {because.text}"
             yield Answer(about=what, text=text, remedy=because.remedy, rule=because.rule)

@@ -197,6 +197,29 @@ def test_a_mail_that_was_not_sent_says_why_and_what_to_do(reason: str, line: boo
     assert remedy in told.remedy
 
 
+@pytest.mark.parametrize(
+    ("channel", "status", "reason", "text", "remedy"),
+    [
+        ("sms", "skipped", "no_address", "no number is known", "the trait phone"),
+        ("sms", "skipped", "invalid_address", "says no country", "+4740000000"),
+        ("push", "skipped", "no_address", "no device is known", "the trait push_token"),
+        ("push", "skipped", "no_channel", "no gateway is named", "Set RAPPORT_MAILER_PUSH_URL"),
+        ("sms", "skipped", "suppressed", "nothing arrives there", "the trait phone"),
+        ("sms", "failed", "no_such_address", "nothing arrives there", "the trait phone"),
+        ("sms", "failed", "retries_ran_out", "no attempt succeeded", "the gateway"),
+        ("push", "failed", "gone", "the gateway said that it is gone", "RAPPORT_MAILER_PUSH_URL"),
+    ],
+)
+def test_what_a_gateway_was_not_given_or_did_not_take(
+    channel: str, status: str, reason: str, text: str, remedy: str
+) -> None:
+    lines = (Line(at=NOON, reason=reason, playbook=NAMED),) if status == "skipped" else ()
+    mailed = asked(channel=channel, status=status, reason=reason, lines=lines)
+    told = answer(story(mailed=mailed, subject="cart-reminder"))
+    assert text in told.text
+    assert remedy in told.remedy
+
+
 def test_a_pause_by_hand_is_told_from_one_of_the_playbook() -> None:
     line = Line(at=NOON, reason="paused", note="journey", playbook=NAMED)
     by_hand = answer(story(mailed=asked(reason="paused", lines=(line,)), subject="m1"))
