@@ -471,7 +471,7 @@ def _reworded(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
         message = "this quotation is never closed."
         return problem(begin, message, f"Add the missing {text[begin : begin + 1]} where it ends.")
     if "could not find expected ':'" in said and "simple key" in said:
-        word = text[begin : starts[bisect_right(starts, begin)]].strip()
+        word = text[begin:].partition("\n")[0].partition(" #")[0].strip()
         return problem(begin, f"{quoted(word)} stands alone, and here a field is expected.", f'Write "{word}:".')
     if "mapping values are not allowed" in said:
         glued = _GLUED.match(text, starts[max(place_line - 2, 0)])

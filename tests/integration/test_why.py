@@ -79,7 +79,7 @@ async def test_the_story_of_a_customer_is_one_whoever_tells_it(data: Path) -> No
         assert ("segmenter", "stage convert, was attract, by Product Added") in told
         assert "leaves: the goal is reached" in journeys
         assert 'count("Order Completed") == 1: yes' in journeys
-        assert told[-1] == ("mailer", "thank-you-first: not sent: no address is known")
+        assert ("mailer", "thank-you-first: not sent: no address is known") in told
         waits = next(one for one in story["entries"] if one["what"] == "waits")
         assert waits["rule"]["file"] == "journeys/abandoned-cart.yaml"
         assert story["timezone"] == "Europe/Oslo"

@@ -120,6 +120,8 @@ def draw(seed: int) -> History:
 
 def _acts(dice: random.Random) -> Iterator[Any]:
     shop = _Shop(dice)
+    by_hand = dice.random() < 0.4
+    """Journeys may be paused, and people taken along, by hand: a simulation of a playbook knows nothing of that."""
     for _ in range(dice.randint(25, 50)):
         lot = dice.random()
         if lot < 0.60:
@@ -131,7 +133,8 @@ def _acts(dice: random.Random) -> Iterator[Any]:
         elif lot < 0.79:
             yield _with(Unsubscribe, which=dice.random(), everything=dice.random() < 0.2)
         elif lot < 0.82:
-            yield _with(Apply, variant=dice.randrange(6), paused=dice.random() < 0.2, moves=dice.random() < 0.5)
+            paused, moves = by_hand and dice.random() < 0.2, by_hand and dice.random() < 0.5
+            yield _with(Apply, variant=dice.randrange(6), paused=paused, moves=moves)
         elif lot < 0.88:
             yield _with(Kill, process=dice.choice(PROCESSES), back_after=dice.uniform(0.1, 8))
         elif lot < 0.90:

@@ -60,7 +60,10 @@ class _Listener(Witness):
 async def rehearse(
     journal: Journal, recorded: States, beside: Beside, database: Database, shelf: Shelf, partitions: int
 ) -> list[str]:
-    """Where the house in memory differs from what was recorded, a line each."""
+    """Where the house in memory differs from what was recorded, a line each. A history in which journeys were paused,
+    or people taken along, by hand is not lived through: no playbook says so."""
+    if any(map(_is_by_hand, (one for (stream, _), some in journal.items() if stream == EVENTS for one in some))):
+        return []
     again: dict[tuple[str, int], list[Record]] = {}
     found: list[str] = []
     rows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in _COMPARED}
@@ -111,6 +114,11 @@ def _as_said(journal: Journal, partitions: int) -> Journal:
             [value for value in asked if not isinstance(_decode_message(value), Tick | customers.Activation)]
         )
     return found
+
+
+def _is_by_hand(record: Record) -> bool:
+    said = _decode_event(record.value)
+    return isinstance(said, Activation) and bool(said.paused or said.moves)
 
 
 def _is_report(said: Any) -> bool:

@@ -296,3 +296,8 @@ def test_no_bytes_make_the_reader_fail_otherwise_than_by_a_problem(data: bytes |
     for problem in found:
         assert problem.line >= 1
         assert problem.column >= 1
+
+
+def test_a_word_that_stands_alone_may_be_the_last_of_the_file() -> None:
+    (said,) = problems_of("journey: cart\ntrigger:\n  event: A\nstep")
+    assert said.endswith(' Write "step:".')

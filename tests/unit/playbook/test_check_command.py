@@ -51,7 +51,7 @@ def test_problems_as_text_with_exit_code(folder: Path) -> None:
     assert output.splitlines() == [
         "journeys/lots.yaml:4:5: these shares make 110%. Let them make 100%.",
         "messages/birthday/notes.doc:1:1: warning: nothing reads this file. "
-        "A message has message.yaml, subject.txt, body.mjml, body.html and body.txt.",
+        "A message has message.yaml, subject.txt, body.mjml, body.html, body.txt, sms.txt and push.yaml.",
     ]
 
 
