@@ -196,19 +196,26 @@ class Beside(NamedTuple):
     paused: frozenset[str]
     """The journeys that some activation of the journal pauses, or takes those inside along in."""
     redefined: bool
+    early: bool
+    """Somebody was there before any playbook was: what the first makes of them comes about when its sweep passes by."""
 
 
 async def beside(journal: Journal, database: Database, shelf: Shelf) -> Beside:
     paused: set[str] = set()
     definitions = set()
+    early = False
     async with database.connect() as connection:
         for (stream, _), records in journal.items():
-            for said in map(_decode_customer, [record.value for record in records] if stream == CUSTOMERS else []):
+            told = map(_decode_customer, [record.value for record in records] if stream == CUSTOMERS else [])
+            active = False
+            for said in told:
+                active |= isinstance(said, customers.Activation)
+                early |= isinstance(said, CustomerUpdated) and not active
                 if isinstance(said, customers.Activation):
                     playbook = await shelf.get(connection, said.playbook)
                     paused |= {*playbook.paused, *said.paused, *said.moves}
                     definitions.add(compile_rules(playbook).definition.hash)
-    return Beside(frozenset(paused), len(definitions) > 1)
+    return Beside(frozenset(paused), len(definitions) > 1, early)
 
 
 def differences(
