@@ -265,9 +265,11 @@ async def test_what_a_playbook_would_change_is_what_it_changes(shop: Shop) -> No
     dice = random.Random(7)
     people = [f"c{number}" for number in range(60)]
     await shop.apply()
+    posted = 0
     for key in people:
         orders = [dice.randrange(1, 400) for _ in range(dice.randrange(4))]
         days = dice.uniform(0, 60)
+        posted += 1 + len(orders)
         await shop.post(
             event("Product Viewed", at(-days), key=key, category=dice.choice(["lamps", "rugs"])),
             *(event("Order Completed", at(-days), key=key, total=total, currency="EUR") for total in orders),
@@ -285,7 +287,7 @@ async def test_what_a_playbook_would_change_is_what_it_changes(shop: Shop) -> No
     wanted = load({**shipped, **{f"{name}.yaml": text.encode() for name, text in edited.items()}})
 
     async def all_counted() -> bool:
-        return await shop.fetch("SELECT count(*)::int FROM segmenter.profiles") == [(60,)]
+        return await shop.fetch("SELECT sum(processed)::int FROM segmenter.counters") == [(posted,)]
 
     await until(all_counted)
     async with shop.database.connect() as connection:
