@@ -179,4 +179,5 @@ def is_public(address: str) -> bool:
             inner = ipaddress.ip_address(int(found) & 0xFFFF_FFFF)
         if inner is not None:
             found = inner
-    return bool(found.is_global and not found.is_multicast)
+    site_local = found.version == 6 and found.is_site_local
+    return bool(found.is_global and not found.is_multicast and not site_local)

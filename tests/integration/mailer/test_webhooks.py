@@ -154,7 +154,7 @@ async def test_a_private_address_is_never_called(host: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "127.0.0.53", "224.0.0.1",
-     "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::"],
+     "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::"],
 )  # fmt: skip
 def test_only_the_internet_at_large_is_public(address: str) -> None:
     assert not is_public(address)
