@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import Annotated
@@ -423,6 +424,8 @@ def _seconds(text: str) -> float:
 def main() -> None:
     """The console script's entry."""
     collect_seldom()
+    # To look for plugins, of which we have none, pydantic reads what every installed package says of itself.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     app()
 
 
