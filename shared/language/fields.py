@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import time, timedelta
 from decimal import Decimal
 from email.utils import parseaddr
@@ -170,12 +171,6 @@ def _elsewhere(value: str) -> str:
 LOCALE = re.compile(r"[a-z]{2,3}(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|[0-9]{3}))?")
 
 
-def _locale(value: str) -> str:
-    if not LOCALE.fullmatch(value):
-        raise refusal(f"{quoted(value)} is no locale.", "Write a language, or a language and a country: nb, nb-NO.")
-    return value
-
-
 def _currency(value: str) -> str:
     if not re.fullmatch(r"[A-Z]{3}", value):
         better = value.upper() if re.fullmatch(r"[A-Za-z]{3}", value) else "EUR"
@@ -207,12 +202,6 @@ def _share(value: object) -> Decimal:
     return Decimal(found[1]) / 100
 
 
-def _drawn_from(value: list[timedelta]) -> list[timedelta]:
-    if len(value) != 2 or value[0] > value[1]:
-        raise refusal("between takes the shortest and the longest wait.", "Write it as [20d, 300d].")
-    return value
-
-
 def _variable_or_trait(value: str) -> str:
     if not re.fullmatch(r"(?:vars|traits)\.[A-Za-z_][\w-]*", value):
         raise refusal(f"{quoted(value)} cannot be set.", "Set a trait, or a name of this enrollment's own: vars.score.")
@@ -222,22 +211,25 @@ def _variable_or_trait(value: str) -> str:
     return value
 
 
-def _trait_path(value: str) -> str:
-    if not re.fullmatch(r"traits(?:\.[A-Za-z_][\w-]*)+", value):
-        raise refusal(f"{quoted(value)} is no trait.", "Name the trait that holds the date: traits.birthday.")
-    return value
+def _like(pattern: str, is_none: str, remedy: str) -> Callable[[str], str]:
+    """A check that a text is of a form."""
+
+    def checked(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise refusal(f"{quoted(value)} {is_none}.", remedy)
+        return value
+
+    return checked
 
 
-def _event_path(value: str) -> str:
-    if not re.fullmatch(r"event(?:\.[A-Za-z_][\w-]*)+", value):
-        raise refusal(f"{quoted(value)} is no property of the event.", "Name a list that it brings: event.products.")
-    return value
-
-
-def _coupon_code(value: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]{1,64}", value):
-        raise refusal(f"{quoted(value)} cannot be typed as a code.", "Use letters, digits and hyphens, 64 at most.")
-    return value
+_trait_path = _like(
+    r"traits(?:\.[A-Za-z_][\w-]*)+", "is no trait", "Name the trait that holds the date: traits.birthday."
+)
+_event_path = _like(
+    r"event(?:\.[A-Za-z_][\w-]*)+", "is no property of the event", "Name a list that it brings: event.products."
+)
+_locale = _like(LOCALE.pattern, "is no locale", "Write a language, or a language and a country: nb, nb-NO.")
+_coupon_code = _like(r"[\x21-\x7e]{1,64}", "cannot be typed as a code", "Use letters, digits and hyphens, 64 at most.")
 
 
 def nothing_is_empty(value: object) -> object:

@@ -5,33 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shared.language import steps as written
 from shared.language.fields import slug
-from shared.language.journey_file import (
-    ChooseStep,
-    Clicked,
-    CouponStep,
-    EmailStep,
-    EmitStep,
-    EventMatch,
-    ExitStep,
-    IfStep,
-    JourneyFile,
-    Opened,
-    OtherWay,
-    PauseStep,
-    Reply,
-    SendStep,
-    SetStep,
-    SplitStep,
-    Step,
-    TaskStep,
-    WaitBetween,
-    WaitForStep,
-    WaitStep,
-    WaitUntil,
-    Way,
-    WebhookStep,
-)
+from shared.language.journey_file import JourneyFile
 from shared.language.problems import Problem
 from shared.language.sections import Hole
 from shared.language.source import Document, Path, Scalar
@@ -42,7 +18,7 @@ class Placed:
     """A step, its name and where it is written; `before` are the names of the steps that may have run before it."""
 
     id: str
-    step: Step
+    step: written.Step
     path: Path
     before: frozenset[str] = frozenset()
 
@@ -60,15 +36,15 @@ class Layout:
     @property
     def variables(self) -> frozenset[str]:
         """What its steps set under `vars`."""
-        names = (name for placed in self.placed if isinstance(placed.step, SetStep) for name in placed.step.set)
+        names = (name for placed in self.placed if isinstance(placed.step, written.SetStep) for name in placed.step.set)
         return frozenset(name.removeprefix("vars.") for name in names if name.startswith("vars."))
 
-    def sends(self) -> list[tuple[Placed, SendStep]]:
+    def sends(self) -> list[tuple[Placed, written.SendStep]]:
         """The steps that send, on whatever channel."""
-        return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, SendStep)]
+        return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, written.SendStep)]
 
-    def mails(self) -> list[tuple[Placed, EmailStep]]:
-        return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, EmailStep)]
+    def mails(self) -> list[tuple[Placed, written.EmailStep]]:
+        return [(placed, placed.step) for placed in self.placed if isinstance(placed.step, written.EmailStep)]
 
     def sender(self, name: str) -> tuple[Placed | None, Sequence[Placed]]:
         """The sending step that `clicked:` or `opened:` means: by its id, else by its message where one step sends
@@ -79,21 +55,21 @@ class Layout:
         return (candidates[0] if len(candidates) == 1 else None), candidates
 
 
-def branches(step: Step, path: Path) -> list[tuple[Path, Sequence[Step]]]:
+def branches(step: written.Step, path: Path) -> list[tuple[Path, Sequence[written.Step]]]:
     """The lists of steps inside a step."""
-    if isinstance(step, WaitForStep):
+    if isinstance(step, written.WaitForStep):
         return [((*path, "then"), step.then), ((*path, "on_timeout"), step.on_timeout)]
-    if isinstance(step, IfStep):
+    if isinstance(step, written.IfStep):
         return [((*path, "then"), step.then), ((*path, "else"), step.else_)]
-    if isinstance(step, ChooseStep):
-        found: list[tuple[Path, Sequence[Step]]] = []
+    if isinstance(step, written.ChooseStep):
+        found: list[tuple[Path, Sequence[written.Step]]] = []
         for position, way in enumerate(step.choose):
-            if isinstance(way, Way):
+            if isinstance(way, written.Way):
                 found.append(((*path, "choose", position, "then"), way.then))
-            elif isinstance(way, OtherWay):
+            elif isinstance(way, written.OtherWay):
                 found.append(((*path, "choose", position, "else"), way.else_))
-        return found if isinstance(step.choose[-1], OtherWay) else [*found, ((*path, "else"), [])]
-    if isinstance(step, SplitStep):
+        return found if isinstance(step.choose[-1], written.OtherWay) else [*found, ((*path, "else"), [])]
+    if isinstance(step, written.SplitStep):
         return [
             ((*path, "split", name, "then"), arm.then) for name, arm in step.split.items() if not isinstance(arm, Hole)
         ]
@@ -110,7 +86,7 @@ def lay_out(document: Document, journey: JourneyFile, report: Callable[[Problem]
 
 
 def _name(
-    document: Document, path: Path, steps: Sequence[Step], layout: Layout, report: Callable[[Problem], None]
+    document: Document, path: Path, steps: Sequence[written.Step], layout: Layout, report: Callable[[Problem], None]
 ) -> None:
     for position, step in enumerate(steps):
         here = (*path, position)
@@ -130,36 +106,35 @@ def _name(
             _name(document, below, inner, layout, report)
 
 
-def _given(document: Document, path: Path, step: Step) -> str:
+def _given(document: Document, path: Path, step: written.Step) -> str:
     """The name that a step has or takes from what it does; empty for those that nobody refers to."""
-    given: str | None = getattr(step, "id", None)
-    if given is not None:
-        return given
-    if isinstance(step, SendStep):
+    if step.id is not None:
+        return step.id
+    if isinstance(step, written.SendStep):
         return step.message
-    if isinstance(step, CouponStep):
+    if isinstance(step, written.CouponStep):
         return step.coupon
-    if isinstance(step, WaitStep):
+    if isinstance(step, written.WaitStep):
         return _name_of_wait(document, path, step)
-    if isinstance(step, EmitStep):
+    if isinstance(step, written.EmitStep):
         return f"emit-{slug(step.emit)}"
-    if isinstance(step, WaitForStep):
-        if isinstance(step.wait_for, EventMatch):
+    if isinstance(step, written.WaitForStep):
+        if isinstance(step.wait_for, written.EventMatch):
             return f"wait-for-{slug(step.wait_for.event)}"
-        if isinstance(step.wait_for, Clicked):
+        if isinstance(step.wait_for, written.Clicked):
             return f"clicked-{step.wait_for.clicked}"
-        if isinstance(step.wait_for, Opened):
+        if isinstance(step.wait_for, written.Opened):
             return f"opened-{step.wait_for.opened}"
-        if isinstance(step.wait_for, Reply):
+        if isinstance(step.wait_for, written.Reply):
             return f"reply-{step.wait_for.reply}"
     return ""
 
 
-def _name_of_wait(document: Document, path: Path, step: WaitStep) -> str:
+def _name_of_wait(document: Document, path: Path, step: written.WaitStep) -> str:
     wait = step.wait
-    if isinstance(wait, WaitBetween):
+    if isinstance(wait, written.WaitBetween):
         return "wait-between"
-    if not isinstance(wait, WaitUntil):
+    if not isinstance(wait, written.WaitUntil):
         return f"wait-{_written(document, (*path, 'wait'))}"
     if wait.for_ is not None:
         return f"wait-{_written(document, (*path, 'wait', 'for'))}"
@@ -175,14 +150,14 @@ def _written(document: Document, path: Path) -> str:
     return node.text if isinstance(node, Scalar) else ""
 
 
-_WORDS: Mapping[type[Step], str] = {
-    IfStep: "if",
-    ChooseStep: "choose",
-    SetStep: "set",
-    TaskStep: "task",
-    WebhookStep: "webhook",
-    PauseStep: "pause",
-    ExitStep: "exit",
+_WORDS: Mapping[type[written.Step], str] = {
+    written.IfStep: "if",
+    written.ChooseStep: "choose",
+    written.SetStep: "set",
+    written.TaskStep: "task",
+    written.WebhookStep: "webhook",
+    written.PauseStep: "pause",
+    written.ExitStep: "exit",
 }
 
 
@@ -211,7 +186,7 @@ def _shared_name(document: Document, first: Placed, second: Placed) -> Problem:
 def _reach(
     document: Document,
     path: Path,
-    steps: Sequence[Step],
+    steps: Sequence[written.Step],
     before: frozenset[str],
     layout: Layout,
     report: Callable[[Problem], None],
@@ -229,7 +204,7 @@ def _reach(
         placed = layout.by_path[here]
         placed.before = so_far
         so_far |= {placed.id}
-        if isinstance(step, ExitStep):
+        if isinstance(step, written.ExitStep):
             so_far = None
             continue
         after = [_reach(document, below, inner, so_far, layout, report) for below, inner in branches(step, here)]

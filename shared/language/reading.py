@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from pydantic_core import ErrorDetails
 
-from shared.language.journey_file import ANSWERS, STEPS, TRIGGERS, WaitForStep
+from shared.language.journey_file import TRIGGERS
 from shared.language.playbook_files import EventFile
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
 from shared.language.sections import Reading, Section, attempt
 from shared.language.source import Document, ListNode, MappingNode, Node, Path, Scalar
+from shared.language.steps import ANSWERS, STEPS, WaitForStep
 from shared.language.tests_file import GIVENS, TestsFile
 
 T = TypeVar("T", bound=Section)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -75,3 +75,16 @@ def _tolerate(data: object, handler: ValidatorFunctionWrapHandler, info: Validat
 
 
 Tolerant = WrapValidator(_tolerate)
+
+
+def kind_by_key(kinds: Mapping[str, str]) -> Callable[[object], str | None]:
+    """A discriminator: the one key of `kinds` that a mapping, or what was made of one, has."""
+
+    def kind(value: object) -> str | None:
+        keys: Collection[str] = value if isinstance(value, dict) else ()
+        if isinstance(value, Section):
+            keys = [info.alias or name for name, info in type(value).model_fields.items()]
+        found = [tag for key, tag in kinds.items() if key in keys]
+        return found[0] if len(found) == 1 else None
+
+    return kind

@@ -14,9 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from shared.language.durations import DurationError, parse_duration
 from shared.language.fields import EventName, Line, LongerDuration, Name, mailbox, nothing_is_empty, refusal
-from shared.language.journey_file import kind_by_key
 from shared.language.problems import quoted
-from shared.language.sections import Section, Tolerant
+from shared.language.sections import Section, Tolerant, kind_by_key
 
 
 def _moment(value: object) -> timedelta | datetime:
@@ -81,52 +80,45 @@ class TestedCustomer(Section):
     )
 
 
-class GivenEvent(Section):
-    """The customer does something."""
+class Happening(Section):
+    """Something that happens at a time."""
 
     noun: ClassVar[str] = "field"
 
     at: Moment = Field(description="When: this long after the start, or a time.", examples=["1h"])
+
+
+class GivenEvent(Happening):
+    """The customer does something."""
+
     event: EventName = Field(description="What the customer does: the event's name.", examples=["Order Completed"])
     properties: dict[str, Any] = Field({}, description="The event's properties.")
     occurred_at: Moment | None = Field(None, description="When it happened, where your shop told it only later.")
     historical: bool = Field(False, description="true for imported history, which begins no journey.")
 
 
-class GivenTraits(Section):
+class GivenTraits(Happening):
     """Something else is known of the customer now."""
 
-    noun: ClassVar[str] = "field"
-
-    at: Moment = Field(description="When: this long after the start, or a time.", examples=["1h"])
     traits: dict[str, Any] = Field(description="The traits that change; null takes one away.")
 
 
-class GivenClick(Section):
+class GivenClick(Happening):
     """The customer clicks a link in a mail."""
 
-    noun: ClassVar[str] = "field"
-
-    at: Moment = Field(description="When: this long after the start, or a time.", examples=["1h"])
     clicked: Name = Field(description="The step whose mail it was.", examples=["cart-reminder"])
 
 
-class GivenOpen(Section):
+class GivenOpen(Happening):
     """The customer, or a machine, opens a mail."""
 
-    noun: ClassVar[str] = "field"
-
-    at: Moment = Field(description="When: this long after the start, or a time.", examples=["1h"])
     opened: Name = Field(description="The step whose mail it was.", examples=["cart-reminder"])
     machine: bool = Field(False, description="true where a mail provider opened it, and not a person.")
 
 
-class GivenReply(Section):
+class GivenReply(Happening):
     """The customer answers a survey."""
 
-    noun: ClassVar[str] = "field"
-
-    at: Moment = Field(description="When: this long after the start, or a time.", examples=["1h"])
     reply: Name = Field(description="The survey's name.", examples=["nps"])
     properties: dict[str, Any] = Field({}, description="What the customer answers.")
 

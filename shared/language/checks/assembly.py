@@ -10,40 +10,13 @@ from typing import cast
 
 from shared.contracts.events import SURVEY_ANSWERED
 from shared.language import playbook as proven
+from shared.language import steps as written
 from shared.language.checks.book import Book, ReadJourney, each_of
 from shared.language.expressions import Expression, both, by_people
 from shared.language.fields import WEEKDAYS
 from shared.language.folder import playbook_hash
 from shared.language.graph import Placed
-from shared.language.journey_file import (
-    ChooseStep,
-    Clicked,
-    CouponStep,
-    DateTrigger,
-    EmitStep,
-    EventMatch,
-    EventTrigger,
-    ExitStep,
-    IfStep,
-    JourneyFile,
-    Opened,
-    OtherWay,
-    PauseStep,
-    Reply,
-    SegmentTrigger,
-    SendStep,
-    SetStep,
-    SplitStep,
-    StageTrigger,
-    Step,
-    TaskStep,
-    WaitBetween,
-    WaitForStep,
-    WaitStep,
-    WaitUntil,
-    Way,
-    WebhookStep,
-)
+from shared.language.journey_file import DateTrigger, EventTrigger, JourneyFile, SegmentTrigger, StageTrigger
 from shared.language.playbook_files import BrandFile, CouponFile, SegmentsFile, TopicEntry
 from shared.language.source import Path
 
@@ -176,7 +149,7 @@ def _trigger(journey: ReadJourney) -> proven.Trigger:
 
 
 def _link(
-    journey: ReadJourney, path: Path, steps: Sequence[Step], after: str | None, linked: dict[str, proven.Step]
+    journey: ReadJourney, path: Path, steps: Sequence[written.Step], after: str | None, linked: dict[str, proven.Step]
 ) -> str | None:
     """Makes the steps of a list, from its end; the name of the first, or `after` where the list is empty."""
     following = after
@@ -190,14 +163,14 @@ def _link(
 
 def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: dict[str, proven.Step]) -> proven.Step:
     step, path, name = placed.step, placed.path, placed.id
-    if isinstance(step, WaitStep):
+    if isinstance(step, written.WaitStep):
         return _wait(step, name, following)
-    if isinstance(step, WaitForStep):
+    if isinstance(step, written.WaitForStep):
         awaited, where = step.wait_for, journey.expression((*path, "wait_for", "where"))
         match: proven.EventMatch | None = None
-        if isinstance(awaited, EventMatch):
+        if isinstance(awaited, written.EventMatch):
             match = _match(awaited.event, where)
-        elif isinstance(awaited, Reply):
+        elif isinstance(awaited, written.Reply):
             survey = journey.expressions[(*path, "wait_for", "reply")]
             match = proven.EventMatch(SURVEY_ANSWERED, both(survey, where))
         return proven.WaitFor(
@@ -205,11 +178,11 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
             matched=_link(journey, (*path, "then"), step.then, following, linked),
             timed_out=_link(journey, (*path, "on_timeout"), step.on_timeout, following, linked),
             match=match,
-            clicked=_sender(journey, awaited.clicked) if isinstance(awaited, Clicked) else None,
-            opened=_sender(journey, awaited.opened) if isinstance(awaited, Opened) else None,
+            clicked=_sender(journey, awaited.clicked) if isinstance(awaited, written.Clicked) else None,
+            opened=_sender(journey, awaited.opened) if isinstance(awaited, written.Opened) else None,
             timeout=step.timeout,
         )
-    if isinstance(step, SendStep):
+    if isinstance(step, written.SendStep):
         defaults = journey.shape.defaults
         return proven.Email(
             id=name,
@@ -221,37 +194,37 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
             with_={given: journey.expressions[(*path, "with", given)] for given in step.with_},
             channel=step.channel,
         )
-    if isinstance(step, IfStep):
+    if isinstance(step, written.IfStep):
         return proven.If(
             id=name,
             condition=journey.expressions[(*path, "if")],
             then=_link(journey, (*path, "then"), step.then, following, linked),
             otherwise=_link(journey, (*path, "else"), step.else_, following, linked),
         )
-    if isinstance(step, ChooseStep):
+    if isinstance(step, written.ChooseStep):
         ways: list[tuple[Expression, str | None]] = []
         otherwise = following
         for position, way in enumerate(step.choose):
             here = (*path, "choose", position)
-            if isinstance(way, Way):
+            if isinstance(way, written.Way):
                 first = _link(journey, (*here, "then"), way.then, following, linked)
                 ways.append((journey.expressions[(*here, "if")], first))
-            elif isinstance(way, OtherWay):
+            elif isinstance(way, written.OtherWay):
                 otherwise = _link(journey, (*here, "else"), way.else_, following, linked)
         return proven.Choose(name, tuple(ways), otherwise)
-    if isinstance(step, SplitStep):
+    if isinstance(step, written.SplitStep):
         arms = {
             arm: proven.Arm(one.share, _link(journey, (*path, "split", arm, "then"), one.then, following, linked))
             for arm, one in step.split.items()
         }
         return proven.Split(name, arms, step.by)
-    if isinstance(step, SetStep):
+    if isinstance(step, written.SetStep):
         given = {target: journey.expressions[(*path, "set", target)] for target in step.set}
         return proven.Set(name, following, _below("vars", given), _below("traits", given))
-    if isinstance(step, EmitStep):
+    if isinstance(step, written.EmitStep):
         properties = {given: journey.expressions[(*path, "properties", given)] for given in step.properties}
         return proven.Emit(name, following, step.emit, properties)
-    if isinstance(step, WebhookStep):
+    if isinstance(step, written.WebhookStep):
         return proven.Webhook(
             id=name,
             next=following,
@@ -260,14 +233,14 @@ def _step(journey: ReadJourney, placed: Placed, following: str | None, linked: d
             expires=step.expires if step.expires is not None else journey.shape.defaults.expires,
             with_={given: journey.expressions[(*path, "webhook", "with", given)] for given in step.webhook.with_},
         )
-    if isinstance(step, TaskStep):
+    if isinstance(step, written.TaskStep):
         title, note = journey.expressions[(*path, "task", "title")], journey.expression((*path, "task", "note"))
         return proven.Task(name, following, title, note, step.task.due)
-    if isinstance(step, CouponStep):
+    if isinstance(step, written.CouponStep):
         return proven.Coupon(name, following, step.coupon)
-    if isinstance(step, PauseStep):
+    if isinstance(step, written.PauseStep):
         return proven.Pause(name, following, step.pause)
-    assert isinstance(step, ExitStep)
+    assert isinstance(step, written.ExitStep)
     return proven.Exit(name, step.exit)
 
 
@@ -281,11 +254,11 @@ def _match(event: str, where: Expression | None) -> proven.EventMatch:
     return proven.EventMatch(event, by_people(event, where))
 
 
-def _wait(step: WaitStep, name: str, following: str | None) -> proven.Wait:
+def _wait(step: written.WaitStep, name: str, following: str | None) -> proven.Wait:
     wait = step.wait
-    if isinstance(wait, WaitBetween):
+    if isinstance(wait, written.WaitBetween):
         return proven.Wait(name, following, None, None, None, between=(wait.between[0], wait.between[1]))
-    if not isinstance(wait, WaitUntil):
+    if not isinstance(wait, written.WaitUntil):
         return proven.Wait(name, following, wait, None, None)
     days = None if wait.on is None else frozenset(WEEKDAYS.index(day) for day in wait.on)
     if isinstance(wait.until, str):

@@ -8,21 +8,12 @@ from datetime import timedelta
 
 from shared.language.checks.book import Book, ReadJourney, some_of
 from shared.language.graph import Placed, branches
-from shared.language.journey_file import (
-    CouponStep,
-    ExitStep,
-    SendStep,
-    Step,
-    WaitBetween,
-    WaitForStep,
-    WaitStep,
-    WaitUntil,
-)
 from shared.language.playbook_files import CouponFile
 from shared.language.problems import Problem, did_you_mean, nearest, quoted
 from shared.language.reading import read
 from shared.language.sections import Hole
 from shared.language.source import Path, decode
+from shared.language.steps import CouponStep, ExitStep, SendStep, Step, WaitBetween, WaitForStep, WaitStep, WaitUntil
 
 DAY = timedelta(days=1)
 MAX_CODE = 64

@@ -9,19 +9,11 @@ from typing import NamedTuple
 from shared.language.checks.book import Book, ReadJourney
 from shared.language.durations import format_duration
 from shared.language.graph import Placed, branches
-from shared.language.journey_file import (
-    DateTrigger,
-    ExitStep,
-    SendStep,
-    Step,
-    WaitBetween,
-    WaitForStep,
-    WaitStep,
-    WaitUntil,
-)
+from shared.language.journey_file import DateTrigger
 from shared.language.playbook import QuietHours
 from shared.language.sections import Hole
 from shared.language.source import Path
+from shared.language.steps import ExitStep, SendStep, Step, WaitBetween, WaitForStep, WaitStep, WaitUntil
 
 DAY = timedelta(days=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shared.contracts.events import SURVEY_ANSWERED
+from shared.language import steps as written
 from shared.language.catalogue import OWN
 from shared.language.checks.book import (
     CONDITION,
@@ -24,29 +25,7 @@ from shared.language.checks.hours import Clock, check_hours, clocks
 from shared.language.checks.names import check_event, check_match, check_name, read_expression
 from shared.language.expressions import compile_expression
 from shared.language.graph import Placed, lay_out
-from shared.language.journey_file import (
-    ChooseStep,
-    Clicked,
-    CouponStep,
-    EmailStep,
-    EmitStep,
-    EventMatch,
-    EventTrigger,
-    Goal,
-    IfStep,
-    JourneyFile,
-    Opened,
-    Reply,
-    SegmentTrigger,
-    SendStep,
-    SetStep,
-    SplitStep,
-    StageTrigger,
-    TaskStep,
-    WaitForStep,
-    Way,
-    WebhookStep,
-)
+from shared.language.journey_file import EventTrigger, Goal, JourneyFile, SegmentTrigger, StageTrigger
 from shared.language.playbook_files import TopicEntry
 from shared.language.problems import did_you_mean, listed, quoted
 from shared.language.reading import read
@@ -74,7 +53,7 @@ def check_journey(book: Book, file: str) -> None:
     book.journeys[stem] = journey
     check_trigger(book, journey)
     if isinstance(shape.goal, Goal):
-        match = EventMatch.model_construct(event=shape.goal.event, where=shape.goal.where)
+        match = written.EventMatch.model_construct(event=shape.goal.event, where=shape.goal.where)
         ending = "so this goal is never reached and buyers keep getting mail"
         check_match(book, journey, ("goal",), match, None, ending)
         if shape.goal.value is not None:
@@ -153,36 +132,36 @@ def check_holdout(book: Book, journey: ReadJourney) -> None:
 
 def check_step(book: Book, journey: ReadJourney, placed: Placed, clock: Clock | None) -> None:
     step, path = placed.step, placed.path
-    if isinstance(step, IfStep):
+    if isinstance(step, written.IfStep):
         read_expression(book, journey, (*path, "if"), step.if_, CONDITION, step=placed)
         check_ways(book, journey, placed)
-    elif isinstance(step, WaitForStep):
+    elif isinstance(step, written.WaitForStep):
         check_answer(book, journey, placed, step.wait_for)
-    elif isinstance(step, SendStep):
+    elif isinstance(step, written.SendStep):
         check_mail(book, journey, placed, step, clock)
-    elif isinstance(step, ChooseStep):
+    elif isinstance(step, written.ChooseStep):
         for position, way in enumerate(step.choose):
-            if isinstance(way, Way):
+            if isinstance(way, written.Way):
                 read_expression(book, journey, (*path, "choose", position, "if"), way.if_, CONDITION, step=placed)
         check_ways(book, journey, placed)
-    elif isinstance(step, SplitStep):
+    elif isinstance(step, written.SplitStep):
         for name, arm in step.split.items():
             if not isinstance(arm, Hole) and not arm.share and arm.then:
                 wrong = book.wrong_at(journey.document, (*path, "split", name, "share"))
                 wrong("nobody draws this.", "Give it a share, or remove it.", True)
-    elif isinstance(step, SetStep):
+    elif isinstance(step, written.SetStep):
         for name, text in step.set.items():
             read_expression(book, journey, (*path, "set", name), text, GIVEN, step=placed)
-    elif isinstance(step, WebhookStep):
+    elif isinstance(step, written.WebhookStep):
         check_webhook(book, journey, placed, step)
-    elif isinstance(step, TaskStep):
+    elif isinstance(step, written.TaskStep):
         if not isinstance(step.task, Hole):
             read_expression(book, journey, (*path, "task", "title"), step.task.title, GIVEN, step=placed)
             if step.task.note is not None:
                 read_expression(book, journey, (*path, "task", "note"), step.task.note, GIVEN, step=placed)
-    elif isinstance(step, CouponStep):
+    elif isinstance(step, written.CouponStep):
         check_coupon(book, journey, placed, step)
-    elif isinstance(step, EmitStep):
+    elif isinstance(step, written.EmitStep):
         check_emitted(book, journey, placed, step)
 
 
@@ -210,7 +189,7 @@ def check_variables(book: Book, journey: ReadJourney) -> None:
     if asked - journey.layout.variables:
         return  # A misspelt name; that it is not asked for under its right one is the same slip.
     for placed in journey.layout.placed:
-        for name in placed.step.set if isinstance(placed.step, SetStep) else ():
+        for name in placed.step.set if isinstance(placed.step, written.SetStep) else ():
             root, _, variable = name.partition(".")
             if root == "vars" and variable not in asked:
                 place = journey.document.at_key((*placed.path, "set", name))
@@ -219,7 +198,7 @@ def check_variables(book: Book, journey: ReadJourney) -> None:
                 book.report(problem)
 
 
-def check_webhook(book: Book, journey: ReadJourney, placed: Placed, step: WebhookStep) -> None:
+def check_webhook(book: Book, journey: ReadJourney, placed: Placed, step: written.WebhookStep) -> None:
     """What it carries; and that it is not sent where everybody on the way can read it."""
     path = (*placed.path, "webhook")
     if isinstance(step.webhook, Hole):
@@ -231,7 +210,7 @@ def check_webhook(book: Book, journey: ReadJourney, placed: Placed, step: Webhoo
         read_expression(book, journey, (*path, "with", name), text, GIVEN, step=placed)
 
 
-def check_emitted(book: Book, journey: ReadJourney, placed: Placed, step: EmitStep) -> None:
+def check_emitted(book: Book, journey: ReadJourney, placed: Placed, step: written.EmitStep) -> None:
     """The event that a step reports, against the catalogue; nobody may pass for Rapport itself."""
     path = (*placed.path, "emit")
     wrong = book.wrong_at(journey.document, path)
@@ -261,7 +240,7 @@ def check_loops(book: Book) -> None:
             begun_by.setdefault(trigger.event, []).append(name)
     emits: dict[str, list[str]] = {}
     for name, journey in book.journeys.items():
-        events = [placed.step.emit for placed in journey.layout.placed if isinstance(placed.step, EmitStep)]
+        events = [placed.step.emit for placed in journey.layout.placed if isinstance(placed.step, written.EmitStep)]
         emits[name] = [begun for event in events for begun in begun_by.get(event, ())]
     done: set[str] = set()
     for start in emits:
@@ -274,7 +253,7 @@ def check_loops(book: Book) -> None:
         placed = next(
             placed
             for placed in journey.layout.placed
-            if isinstance(placed.step, EmitStep) and following in begun_by.get(placed.step.emit, ())
+            if isinstance(placed.step, written.EmitStep) and following in begun_by.get(placed.step.emit, ())
         )
         shown = [quoted(name) for name in [*circle[1:], circle[0]]]
         message = f"this begins {', which begins '.join(shown)}, and so without end."
@@ -282,32 +261,35 @@ def check_loops(book: Book) -> None:
 
 
 def check_answer(
-    book: Book, journey: ReadJourney, placed: Placed, awaited: EventMatch | Clicked | Opened | Reply
+    book: Book,
+    journey: ReadJourney,
+    placed: Placed,
+    awaited: written.Awaited,
 ) -> None:
     path, ending = (*placed.path, "wait_for"), "so this always waits until the timeout"
-    if isinstance(awaited, Clicked):
+    if isinstance(awaited, written.Clicked):
         check_sender(book, journey, placed, (*path, "clicked"), awaited.clicked)
         sender, _ = journey.layout.sender(awaited.clicked)
-        mail = sender.step.email if sender is not None and isinstance(sender.step, EmailStep) else ""
+        mail = sender.step.email if sender is not None and isinstance(sender.step, written.EmailStep) else ""
         templates = book.messages.get(mail)
         if templates is not None and templates.bodies and not templates.leads_somewhere:
             wrong = book.wrong_at(journey.document, (*path, "clicked"))
             wrong(
                 f"message {quoted(mail)} has no link to click, {ending}.", "Add one, or wait for something else.", True
             )
-    elif isinstance(awaited, Opened):
+    elif isinstance(awaited, written.Opened):
         check_sender(book, journey, placed, (*path, "opened"), awaited.opened)
         if book.brand is not None and book.brand.opens == "untracked":
             wrong = book.wrong_at(journey.document, (*path, "opened"))
             message = "rapport.yaml says opens: untracked, so nothing but a click ends this."
             wrong(message, "Wait for clicked, or remove opens there.", True)
-    elif isinstance(awaited, EventMatch):
+    elif isinstance(awaited, written.EventMatch):
         check_match(book, journey, path, awaited, placed, ending)
     else:
         check_reply(book, journey, placed, awaited, ending)
 
 
-def check_reply(book: Book, journey: ReadJourney, placed: Placed, awaited: Reply, ending: str) -> None:
+def check_reply(book: Book, journey: ReadJourney, placed: Placed, awaited: written.Reply, ending: str) -> None:
     """An answer is an event like others; which survey it belongs to is one of its properties."""
     path = (*placed.path, "wait_for")
     wrong = book.wrong_at(journey.document, (*path, "reply"))
@@ -350,7 +332,7 @@ def check_sender(book: Book, journey: ReadJourney, placed: Placed, path: Path, n
         book.report(document.problem(document.at(path), message, "Move this step behind it."))
 
 
-def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: SendStep, clock: Clock | None) -> None:
+def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: written.SendStep, clock: Clock | None) -> None:
     document, path, shape = journey.document, placed.path, journey.shape
     name = step.message
     if name not in book.messages:
@@ -387,7 +369,9 @@ def check_mail(book: Book, journey: ReadJourney, placed: Placed, step: SendStep,
     note_sender(book, journey, placed, step, entry)
 
 
-def note_sender(book: Book, journey: ReadJourney, placed: Placed, step: SendStep, topic: TopicEntry | None) -> None:
+def note_sender(
+    book: Book, journey: ReadJourney, placed: Placed, step: written.SendStep, topic: TopicEntry | None
+) -> None:
     message = book.messages.get(step.message)
     if message is None:
         return

@@ -13,10 +13,11 @@ from shared.language.checks.book import GIVEN, MATCH, Book, ReadJourney, Site, e
 from shared.language.checks.certain import check_possible
 from shared.language.expressions import Expression, ExpressionError, Mention, Remark, compile_expression
 from shared.language.graph import Placed
-from shared.language.journey_file import Clicked, CouponStep, EventMatch, EventTrigger, Opened, SplitStep, WaitForStep
+from shared.language.journey_file import EventTrigger
 from shared.language.problems import did_you_mean, nearest, quoted
 from shared.language.sections import Hole
 from shared.language.source import Document, Path
+from shared.language.steps import Clicked, CouponStep, EventMatch, Opened, SplitStep, WaitForStep
 
 NULL = "so this is always null"
 """What comes of a property that is not there, unless something worse does."""

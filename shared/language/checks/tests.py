@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from shared.language.checks.book import Book, ReadJourney, some_of
 from shared.language.checks.names import check_event, check_known
-from shared.language.journey_file import EmailStep, SplitStep
 from shared.language.problems import did_you_mean, quoted
 from shared.language.reading import read
 from shared.language.sections import Hole
 from shared.language.source import Document, Path, Place
+from shared.language.steps import EmailStep, SplitStep
 from shared.language.tests_file import (
     ExpectedMessage,
     ExpectedSkip,
