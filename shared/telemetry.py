@@ -57,6 +57,9 @@ ENROLLMENTS_ENDED = Counter("rapport_journeys_ended_total", "Enrollments ended",
 ENTRIES_DECLINED = Counter("rapport_journeys_declined_total", "Triggers that let nobody in", ["journey", "reason"])
 COUPONS_ISSUED = Counter("rapport_coupons_issued_total", "Codes of coupons that were issued", ["pool"])
 COUPONS_MISSING = Counter("rapport_coupons_missing_total", "Steps that got no code, since the pool was empty", ["pool"])
+COUPONS_UNANNOUNCED = Counter(
+    "rapport_coupons_unannounced_total", "Codes of coupons that the shop could not be told of", ["pool"]
+)
 
 # Mailer.
 MAILER_OUTCOMES = Counter("rapport_mailer_outcomes_total", "How messages ended", ["status", "reason"])

@@ -9,6 +9,7 @@ from services.backtest.report import Findings
 from services.journeys.engine import HELD_OUT
 from services.journeys.enrollment import Enrollment
 from services.rehearsal.witness import End, Hold, Witness
+from shared.contracts.messages import WEBHOOK
 
 
 class Observer(Witness):
@@ -40,11 +41,13 @@ class Observer(Witness):
             self._open[enrollment.id] = enrollment.inside, reached
 
     def held(self, hold: Hold, at: datetime) -> None:
-        if hold.reason != "not_due":
+        if hold.reason != "not_due" and hold.request.channel != WEBHOOK:
             self.findings.held(hold.request.journey, hold.request.message, hold.reason)
 
     def ended(self, end: End, at: datetime) -> None:
         request = end.request
+        if request.channel == WEBHOOK:
+            return  # nobody gets it
         if end.status == "sent":
             self.findings.sent(request.journey, request.message, request.customer, end.decided_for)
         elif end.status == "skipped":

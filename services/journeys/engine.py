@@ -37,11 +37,12 @@ from services.journeys.enrollment import (
 from services.journeys.scopes import about, scope
 from shared.contracts import events
 from shared.contracts.customers import Customer
-from shared.contracts.messages import WEBHOOK
+from shared.contracts.messages import POOLS, WEBHOOK
 from shared.language.expressions import plain
 from shared.language.playbook import (
     Choose,
     Coupon,
+    CouponPool,
     Email,
     Emit,
     EventMatch,
@@ -69,6 +70,9 @@ RESTARTED = "restarted"
 REMOVED = "removed"
 HELD_OUT = "held_out"
 
+COUPON_ISSUED = "coupon.issued"
+"""The type of the call that tells the shop of a code."""
+
 _OUTCOMES = frozenset(
     {
         *(events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN),
@@ -80,6 +84,8 @@ _OUTCOMES = frozenset(
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN, events.SMS_SENT, events.PUSH_SENT})
 _USED = frozenset({events.EMAIL_LINK_CLICKED, events.EMAIL_OPENED})
 _NOTHING = timedelta(0)
+_ANNOUNCED_FOR = timedelta(days=7)
+"""So long at most the shop is called with a code: who was away for longer takes what was issued as CSV."""
 _MOST_OF_A_TITLE = 300
 _MOST_OF_A_NOTE = 4_000
 _encode = msgspec.json.Encoder().encode
@@ -471,9 +477,11 @@ def _run(
                 commands = [*commands, *opened]
                 step_id = step.next
             case Coupon():
-                left_behind = _issue(course, enrollment, customer, step, now)
-                if left_behind is None:
+                issued = _issue(course, enrollment, customer, step, now)
+                if issued is None:
                     return _with(enrollment, status="parked"), commands
+                left_behind, announced = issued
+                commands = [*commands, *announced]
                 enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left_behind})
                 step_id = step.next
             case Pause():
@@ -591,13 +599,16 @@ def _written(value: Any, most: int) -> str:
     return text.replace("\0", "\ufffd")[:most]
 
 
-def _issue(course: Course, enrollment: Enrollment, customer: Customer, step: Coupon, now: datetime) -> bytes | None:
-    """What a coupon step leaves behind: one code for each enrollment, however often it comes by. None where it has to
-    wait until more codes have been claimed."""
+def _issue(
+    course: Course, enrollment: Enrollment, customer: Customer, step: Coupon, now: datetime
+) -> tuple[bytes, list[Command]] | None:
+    """What a coupon step leaves behind: one code for each enrollment, however often it comes by; and how the shop is
+    told of it. None where it has to wait until more codes have been claimed."""
     kept = enrollment.steps.get(step.id)
     if kept is not None and msgspec.json.decode(kept)["code"] is not None:
-        return kept
+        return kept, []
     code, expires_at = None, None
+    announced: list[Command] = []
     pool = course.playbook.coupons.get(step.pool)
     if pool is not None:
         draft = enrollment.entry.draft
@@ -609,7 +620,36 @@ def _issue(course: Course, enrollment: Enrollment, customer: Customer, step: Cou
         if code is not None and not draft:
             cause = (customer.key, enrollment.journey, enrollment.id, step.id)
             course.stock.note(Issued(pool.name, code, *cause, now, expires_at))
-    return _encode({"code": code, "expires": expires_at})
+            if pool.announced_to is not None:
+                announced.append(_announce(pool, pool.announced_to, code, expires_at, enrollment, step, now))
+    return _encode({"code": code, "expires": expires_at}), announced
+
+
+def _announce(
+    pool: CouponPool,
+    url: str,
+    code: str,
+    expires_at: datetime | None,
+    enrollment: Enrollment,
+    step: Coupon,
+    now: datetime,
+) -> SendMessage:
+    """The call that tells the shop of a code. Nothing in the journey waits for it."""
+    given = {"pool": pool.name, "code": code, "expires": expires_at}
+    return SendMessage(
+        # No step's run has this number, so an edit that gives the step another kind makes no other message of this id.
+        id=effect_id(enrollment.id, step.id, 0),
+        step=step.id,
+        message=POOLS + pool.name,
+        topic="",
+        priority=50,
+        due=now,
+        expires=now + min(pool.expires or _ANNOUNCED_FOR, _ANNOUNCED_FOR),
+        draft=False,
+        hops=enrollment.entry.hops,
+        data={"url": url, "type": COUPON_ISSUED, "key": enrollment.entry.key, "with": given},
+        channel=WEBHOOK,
+    )
 
 
 def _only_counted(course: Course, enrollment: Enrollment) -> bool:

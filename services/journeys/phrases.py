@@ -13,6 +13,7 @@ from services.journeys.story import Own, Rule, Teller, Told
 from services.journeys.triggers import MOST_AT_ONCE
 from shared.contracts import events
 from shared.contracts.events import MAX_HOPS
+from shared.contracts.messages import POOLS
 from shared.contracts.story import Asked, Happened
 from shared.language.places import SEGMENTS, STAGES, TOPICS
 from shared.language.playbook import Email, EventTrigger, Journey
@@ -315,17 +316,18 @@ def _of_mailer(teller: Teller, asked: Asked, key: str) -> Iterator[Told]:
             remedy=remedy,
         )
 
+    name = f"the call about {asked.message}" if asked.message.startswith(POOLS) else asked.message
     for line in asked.lines:
         if line.until is not None:
             because = unsent.held(teller, asked, line)
             # Lines know seconds; nothing is held before it was asked for.
             at = max(line.at, asked.requested_at)
-            yield told("held", at, f"{asked.message}: held until {teller.when(line.until)}: {because.text}", because)
+            yield told("held", at, f"{name}: held until {teller.when(line.until)}: {because.text}", because)
     if asked.ended_at is None:
         return
     ended, text = outcome(teller, asked)
     remedy = ended.remedy if ended is not None else ""
-    yield told(asked.status, max(asked.ended_at, asked.requested_at), f"{asked.message}: {text}", ended, remedy)
+    yield told(asked.status, max(asked.ended_at, asked.requested_at), f"{name}: {text}", ended, remedy)
 
 
 def outcome(teller: Teller, asked: Asked) -> tuple[unsent.Because | None, str]:

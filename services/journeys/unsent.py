@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from services.journeys.story import Rule, Teller
 from shared.consent import holding
-from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK
+from shared.contracts.messages import EMAIL, POOLS, PUSH, SMS, WEBHOOK
 from shared.contracts.story import Asked, Line, Word
 from shared.language.places import BRAND, TOPICS
 
@@ -121,11 +121,18 @@ def failed(teller: Teller, asked: Asked) -> Because:
                 "Use a public one, or allow the others with RAPPORT_MAILER_WEBHOOK_PRIVATE=true.",
             )
         case "gone":
-            return Because(f"its address said that it is gone{detail}", "Name another address in the step.")
+            where = f"{asked.message}.yaml" if _announces(asked) else "the step"
+            return Because(f"its address said that it is gone{detail}", f"Name another address in {where}.")
         case "rendering":
             return Because(
                 f"its template failed{detail}",
                 f"Correct messages/{asked.message}; `rapport playbook check` says where.",
+            )
+        case "retries_ran_out" if _announces(asked):
+            pool = asked.message.removeprefix(POOLS)
+            return Because(
+                f"no call succeeded until {teller.when(asked.expires)}{detail}",
+                f"Look at its server. `rapport coupons export {pool}` has the code.",
             )
         case "retries_ran_out":
             whose = _SERVERS.get(asked.channel, "the mail server")
@@ -134,6 +141,11 @@ def failed(teller: Teller, asked: Asked) -> Because:
                 f"Look at {whose}, or give the step a longer expires.",
             )
     return Because(f"{asked.reason.replace('_', ' ')}{detail}", "Look at the mail server and its log.")
+
+
+def _announces(asked: Asked) -> bool:
+    """Whether it tells the shop of a code (see `MessageRequested.announces`)."""
+    return asked.channel == WEBHOOK and asked.message.startswith(POOLS)
 
 
 UNKNOWN = Because(

@@ -125,8 +125,9 @@ def decide(
 
 
 def decide_call(request: MessageRequested, now: datetime, *, paused: bool = False) -> Decision:
-    """What becomes of a webhook at `now`: no person gets it, so nobody's consent, night or cap is asked."""
-    if paused:
+    """What becomes of a webhook at `now`: no person gets it, so nobody's consent, night or cap is asked. A
+    code that somebody may use already is announced also while its journey is `paused`."""
+    if paused and not request.announces:
         return held(request, request.expires, PAUSED, now, "journey")
     if now > request.expires:
         return Skip("expired")

@@ -34,7 +34,7 @@ from shared.language.playbook import Playbook
 from shared.processing.faults import reached
 from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Fenced, Lane, Outputs
-from shared.telemetry import MAILER_HELD, MAILER_OUTCOMES
+from shared.telemetry import COUPONS_UNANNOUNCED, MAILER_HELD, MAILER_OUTCOMES
 from shared.trouble import Trouble
 
 _LATENESS = timedelta(minutes=1)
@@ -154,6 +154,10 @@ class Sending:
         self._carriers.add(desk, turn.begun)
         for message, error in turn.defects:
             self._logger.error("mail not made", message=message, exc_info=error)
+        for pool, reason in turn.unannounced:
+            COUPONS_UNANNOUNCED.labels(pool).inc()
+            remedy = f"Look at the address in coupons/{pool}.yaml; rapport coupons export {pool} has the codes."
+            self._logger.error("coupon not announced", pool=pool, reason=reason, remedy=remedy)
         for reason in turn.held:
             MAILER_HELD.labels(reason).inc()
         for status, reason in turn.ended:

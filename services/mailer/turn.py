@@ -74,6 +74,8 @@ class Turn:
     begun: list[tuple[InHand, Mail]] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
+    unannounced: list[tuple[str, str]] = field(default_factory=list)
+    """Pools of codes that the shop was not told of in the end, and why."""
     defects: list[tuple[str, Exception]] = field(default_factory=list)
     """Messages whose mail could not be made, by a mistake of ours that a release may mend before they expire."""
 
@@ -157,6 +159,8 @@ class Turn:
     def end(self, request: MessageRequested, ended: Ended, change: Change) -> None:
         self.changes.append(change._replace(over=request))
         self.ended.append((ended.status, ended.reason))
+        if request.announces and ended.status != "sent":
+            self.unannounced.append((request.announces, ended.reason))
         self.out.emit(streams.EVENTS, request.customer, outcomes.event(request, ended, change.due, self.now))
 
     def hold(self, change: Change) -> None:

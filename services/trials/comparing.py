@@ -58,6 +58,7 @@ class Comparison:
             "segments": sorted(customer.segments) if customer else [],
             "emitted": story.emitted,
             "tasks": story.tasks,
+            "called": story.called,
         }
         for name, found in facts.items():
             wanted = getattr(expect, name)

@@ -14,6 +14,7 @@ from services.journeys.enrollment import Enrollment
 from services.rehearsal.witness import End, Hold, Witness
 from shared.contracts.customers import Customer, CustomerUpdated, DateReached
 from shared.contracts.events import JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
+from shared.contracts.messages import WEBHOOK
 from shared.language.places import Places
 from shared.language.playbook import Playbook
 from shared.walltime import zone_of
@@ -51,6 +52,8 @@ class Story(Witness):
     skipped: list[End] = field(default_factory=list)
     emitted: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)
+    """Steps whose webhook was called."""
     enrollments: dict[str, Enrollment] = field(default_factory=dict)
     """Those in `journey`, in the order in which they began."""
     customer: Customer | None = None
@@ -103,16 +106,29 @@ class Story(Witness):
     def ended(self, end: End, at: datetime) -> None:
         request, mine = end.request, end.request.journey == self.journey
         by = "" if mine else f" (by {request.journey})"
+        why = ": ".join(part for part in (end.reason, end.detail) if part)
+        if request.channel == WEBHOOK:
+            self._called(end, by, why, at)
+            return
         if end.status == "sent":
             self.mails.append(end)
             self.say(end.decided_for, f"sends {request.message}{by}", end if mine else None)
             if mine:
                 self.sent.append(end)
             return
-        why = ": ".join(part for part in (end.reason, end.detail) if part)
         self.say(at, f"{request.message}{by} {_OUTCOMES[end.status]}{f': {why}' if why else ''}", end if mine else None)
         if mine and end.status == "skipped":
             self.skipped.append(end)
+
+    def _called(self, end: End, by: str, why: str, at: datetime) -> None:
+        request = end.request
+        what = f"tells the shop of a code of {request.announces}" if request.announces else f"calls {request.step}"
+        if end.status == "sent":
+            self.say(end.decided_for, f"{what}{by}")
+            if request.journey == self.journey and not request.announces:
+                self.called.append(request.step)
+        else:
+            self.say(at, f"{what}{by}, which {_OUTCOMES[end.status]}{f': {why}' if why else ''}")
 
     def set_aside(self, customer: str, code: str, message: str, at: datetime) -> None:
         self.say(at, f"cannot be processed: {message}")

@@ -16,8 +16,13 @@ _FIRST = 1
 
 EMAIL, WEBHOOK, SMS, PUSH = "email", "webhook", "sms", "push"
 """Channels. A webhook's `data` holds its `url`, its `type` and what the step gave `with`; it has no topic, and
-`message` is its step. A text message goes to the trait `phone` in its `data`, a notification to `push_token`; `address`
+`message` is its step; one that tells the shop of a code of a coupon has the pool's file there, `coupons/NAME`. A text
+message goes to the trait `phone` in its `data`, a notification to `push_token`; `address`
 is that of mail on every channel. All but mails say VERSION, since an older release would take them for mails."""
+
+
+POOLS = "coupons/"
+"""What begins the `message` of a webhook that announces a code. No step and no message has a slash in its name."""
 
 
 class MessageRequested(
@@ -49,6 +54,11 @@ class MessageRequested(
     data: dict[str, Any] = {}
     hops: int = 0
     v: int = _FIRST
+
+    @property
+    def announces(self) -> str:
+        """The pool of the code that a webhook tells the shop of; empty for all else."""
+        return self.message.removeprefix(POOLS) if self.channel == WEBHOOK and self.message.startswith(POOLS) else ""
 
 
 class MessageCancelled(

@@ -103,7 +103,8 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class CouponPool:
     """Where codes come from: `codes` in their order, or where there are none of them, `prefix` and `length` signs that
-    are drawn, at most `limit` times. `expires` is how long a code can be used from when it is issued."""
+    are drawn, at most `limit` times. `expires` is how long a code can be used from when it is issued. `announced_to` is
+    the web address that is called with each code that is issued; None where the shop takes them itself."""
 
     name: str
     title: str
@@ -112,6 +113,7 @@ class CouponPool:
     limit: int | None
     expires: timedelta | None
     codes: tuple[str, ...] | None = None
+    announced_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,6 @@ class CouponFile(Section):
     """A pool of coupons: made from a pattern, or given out from a list. Its name is the file's."""
 
     noun: ClassVar[str] = "coupon field"
-    later: ClassVar[frozenset[str]] = frozenset({"announce", "url"})
 
     title: Line | None = Field(None, description="What people call it, in reports.")
     prefix: CouponCode | None = Field(None, description="What each code begins with: SPRING-.", examples=["SPRING-"])
@@ -185,6 +184,23 @@ class CouponFile(Section):
         None,
         description="Codes that your shop has made: a CSV file beside this one, such as spring.csv, or a short list.",
     )
+
+    announce: Literal["csv", "webhook"] = Field(
+        "csv",
+        description="How your shop learns of the codes. csv: it takes what `rapport coupons export` writes. webhook: "
+        "each code is told to url when it is issued.",
+    )
+    url: Url | None = Field(
+        None, description="The address that is called with each code, signed.", examples=["https://shop.example/hooks"]
+    )
+
+    @model_validator(mode="after")
+    def _announced_somewhere(self) -> CouponFile:
+        if self.announce == "webhook" and self.url is None:
+            raise refusal("announce: webhook calls a web address, and none is named.", "Add url: https://….")
+        if self.url is not None and self.announce != "webhook":
+            raise refusal("nobody calls this url.", "Add announce: webhook, or remove url.")
+        return self
 
     @model_validator(mode="after")
     def _made_or_listed(self) -> CouponFile:

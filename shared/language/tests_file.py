@@ -189,6 +189,7 @@ class Expected(Section):
     segments: list[Name] | None = Field(None, description="The customer's segments at the end, all of them.")
     traits: dict[str, Any] | None = Field(None, description="What these traits are at the end.")
     tasks: list[str] | None = Field(None, description="The tasks that people are given, in order, by title.")
+    called: list[Name] | None = Field(None, description="The webhook steps that call, in order.")
     emitted: list[EventName] | None = Field(None, description="The events that journeys report, in order, by name.")
 
 

@@ -170,6 +170,33 @@ tests:
     assert [(one.what, one.expected) for one in verdict.differences] == [("tasks", "Call them")]
 
 
+def test_calls_are_no_messages_and_may_be_told_to_fail() -> None:
+    journey = """
+journey: hello
+trigger: {event: Start}
+defaults: {topic: news}
+steps:
+  - {id: code, coupon: ten}
+  - {id: tell, webhook: {url: "https://shop.example/hooks", with: {code: steps.code.code}}}
+  - email: last
+"""
+    tests = """
+tests:
+  - name: the shop answers
+    given: [{at: 0m, event: Start}]
+    expect: {sent: [last], called: [tell]}
+  - name: the shop does not
+    given: [{at: 0m, event: Start}]
+    outcomes: {tell: failed}
+    expect: {sent: [last], called: []}
+"""
+    pool = "codes: [A, B]\nannounce: webhook\nurl: https://shop.example/codes"
+    found = verdicts(loaded(tests, **{"journeys/hello.yaml": journey, "coupons/ten.yaml": pool}))
+    assert [verdict.differences for verdict in found] == [[], []]
+    assert any("tells the shop of a code of ten" in line.text for line in found[0].story.lines)
+    assert any("calls tell, which fails: " in line.text for line in found[1].story.lines)
+
+
 def test_the_command_fails_where_a_test_does(tmp_path: Path) -> None:
     passed = CliRunner().invoke(app, ["playbook", "test", str(SHIPPED), "-k", "within the hour"])
     assert passed.output.startswith("1 passed")

@@ -51,6 +51,7 @@ def _pool(book: Book, name: str, shape: CouponFile) -> proven.CouponPool:
         limit=shape.limit,
         expires=shape.expires,
         codes=None if shape.codes is None else book.codes[name],
+        announced_to=shape.url,
     )
 
 

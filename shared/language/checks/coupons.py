@@ -12,7 +12,7 @@ from shared.language.playbook_files import CouponFile
 from shared.language.problems import Problem, did_you_mean, nearest, quoted
 from shared.language.reading import read
 from shared.language.sections import Hole
-from shared.language.source import Path, decode
+from shared.language.source import Document, Path, decode
 from shared.language.steps import CouponStep, ExitStep, SendStep, Step, WaitBetween, WaitForStep, WaitStep, WaitUntil
 
 DAY = timedelta(days=1)
@@ -27,6 +27,8 @@ def read_coupons(book: Book) -> None:
         if document is None or shape is None:
             continue
         book.coupons[name] = shape
+        if shape.url is not None:
+            check_encrypted(book, document, ("url",), shape.url)
         wrong = book.wrong_at(document, ("codes",))
         if isinstance(shape.codes, list):
             book.codes[name] = tuple(dict.fromkeys(shape.codes))
@@ -48,6 +50,13 @@ def read_coupons(book: Book) -> None:
             book.report(
                 Problem(path, 1, 1, "no pool takes its codes from this file.", "Name it under codes.", "warning")
             )
+
+
+def check_encrypted(book: Book, document: Document, path: Path, url: str) -> None:
+    """An address that is called, over a road on which nobody else can read."""
+    if url.startswith("http:"):
+        message = "this call goes out unencrypted: whoever is on the way can read it."
+        book.wrong_at(document, path)(message, "Begin it with https://.", True)
 
 
 def read_codes(book: Book, path: str) -> tuple[str, ...]:

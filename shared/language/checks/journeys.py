@@ -20,7 +20,7 @@ from shared.language.checks.book import (
 )
 from shared.language.checks.certain import check_ways
 from shared.language.checks.circles import circle_from
-from shared.language.checks.coupons import check_carriers, check_coupon
+from shared.language.checks.coupons import check_carriers, check_coupon, check_encrypted
 from shared.language.checks.hours import Clock, check_hours, clocks
 from shared.language.checks.names import check_event, check_match, check_name, read_expression
 from shared.language.expressions import compile_expression
@@ -203,9 +203,7 @@ def check_webhook(book: Book, journey: ReadJourney, placed: Placed, step: writte
     path = (*placed.path, "webhook")
     if isinstance(step.webhook, Hole):
         return
-    if step.webhook.url.startswith("http:"):
-        message = "this call goes out unencrypted: whoever is on the way can read it."
-        book.wrong_at(journey.document, (*path, "url"))(message, "Begin it with https://.", True)
+    check_encrypted(book, journey.document, (*path, "url"), step.webhook.url)
     for name, text in step.webhook.with_.items():
         read_expression(book, journey, (*path, "with", name), text, GIVEN, step=placed)
 

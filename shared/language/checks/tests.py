@@ -12,7 +12,7 @@ from shared.language.problems import did_you_mean, quoted
 from shared.language.reading import read
 from shared.language.sections import Hole
 from shared.language.source import Document, Path, Place
-from shared.language.steps import EmailStep, SplitStep
+from shared.language.steps import EmailStep, SplitStep, WebhookStep
 from shared.language.tests_file import (
     ExpectedMessage,
     ExpectedSkip,
@@ -79,8 +79,10 @@ def _check_test(book: Book, document: Document, path: Path, test: JourneyTest, j
     for topic in test.customer.consent if test.customer is not None else ():
         check_known(book, "topic", topic, book.wrong_at(document, (*path, "customer", "consent", topic)))
     _check_given(book, document, path, test, journey)
+    calls = [] if journey is None else [p.id for p in journey.layout.placed if isinstance(p.step, WebhookStep)]
     for message in test.outcomes:
-        _check_message(book, document, (*path, "outcomes", message), message, journey)
+        if message not in calls:
+            _check_message(book, document, (*path, "outcomes", message), message, journey)
     if journey is not None and journey.layout.sound:
         _check_arms(book, document, path, test, journey)
     expect = test.expect
@@ -93,6 +95,11 @@ def _check_test(book: Book, document: Document, path: Path, test: JourneyTest, j
                 _check_message(book, document, (*where, "message"), item.message, journey)
             elif isinstance(item, str):
                 _check_message(book, document, where, item, journey)
+    for position, step in enumerate(expect.called or ()):
+        if step not in calls and journey is not None and journey.layout.sound:
+            remedy = did_you_mean(step, calls, f"Its webhooks are {some_of(calls)}." if calls else "Remove it.")
+            wrong = book.wrong_at(document, (*path, "expect", "called", position))
+            wrong(f"this journey has no webhook {quoted(step)}.", remedy)
     if expect.stage is not None:
         check_known(book, "stage", expect.stage, book.wrong_at(document, (*path, "expect", "stage")))
     for position, segment in enumerate(expect.segments or ()):

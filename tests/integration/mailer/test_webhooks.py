@@ -27,6 +27,7 @@ from shared.contracts.messages import WEBHOOK, MessageRequested
 from shared.language.playbook import Message
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
+from shared.telemetry import COUPONS_UNANNOUNCED
 
 KEY = b"k" * 32
 HOUR = timedelta(hours=1)
@@ -212,6 +213,19 @@ async def test_a_webhook_that_nobody_answers_fails_when_it_expires(post_office: 
     assert [(name, reason) for name, reason, _ in await post_office.told("w1")] == [
         ("Webhook Failed", "retries_ran_out")
     ]
+
+
+async def test_a_code_that_the_shop_is_not_told_of_is_counted(post_office: PostOffice) -> None:
+    await post_office.activate()
+    missed = COUPONS_UNANNOUNCED.labels("ten")
+    before = missed._value.get()
+    async with receiving("204 No Content", "410 Gone") as receiver:
+        _, transport = await open_both(post_office)
+        for number in (1, 2):
+            await post_office.record(asked(receiver.url, id=f"w{number}", message="coupons/ten", step="code"))
+            await post_office.settled(**{f"w{number}": "sent" if number == 1 else "failed"})
+        await transport.close()
+    assert missed._value.get() - before == 1
 
 
 async def test_a_webhook_of_a_draft_is_not_called(post_office: PostOffice) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,9 @@ from journeys_road import NOON, Shop, email, journey, on, playbook
 from services.journeys.coupons import Stock
 from shared.language.playbook import Coupon, CouponPool, Journey
 
-POOL = CouponPool("ten", "Ten off", "TEN-", 8, None, timedelta(days=7))
+WEEK = timedelta(days=7)
+POOL = CouponPool("ten", "Ten off", "TEN-", 8, None, WEEK)
+ANNOUNCED = replace(POOL, announced_to="https://shop.example/hooks")
 CODE = {"code": "steps.code.code", "until": "steps.code.expires"}
 
 
@@ -73,6 +76,33 @@ def test_steps_that_begin_again_keep_their_code() -> None:
     story.outcome(first, "Email Skipped", when="2h")
     assert [told["code"] for told in given(story)] == ["TEN-A", "TEN-A"]
     assert len(story.road.stock.issued) == 1
+
+
+def test_the_shop_is_told_of_a_code_once_and_nobody_waits_for_its_answer() -> None:
+    cart = journey(Coupon("code", "hello", "ten"), email("hello", **CODE))
+    story = Shop(playbook(cart, coupons=[ANNOUNCED]), mailer="holds")
+    story.road.stock = Stock({"ten": ["TEN-A", "TEN-B"]})
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="0m")
+    call, mail = story.requested()
+    assert (call.channel, call.announces, call.step, call.expires) == ("webhook", "ten", "code", NOON + WEEK)
+    assert call.data == {
+        "url": "https://shop.example/hooks",
+        "type": "coupon.issued",
+        "key": "c1",
+        "with": {"pool": "ten", "code": "TEN-A", "expires": "2026-03-09T12:00:00Z"},
+    }
+    assert (mail.message, mail.announces) == ("hello", "")
+    story.posts("Cart Updated", {"cart_id": "c1"}, when="1h")
+    story.outcome(mail, "Email Skipped", when="2h")
+    assert [message.message for message in story.requested()] == ["coupons/ten", "hello", "hello"]
+
+
+def test_of_an_empty_pool_and_by_a_draft_nothing_is_told() -> None:
+    for status, stock in (("live", Stock({}, {"ten"})), ("draft", Stock({"ten": ["TEN-A"]}))):
+        story = Shop(playbook(thanks(status=status), coupons=[ANNOUNCED]))
+        story.road.stock = stock
+        story.posts("Thanked", when="0m")
+        assert [message.message for message in story.requested()] == ["hello"]
 
 
 def test_a_draft_issues_nothing() -> None:

@@ -247,6 +247,15 @@ def test_an_address_that_is_suppressed_says_since_when_and_why() -> None:
     assert "no such address" in told.text
 
 
+def test_a_shop_that_was_not_told_of_a_code_is_told_where_to_find_it() -> None:
+    call = {"channel": "webhook", "message": "coupons/ten", "status": "failed"}
+    gone = answer(story(mailed=asked(**call, reason="gone", detail="410"), subject="coupons/ten"))
+    assert gone.text.endswith("not sent: its address said that it is gone (410)")
+    assert gone.remedy == "Name another address in coupons/ten.yaml."
+    away = answer(story(mailed=asked(**call, reason="retries_ran_out", detail="503"), subject="coupons/ten"))
+    assert away.remedy == "Look at its server. `rapport coupons export ten` has the code."
+
+
 def test_what_failed_and_what_is_unknown() -> None:
     rejected = asked(status="failed", reason="rejected", detail="550 spam")
     assert "refused it (550 spam)" in answer(story(mailed=rejected, subject="m1")).text

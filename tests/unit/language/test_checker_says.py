@@ -62,6 +62,20 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             'journeys/cart.yaml:6:75: "trigr" is not known in a step. Did you mean trigger.total?',
         ],
     ),
+    "pools that nobody is told of, or not in secret": (
+        cart(journey("- {id: a, coupon: no-url}\n- {id: b, coupon: no-call}\n- {id: c, coupon: open}"))
+        | {
+            "coupons/no-url.yaml": b"announce: webhook",
+            "coupons/no-call.yaml": b"prefix: NO-\nurl: https://shop.example",
+            "coupons/open.yaml": b"announce: webhook\nurl: http://shop.example",
+        },
+        [
+            "coupons/no-call.yaml:1:1: nobody calls this url. Add announce: webhook, or remove url.",
+            "coupons/no-url.yaml:1:1: announce: webhook calls a web address, and none is named. Add url: https://….",
+            "coupons/open.yaml:2:6: warning: this call goes out unencrypted: whoever is on the way can read it. Begin "
+            "it with https://.",
+        ],
+    ),
     "a text message without a text, and one that is very long": (
         cart(journey("- sms: cart-reminder\n- push: parcel"))
         | {"messages/parcel/sms.txt": b"x" * 1531, "messages/parcel/push.yaml": b"title: '{{ nam }}'\nbody: Soon"},

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,11 +17,13 @@ from services.mailer.policy import (
     Recipient,
     Skip,
     decide,
+    decide_call,
     held,
     quiet_until,
     retry,
     room_at,
 )
+from shared.contracts.messages import WEBHOOK
 from shared.language.playbook import Cap, QuietHours
 from shared.walltime import instant
 
@@ -272,3 +275,9 @@ def test_hours_that_do_not_exist_or_come_twice(
     day: tuple[int, int, int], at: tuple[int, int], zone: str, utc: str
 ) -> None:
     assert instant(date(*day), time(*at), ZoneInfo(zone)).isoformat() == utc
+
+
+def test_a_call_waits_with_its_journey_unless_it_tells_of_a_code_that_is_out() -> None:
+    call = msgspec.structs.replace(asked(), channel=WEBHOOK, message="tell")
+    assert decide_call(call, NOON, paused=True) == Defer(call.expires, "paused", "journey")
+    assert decide_call(msgspec.structs.replace(call, message="coupons/ten"), NOON, paused=True) == Deliver(False)
