@@ -10,7 +10,8 @@ from typing import Any
 
 from bench.measure import Series
 from shared.language.aggregates import observe
-from shared.language.expressions import ROOTS, Scope, compile_expression
+from shared.language.analysis import ROOTS
+from shared.language.expressions import Scope, compile_expression
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIMES = 200_000

@@ -38,7 +38,6 @@ from services.journeys.scopes import about, scope
 from shared.contracts import events
 from shared.contracts.customers import Customer
 from shared.contracts.messages import POOLS, WEBHOOK
-from shared.language.expressions import plain
 from shared.language.playbook import (
     Choose,
     Coupon,
@@ -59,6 +58,7 @@ from shared.language.playbook import (
     WaitFor,
     Webhook,
 )
+from shared.language.values import plain
 from shared.walltime import instant, next_instant, read_day, zone_of
 
 # Reasons for which an enrollment ends, beside those that a marketer gives an `exit` step.

@@ -13,22 +13,37 @@ from datetime import timedelta
 from typing import Any, Final, Literal
 
 from shared.language.durations import format_duration
-from shared.language.syntax import (
-    Argument,
-    Binary,
-    Broken,
-    Call,
-    ListOf,
-    Logic,
-    Name,
-    Node,
-    Remark,
-    Unary,
-    closest,
-    render,
-    walk,
+from shared.language.functions import (
+    AGGREGATES,
+    ARGUMENTS,
+    FIELD_NEEDED,
+    FIELD_REFUSED,
+    FUNCTIONS,
+    PLAIN_FUNCTIONS,
+    example_of,
 )
-from shared.language.syntax import Literal as Constant
+from shared.language.kinds import (
+    BOOL,
+    DATA,
+    MOMENT,
+    NAMED,
+    NULL,
+    NUMBER,
+    TEXT,
+    UNKNOWN,
+    Kind,
+    KindName,
+    calculated,
+    kind_of_constant,
+    kind_of_schema,
+    may_equal,
+    may_order,
+    plural,
+    schema_at,
+)
+from shared.language.problems import Remark, nearest
+from shared.language.tree import Argument, Binary, Broken, Call, ListOf, Logic, Name, Node, Unary, render, walk
+from shared.language.tree import Literal as Constant
 from shared.language.values import moment
 from shared.language.variables import CUSTOMER
 
@@ -38,31 +53,8 @@ Catalogue = Mapping[str, Mapping[str, Mapping[str, Any]]]
 HISTORY: Final = timedelta(days=731)
 """The longest window: so long is history kept, from which a new window is filled."""
 
-AGGREGATES: Final = frozenset({"count", "sum", "avg", "min", "max", "first", "last", "exists", "median_gap", "list"})
-PROFILE_FUNCTIONS: Final = frozenset({"consented", "in_segment"})
-PLAIN_FUNCTIONS: Final = frozenset(
-    {"days_since", "date", "lower", "contains", "starts_with", "len", "round", "coalesce"}
-)
-FUNCTIONS: Final = AGGREGATES | PROFILE_FUNCTIONS | PLAIN_FUNCTIONS
-
 ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "item", "vars", "now"})
 LATER_CUSTOMER_FIELDS: Final = frozenset({"spend_percentile"})
-
-_FIELD_NEEDED: Final = frozenset({"sum", "avg", "min", "max"})
-_FIELD_REFUSED: Final = frozenset({"count", "exists", "median_gap"})
-_ARGUMENTS: Final[Mapping[str, tuple[int, int, str]]] = {
-    "days_since": (1, 1, "days_since(traits.birthday)"),
-    "date": (1, 1, 'date("2026-03-01")'),
-    "lower": (1, 1, "lower(traits.city)"),
-    "contains": (2, 2, 'contains(traits.tags, "vip")'),
-    "starts_with": (2, 2, 'starts_with(traits.city, "Os")'),
-    "len": (1, 1, "len(event.products)"),
-    "round": (1, 2, "round(event.total, 2)"),
-    "coalesce": (2, 8, 'coalesce(traits.first_name, "you")'),
-    "consented": (1, 1, 'consented("newsletter")'),
-    "in_segment": (1, 1, 'in_segment("vip")'),
-}
-"""Least and most arguments, and what a call looks like."""
 
 ANSWER: Final = "steps.<step>"
 """Stands in a remedy where only the journey knows the step."""
@@ -78,145 +70,6 @@ _WHERE_TO_FIND: Final = {
     "customer": "Only event and constants are known there.",
     "now": "Only event and constants are known there.",
 }
-
-# --- kinds ----------------------------------------------------------------------------------------------------------
-
-KindName = Literal["number", "text", "bool", "moment", "duration", "list", "mapping", "null", "data", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What sort of value comes out. `data` is anything that JSON holds, so no moment and no duration.
-
-    `item` is the kind of a list's elements, `options` all values that the catalogue allows.
-    """
-
-    name: KindName
-    item: Kind | None = None
-    options: tuple[Any, ...] = ()
-
-    def element(self) -> Kind:
-        """Of a list, the kind of what it holds."""
-        return DATA if self.name != "list" else self.item or DATA
-
-    def __str__(self) -> str:
-        return _NAMED[self.name]
-
-
-_NAMED: Final = {
-    "number": "a number",
-    "text": "text",
-    "bool": "true or false",
-    "moment": "a point in time",
-    "duration": "a duration",
-    "list": "a list",
-    "mapping": "a group of fields",
-    "null": "null",
-    "data": "what the shop sent",
-    "unknown": "a value",
-}
-
-NUMBER, TEXT, BOOL = Kind("number"), Kind("text"), Kind("bool")
-MOMENT, DURATION, NULL = Kind("moment"), Kind("duration"), Kind("null")
-DATA, UNKNOWN = Kind("data"), Kind("unknown")
-
-_JSON_KINDS: Final[Mapping[str, KindName]] = {
-    "string": "text",
-    "number": "number",
-    "integer": "number",
-    "boolean": "bool",
-    "array": "list",
-    "object": "mapping",
-}
-
-
-def kind_of_schema(schema: Mapping[str, Any]) -> Kind:
-    """The kind that a JSON Schema describes; `data` where it leaves it open."""
-    names = schema.get("type")
-    options = schema.get("enum")
-    if names is None and options and all(isinstance(option, str) for option in options):
-        names = "string"
-    found = {_JSON_KINDS.get(name) for name in ([names] if isinstance(names, str) else names or ()) if name != "null"}
-    name = found.pop() if len(found) == 1 else None
-    if name is None:
-        return DATA
-    items = schema.get("items")
-    return Kind(
-        name,
-        kind_of_schema(items) if name == "list" and isinstance(items, Mapping) else None,
-        tuple(options) if isinstance(options, (list, tuple)) else (),
-    )
-
-
-def schema_at(properties: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """The JSON Schema of a property, by its path; through a list it is a list of what its items hold there.
-
-    None where the catalogue has no such property; an empty schema where it leaves open what lies inside.
-    """
-    schema: Any = properties.get(path[0]) if path else {"type": "object"}
-    if not isinstance(schema, Mapping):
-        return None
-    if len(path) <= 1:
-        return schema
-    inside: Any = schema
-    through_list = False
-    while isinstance(inside.get("items"), Mapping):
-        inside, through_list = inside["items"], True
-    fields = inside.get("properties")
-    if not isinstance(fields, Mapping) or not fields:
-        closed = inside.get("type") in ("string", "number", "integer", "boolean")
-        return None if closed else {}
-    found = schema_at(fields, path[1:])
-    return {"type": "array", "items": found} if through_list and found is not None else found
-
-
-def _may_equal(left: Kind, right: Kind) -> bool:
-    names = {left.name, right.name}
-    if names & {"unknown", "null"} or len(names) == 1:
-        return True
-    return "data" in names and not names & {"moment", "duration"}
-
-
-def _may_order(left: Kind, right: Kind) -> bool:
-    if {left.name, right.name} & {"bool", "list", "mapping", "null"}:
-        return False
-    return _may_equal(left, right)
-
-
-_SUMS: Final[Mapping[tuple[str, KindName, KindName], Kind]] = {
-    ("+", "number", "number"): NUMBER,
-    ("-", "number", "number"): NUMBER,
-    ("*", "number", "number"): NUMBER,
-    ("/", "number", "number"): NUMBER,
-    ("+", "text", "text"): TEXT,
-    ("+", "duration", "duration"): DURATION,
-    ("-", "duration", "duration"): DURATION,
-    ("+", "moment", "duration"): MOMENT,
-    ("+", "duration", "moment"): MOMENT,
-    ("-", "moment", "duration"): MOMENT,
-    ("-", "moment", "moment"): DURATION,
-    ("*", "duration", "number"): DURATION,
-    ("*", "number", "duration"): DURATION,
-    ("/", "duration", "number"): DURATION,
-    ("/", "duration", "duration"): NUMBER,
-}
-
-
-def _calculated(operator: str, left: Kind, right: Kind) -> Kind | None:
-    """The kind of a sum or product; None where it is always null."""
-
-    def may_be(kind: Kind, name: KindName) -> bool:
-        return kind.name in (name, "unknown") or (kind.name == "data" and name in ("number", "text"))
-
-    kinds = {
-        result for (sign, a, b), result in _SUMS.items() if sign == operator and may_be(left, a) and may_be(right, b)
-    }
-    if not kinds:
-        return None
-    return kinds.pop() if len(kinds) == 1 else UNKNOWN
-
-
-# --- the analysis ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +143,7 @@ class Analysis:
         """Analyse a node and all below it; what kind of value it gives."""
         match node:
             case Constant():
-                return _kind_of_constant(node)
+                return kind_of_constant(node)
             case ListOf(items=items):
                 kinds = {self.kind(item) for item in items}
                 return Kind("list", kinds.pop() if len(kinds) == 1 else None)
@@ -338,7 +191,7 @@ class Analysis:
     def equality(self, node: Binary) -> None:
         left, right = self.kind(node.left), self.kind(node.right)
         always = "false" if node.operator == "==" else "true"
-        if not _may_equal(left, right):
+        if not may_equal(left, right):
             message = f"This compares {left} with {right}, which is always {always}."
             self.warn(node, "kinds", message, _remedy(node, left, right))
         for name, kind, other in ((node.left, left, node.right), (node.right, right, node.left)):
@@ -356,8 +209,8 @@ class Analysis:
         elif right.name == "text" and left.name not in ("text", "data", "unknown"):
             message = f"This looks for {left} in text, which is always {always}."
             self.warn(node, "kinds", message, "Write a text, or a list: [a, b].")
-        elif right.item is not None and not _may_equal(left, right.item):
-            message = f"This looks for {left} among {_plural(right.item)}, which is always {always}."
+        elif right.item is not None and not may_equal(left, right.item):
+            message = f"This looks for {left} among {plural(right.item)}, which is always {always}."
             self.warn(node, "kinds", message, _remedy(node, left, right.item))
         if isinstance(node.right, ListOf):
             for item in node.right.items:
@@ -373,7 +226,7 @@ class Analysis:
         if not kind.options or constant.value is None or constant.value in kind.options:
             return
         known = [option for option in kind.options if isinstance(option, str)]
-        meant = closest(constant.value, known) if isinstance(constant.value, str) else None
+        meant = nearest(constant.value, known) if isinstance(constant.value, str) else None
         remedy = f'Did you mean "{meant}"?' if meant else f"It may be {', '.join(map(str, kind.options[:8]))}."
         message = f"{render(constant)} is none of the values that the catalogue has for {_shortened(name)}."
         self.warn(constant, "option", message, remedy)
@@ -388,17 +241,17 @@ class Analysis:
 
     def ordering(self, node: Binary) -> None:
         left, right = self.kind(node.left), self.kind(node.right)
-        if _may_order(left, right):
+        if may_order(left, right):
             return
         if left.name == right.name:
-            self.warn(node, "kinds", f"There is no order among {_plural(left)}: always false.", 'Use "==" or "in".')
+            self.warn(node, "kinds", f"There is no order among {plural(left)}: always false.", 'Use "==" or "in".')
         else:
             message = f"This compares {left} with {right}, which is always false."
             self.warn(node, "kinds", message, _remedy(node, left, right))
 
     def arithmetic(self, node: Binary) -> Kind:
         left, right = self.kind(node.left), self.kind(node.right)
-        result = _calculated(node.operator, left, right)
+        result = calculated(node.operator, left, right)
         if result is None:
             message = f'"{node.operator}" between {left} and {right} gives null.'
             self.warn(node, "arithmetic", message, _remedy(node, left, right))
@@ -461,7 +314,7 @@ class Analysis:
         if first in LATER_CUSTOMER_FIELDS:
             self.error(node, "later", f'"customer.{first}" comes later.', "Compare sum(...) with a number for now.")
         elif first not in CUSTOMER:
-            meant = closest(first, CUSTOMER)
+            meant = nearest(first, CUSTOMER)
             remedy = f"Did you mean customer.{meant}?" if meant else f"What the shop told is in traits: traits.{first}."
             self.error(node, "name", f'"customer" has no "{first}".', remedy)
         elif len(path) > 1:
@@ -490,9 +343,9 @@ class Analysis:
             self.error(node, "name", f'"{root}" is not known {place}.', remedy)
             return
         if root in FUNCTIONS and len(node.path) == 1:
-            self.error(node, "function", f'"{root}" is a function.', f"Call it: {_example(root)}.")
+            self.error(node, "function", f'"{root}" is a function.', f"Call it: {example_of(root)}.")
             return
-        meant = closest(root, allowed)
+        meant = nearest(root, allowed)
         whole = ".".join(node.path)
         remedy = f"Did you mean {'.'.join((meant, *node.path[1:]))}?" if meant else f"Known are {_listed(allowed)}."
         if len(node.path) == 1:
@@ -513,9 +366,9 @@ class Analysis:
             return self.aggregate(node)
         for named in node.named:
             message = f'"{function}" takes no {named.name}=.'
-            self.error(named, "arguments", message, f"Write {_example(function)}.")
+            self.error(named, "arguments", message, f"Write {example_of(function)}.")
             self.kind(named.value)
-        least, most, example = _ARGUMENTS[function]
+        least, most, example = ARGUMENTS[function]
         kinds = [self.kind(argument) for argument in node.arguments]
         if not least <= len(kinds) <= most:
             wanted = str(least) if least == most else f"{least} to {most}"
@@ -563,7 +416,7 @@ class Analysis:
                     self.mention(kind, first, name=first.value)
                 elif not isinstance(first, Broken):
                     message = f"The {kind} must stand in quotation marks, so that it can be checked."
-                    self.error(first, "arguments", message, f"Write {_example(node.function)}.")
+                    self.error(first, "arguments", message, f"Write {example_of(node.function)}.")
         return BOOL
 
     def digits(self, node: Call) -> Kind:
@@ -576,7 +429,7 @@ class Analysis:
     def expect(self, node: Node, kind: Kind, wanted: tuple[KindName, ...], otherwise: str) -> None:
         if kind.name in wanted or kind.name in ("data", "unknown"):
             return
-        choice = " or ".join(_NAMED[name] for name in wanted)
+        choice = " or ".join(NAMED[name] for name in wanted)
         self.warn(
             node, "kinds", f"{choice.capitalize()} is wanted, and this is {kind}: {otherwise}.", "Use another value."
         )
@@ -588,8 +441,8 @@ class Analysis:
             message = f'"{function}" cannot be asked {self.surroundings.place}.'
             self.error(name, "function", message, f"Here may stand {_listed(functions)}.")
             return
-        meant = closest(function, functions)
-        remedy = f"Did you mean {_example(meant)}?" if meant else f"There are {_listed(functions)}."
+        meant = nearest(function, functions)
+        remedy = f"Did you mean {example_of(meant)}?" if meant else f"There are {_listed(functions)}."
         self.error(name, "function", f'There is no function "{function}".', remedy)
 
     # -- aggregates
@@ -598,10 +451,10 @@ class Analysis:
         function = node.function
         event = self.text_argument(node, 0)
         if not node.arguments:
-            self.error(node, "arguments", f'"{function}" needs an event.', f"Write {_example(function)}.")
+            self.error(node, "arguments", f'"{function}" needs an event.', f"Write {example_of(function)}.")
         elif event is None and not isinstance(node.arguments[0], Broken):
             message = "The event's name must stand in quotation marks."
-            self.error(node.arguments[0], "arguments", message, f"Write {_example(function)}.")
+            self.error(node.arguments[0], "arguments", message, f"Write {example_of(function)}.")
         elif event is not None:
             self.mention("event", node.arguments[0], name=event)
         kind = self.aggregate_field(node, event)
@@ -629,14 +482,14 @@ class Analysis:
         """The kind of the aggregate's field; UNKNOWN without one."""
         function = node.function
         if len(node.arguments) < 2:
-            if function in _FIELD_NEEDED and node.arguments:
+            if function in FIELD_NEEDED and node.arguments:
                 message = f'"{function}" needs a field of the event.'
-                self.error(node, "arguments", message, f"Write {_example(function)}.")
+                self.error(node, "arguments", message, f"Write {example_of(function)}.")
             return UNKNOWN
         given = node.arguments[1]
         if len(node.arguments) > 2:
             message = f'"{function}" takes an event and a field, then within= and where=.'
-            self.error(node.arguments[2], "arguments", message, f"Write {_example(function)}.")
+            self.error(node.arguments[2], "arguments", message, f"Write {example_of(function)}.")
         if isinstance(given, Constant) and isinstance(given.value, timedelta):
             message = "A window needs its name."
             self.error(given, "arguments", message, f"Write within={format_duration(given.value)}.")
@@ -649,7 +502,7 @@ class Analysis:
                 named = ".".join(given.path[1:]) if isinstance(given, Name) and given.path[0] == "event" else "total"
                 self.error(given, "arguments", message, f'Write "{named or "total"}".')
             return UNKNOWN
-        if function in _FIELD_REFUSED:
+        if function in FIELD_REFUSED:
             message = f'"{function}" looks at the events alone and takes no field.'
             self.error(given, "arguments", message, f"Use where=event.{field_name} != null.")
             return UNKNOWN
@@ -660,10 +513,10 @@ class Analysis:
             return UNKNOWN
         self.mention("property", given, path=path, event=event)
         kind = self.property_kind(event, path)
-        if kind.name == "list" and function in (*_FIELD_NEEDED, "list"):
+        if kind.name == "list" and function in (*FIELD_NEEDED, "list"):
             kind = kind.item or DATA
         wanted = ("number",) if function in ("sum", "avg") else ("number", "text")
-        if function in _FIELD_NEEDED and kind.name not in (*wanted, "data", "unknown"):
+        if function in FIELD_NEEDED and kind.name not in (*wanted, "data", "unknown"):
             message = f"The catalogue has {kind} for {field_name}, so {function} finds nothing in it."
             self.warn(given, "kinds", message, "Name a field that holds a number.")
         return replace(kind, options=())
@@ -680,7 +533,7 @@ class Analysis:
                 case "where":
                     self.where(named, event)
                 case other:
-                    meant = closest(other, ("within", "where"))
+                    meant = nearest(other, ("within", "where"))
                     remedy = f"Did you mean {meant}=?" if meant else "There are within= and where=."
                     self.error(named, "arguments", f'"{node.function}" takes no {other}=.', remedy)
 
@@ -707,23 +560,6 @@ class Analysis:
         )
         inside = Analysis(surroundings, self.problems, self.warnings, self.mentions)
         inside.condition(named.value)
-
-
-def _kind_of_constant(node: Constant) -> Kind:
-    value = node.value
-    if value is None:
-        return NULL
-    if isinstance(value, bool):
-        return BOOL
-    if isinstance(value, str):
-        return TEXT
-    return DURATION if isinstance(value, timedelta) else NUMBER
-
-
-def _plural(kind: Kind) -> str:
-    return {"number": "numbers", "text": "texts", "moment": "points in time", "duration": "durations"}.get(
-        kind.name, f"values that are {kind}"
-    )
 
 
 def _shortened(node: Node) -> str:
@@ -755,11 +591,3 @@ def _listed(names: Collection[str]) -> str:
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
-
-
-def _example(function: str) -> str:
-    if function in _ARGUMENTS:
-        return _ARGUMENTS[function][2]
-    if function in _FIELD_NEEDED:
-        return f'{function}("Order Completed", "total")'
-    return f'{function}("Order Completed")'

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeGuard
 
 from shared.language import values
-from shared.language.syntax import COMPARISONS, Binary, Call, ListOf, Literal, Logic, Node, Unary, render
+from shared.language.tree import COMPARISONS, Binary, Call, ListOf, Literal, Logic, Node, Unary, render
 
 _TESTS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "==": values.equal,

@@ -21,55 +21,11 @@ from shared.contracts.events import EMAIL_OPENED
 from shared.errors import RapportError
 from shared.language import values
 from shared.language.aggregates import Aggregate, Function, aggregate_of, reader
-from shared.language.analysis import (
-    AGGREGATES,
-    FUNCTIONS,
-    PLAIN_FUNCTIONS,
-    PROFILE_FUNCTIONS,
-    ROOTS,
-    Analysis,
-    Catalogue,
-    Mention,
-    Surroundings,
-    schema_at,
-)
-from shared.language.syntax import (
-    COMPARISONS,
-    Binary,
-    Call,
-    ListOf,
-    Literal,
-    Logic,
-    Name,
-    Node,
-    Remark,
-    Unary,
-    first_of_each,
-    parse,
-    render,
-    walk,
-)
-from shared.language.values import plain
-
-__all__ = [
-    "AGGREGATES",
-    "FUNCTIONS",
-    "PLAIN_FUNCTIONS",
-    "PROFILE_FUNCTIONS",
-    "ROOTS",
-    "Catalogue",
-    "Compiled",
-    "Expression",
-    "ExpressionError",
-    "Mention",
-    "Remark",
-    "Scope",
-    "both",
-    "by_people",
-    "compile_expression",
-    "plain",
-    "schema_at",
-]
+from shared.language.analysis import Analysis, Catalogue, Mention, Surroundings
+from shared.language.functions import AGGREGATES, FUNCTIONS
+from shared.language.problems import Remark, first_of_each
+from shared.language.syntax import parse
+from shared.language.tree import COMPARISONS, Binary, Call, ListOf, Literal, Logic, Name, Node, Unary, render, walk
 
 
 def _no_consent(topic: str) -> bool:

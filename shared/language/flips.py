@@ -22,23 +22,11 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from shared.language.aggregates import Aggregate, expires, falls_to, living
-from shared.language.analysis import AGGREGATES
 from shared.language.expressions import Expression, ExpressionError, Scope, aggregate_calls, aggregate_from, code_of
-from shared.language.syntax import (
-    COMPARISONS,
-    Binary,
-    Call,
-    ListOf,
-    Logic,
-    Name,
-    Node,
-    Remark,
-    Unary,
-    children,
-    first_of_each,
-    render,
-)
-from shared.language.syntax import Literal as Constant
+from shared.language.functions import AGGREGATES
+from shared.language.problems import Remark, first_of_each
+from shared.language.tree import COMPARISONS, Binary, Call, ListOf, Logic, Name, Node, Unary, children, render
+from shared.language.tree import Literal as Constant
 from shared.language.values import MICROSECOND, micros, moment, number_or_none
 
 HORIZON: Final = timedelta(days=36_500)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from shared.errors import RapportError
 
 Severity = Literal["error", "warning"]
+MAX_REMARKS: Final = 20
+"""On one expression; more would be noise: one slip early in a text tends to be followed by others that are none."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -37,6 +39,25 @@ class PlaybookInvalid(RapportError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something wrong or doubtful in an expression: where (0-based, in characters), what, and what to do."""
+
+    offset: int
+    length: int
+    code: str
+    message: str
+    remedy: str
+
+
+def first_of_each(problems: Iterable[Remark]) -> list[Remark]:
+    """In order of place, one for each place, and not more than a person reads."""
+    by_place: dict[int, Remark] = {}
+    for problem in problems:
+        by_place.setdefault(problem.offset, problem)
+    return [by_place[offset] for offset in sorted(by_place)][:MAX_REMARKS]
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.language.analysis import AGGREGATES
 from shared.language.expressions import Expression, aggregate_from
-from shared.language.syntax import Binary, Call, Literal, Logic, Node, children
+from shared.language.functions import AGGREGATES
+from shared.language.tree import Binary, Call, Literal, Logic, Node, children
 
 _COUNTS = frozenset({"count", "exists"})
 

@@ -8,12 +8,13 @@ from typing import TypeVar
 
 from shared.language.aggregates import Aggregate
 from shared.language.catalogue import Catalogue
-from shared.language.expressions import FUNCTIONS, PLAIN_FUNCTIONS, Compiled, Expression, ExpressionError, Remark
+from shared.language.expressions import Compiled, Expression, ExpressionError
 from shared.language.folder import Sorted, sort_files
+from shared.language.functions import FUNCTIONS, PLAIN_FUNCTIONS
 from shared.language.graph import Layout
 from shared.language.journey_file import EventTrigger, JourneyFile
 from shared.language.playbook_files import BrandFile, CouponFile, MessageFile, SegmentsFile, TopicEntry
-from shared.language.problems import Problem, Severity, listed
+from shared.language.problems import Problem, Remark, Severity, listed
 from shared.language.reading import read
 from shared.language.sections import Section
 from shared.language.source import Document, MappingNode, Path, parse

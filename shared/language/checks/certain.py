@@ -8,10 +8,9 @@ from shared.language.certainty import always, implies, never
 from shared.language.checks.book import Book, ReadJourney
 from shared.language.expressions import Expression
 from shared.language.graph import Placed
-from shared.language.problems import Severity
+from shared.language.problems import Remark, Severity
 from shared.language.source import Document, Path
 from shared.language.steps import ChooseStep, IfStep, Way
-from shared.language.syntax import Remark
 
 
 def check_possible(

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from shared.contracts.events import EMAIL_OPENED, SURVEY_ANSWERED
-from shared.language.analysis import ANSWER
+from shared.language.analysis import ANSWER, Mention
 from shared.language.catalogue import USUAL
 from shared.language.checks.book import GIVEN, MATCH, Book, ReadJourney, Site, each_of, some_of
 from shared.language.checks.certain import check_possible
-from shared.language.expressions import Expression, ExpressionError, Mention, Remark, compile_expression
+from shared.language.expressions import Expression, ExpressionError, compile_expression
 from shared.language.graph import Placed
 from shared.language.journey_file import EventTrigger
-from shared.language.problems import did_you_mean, nearest, quoted
+from shared.language.problems import Remark, did_you_mean, nearest, quoted
 from shared.language.sections import Hole
 from shared.language.source import Document, Path
 from shared.language.steps import Clicked, CouponStep, EventMatch, Opened, SplitStep, WaitForStep

@@ -8,10 +8,10 @@ from shared.language.checks.book import SEGMENT, STAGE, Book, Site
 from shared.language.checks.certain import check_possible, check_stages_apart
 from shared.language.checks.circles import circle_from
 from shared.language.checks.names import compile_at
-from shared.language.expressions import Compiled, Expression, Remark
+from shared.language.expressions import Compiled, Expression
 from shared.language.flips import unsolvable
 from shared.language.playbook_files import SegmentsFile
-from shared.language.problems import quoted
+from shared.language.problems import Remark, quoted
 from shared.language.sections import Hole
 from shared.language.source import Document, Path, Scalar
 

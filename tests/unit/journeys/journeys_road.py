@@ -35,8 +35,9 @@ from shared.contracts.customers import (
 )
 from shared.contracts.events import MAILER_SOURCE, Event
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested
+from shared.language.analysis import ROOTS
 from shared.language.durations import format_duration, parse_duration
-from shared.language.expressions import ROOTS, Expression, compile_expression
+from shared.language.expressions import Expression, compile_expression
 from shared.language.playbook import (
     Brand,
     CouponPool,

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.language.analysis import ROOTS
 from shared.language.certainty import always, implies, never
-from shared.language.expressions import ROOTS, Scope, compile_expression
-from shared.language.syntax import Node, parse, render
+from shared.language.expressions import Scope, compile_expression
+from shared.language.syntax import parse
+from shared.language.tree import Node, render
 
 
 def tree(text: str) -> Node:

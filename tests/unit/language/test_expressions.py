@@ -13,21 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.language.aggregates import observe
-from shared.language.expressions import FUNCTIONS, ROOTS, ExpressionError, Remark, Scope, compile_expression, plain
-from shared.language.syntax import (
-    MAX_DEPTH,
-    Binary,
-    Call,
-    ListOf,
-    Literal,
-    Logic,
-    Name,
-    Node,
-    Unary,
-    parse,
-    render,
-    walk,
-)
+from shared.language.analysis import ROOTS
+from shared.language.expressions import ExpressionError, Scope, compile_expression
+from shared.language.functions import FUNCTIONS
+from shared.language.problems import Remark
+from shared.language.syntax import MAX_DEPTH, parse
+from shared.language.tree import Binary, Call, ListOf, Literal, Logic, Name, Node, Unary, render, walk
+from shared.language.values import plain
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRAITS = {

@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
-from shared.language.expressions import (
-    FUNCTIONS,
-    PLAIN_FUNCTIONS,
-    ROOTS,
-    ExpressionError,
-    Mention,
-    compile_expression,
-    schema_at,
-)
+from shared.language.analysis import ROOTS, Mention
+from shared.language.expressions import ExpressionError, compile_expression
+from shared.language.functions import FUNCTIONS, PLAIN_FUNCTIONS
+from shared.language.kinds import schema_at
 from shared.language.syntax import MAX_DEPTH, MAX_LENGTH
 
 CATALOGUE: dict[str, dict[str, dict[str, Any]]] = {
@@ -297,6 +292,6 @@ def test_a_property_is_looked_up_through_lists_and_objects() -> None:
 
 
 def test_each_function_is_either_plain_or_about_the_profile_or_an_aggregate() -> None:
-    from shared.language.expressions import AGGREGATES, PROFILE_FUNCTIONS
+    from shared.language.functions import AGGREGATES, PROFILE_FUNCTIONS
 
     assert AGGREGATES | PROFILE_FUNCTIONS | PLAIN_FUNCTIONS == FUNCTIONS

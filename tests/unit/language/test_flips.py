@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.language.aggregates import observe
-from shared.language.expressions import ROOTS, Expression, ExpressionError, Scope, compile_expression
+from shared.language.analysis import ROOTS
+from shared.language.expressions import Expression, ExpressionError, Scope, compile_expression
 from shared.language.flips import foreseen, next_flip, unsolvable
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

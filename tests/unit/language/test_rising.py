@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.language.aggregates import observe
-from shared.language.expressions import ROOTS, Expression, Scope, compile_expression
+from shared.language.analysis import ROOTS
+from shared.language.expressions import Expression, Scope, compile_expression
 from shared.language.rising import rising
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
