@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
+from functools import lru_cache
 from hashlib import blake2b, sha256
 
 
@@ -38,4 +39,12 @@ def unsign(secret: bytes, token: str) -> bytes | None:
 
 
 def _tag(secret: bytes, payload: bytes) -> bytes:
-    return blake2b(payload, key=secret[:64], digest_size=16).digest()
+    tag = _keyed(secret).copy()
+    tag.update(payload)
+    return tag.digest()
+
+
+@lru_cache(8)
+def _keyed(secret: bytes) -> blake2b:
+    """The key is worked in once, and not for each link of each mail."""
+    return blake2b(key=secret[:64], digest_size=16)

@@ -6,6 +6,7 @@ address either, so a forwarded mail gives nothing away.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,6 +18,7 @@ _OCCURRENCES = UUID("9f1c6d0a-52f3-5c1e-8a53-0d6f7f4f2b6e")
 
 # The first byte of a token's payload. Message ids are UUIDs; any other id is carried as its text.
 _CLICK, _CLICK_TEXT, _UNSUBSCRIBE, _UNSUBSCRIBE_TEXT, _OPEN, _OPEN_TEXT = b"C", b"c", b"U", b"u", b"O", b"o"
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 MAX_LINKS = 65_536
 
 
@@ -89,8 +91,6 @@ def _payload(message: str, short: bytes, text: bytes) -> tuple[bytes, bytes]:
     """How a token carries a message's id, and the byte that says so: in 16 bytes where it is a UUID in its usual form.
 
     The links of a mail are made together, so few ids are kept."""
-    try:
-        value = UUID(message)
-    except ValueError:
-        return text, message.encode()
-    return (short, value.bytes) if str(value) == message else (text, message.encode())
+    if _UUID.fullmatch(message):
+        return short, bytes.fromhex(message.replace("-", ""))
+    return text, message.encode()

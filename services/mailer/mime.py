@@ -42,13 +42,14 @@ def compose(renderer: Renderer, request: MessageRequested, now: datetime) -> Mai
     brand = renderer.playbook.brand
     sender = mailbox(brand.sender)
     recipient = mailbox(request.address or "")
+    id = _token(request.id)
     domain = sender.address.rpartition("@")[2]
     headers = {
-        "Date": _date(now),
+        "Date": _date(int(now.timestamp())),
         "From": _phrase(sender.name or brand.name, sender.address),
         "To": f"<{recipient.address}>",
         "Subject": _unstructured(rendered.subject, len("Subject: ")),
-        "Message-ID": f"<{_token(request.id)}@{domain}>",
+        "Message-ID": f"<{id}@{domain}>",
     }
     if brand.reply_to:
         reply_to = mailbox(brand.reply_to)
@@ -67,7 +68,7 @@ def compose(renderer: Renderer, request: MessageRequested, now: datetime) -> Mai
         request=request,
         sender=sender.address,
         recipient=recipient.address,
-        data=assemble(headers, rendered.text, rendered.html, _token(request.id)),
+        data=assemble(headers, rendered.text, rendered.html, id),
         rendered=rendered,
         headers=headers,
         links=rendered.links,
@@ -101,13 +102,13 @@ def assemble(headers: Mapping[str, str], text: str, html: str, id: str) -> bytes
     )  # fmt: skip
 
 
-_NEWLINE = re.compile(r"\r\n|\r|\n")
+_NEWLINE = re.compile(rb"\r\n|\r|\n")
 
 
 def _body(text: str) -> tuple[str, bytes]:
     """A body's transfer encoding and its bytes, in lines of at most 76."""
-    text = _NEWLINE.sub(CRLF, text) if "\r" in text else text.replace("\n", CRLF)
     data = text.encode("utf-8", "replace")
+    data = _NEWLINE.sub(b"\r\n", data) if b"\r" in data else data.replace(b"\n", b"\r\n")
     quoted = b2a_qp(data, quotetabs=False, istext=True, header=False)
     if len(quoted) * 4 <= len(data) * 6:
         return "quoted-printable", quoted
@@ -185,8 +186,9 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def _date(now: datetime) -> str:
-    now = now.astimezone(UTC)
+@lru_cache(16)
+def _date(seconds: int) -> str:
+    now = datetime.fromtimestamp(seconds, UTC)
     day = f"{_DAYS[now.weekday()]}, {now.day:02} {_MONTHS[now.month - 1]} {now.year:04}"
     return f"{day} {now.hour:02}:{now.minute:02}:{now.second:02} +0000"
 

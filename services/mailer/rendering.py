@@ -313,7 +313,7 @@ class _Targets:
         elif not scheme.startswith(("http://", "https://")):
             # Events bring addresses, too: one that would run something leads nowhere.
             return target if scheme.startswith(("mailto:", "tel:", "sms:", "#")) else "#"
-        if _UNPRINTABLE.search(target):
+        if " " in target or not target.isprintable():
             target = _UNPRINTABLE.sub(lambda found: "%20" if found[0].strip(" ") == "" else "", target)
         known = self._tracked.get(target)
         if known is not None:

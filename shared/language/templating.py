@@ -166,6 +166,9 @@ _MARKUP = re.compile("[&<>'\"]")
 
 def _in_html(value: Any) -> str:
     """A value as it is printed into HTML: escaped, unless a filter has made it markup."""
+    if type(value) is str:  # nearly all are
+        _spend(len(value))
+        return escape(value) if _MARKUP.search(value) else value
     text = _text(value)
     return text if isinstance(text, Markup) or not _MARKUP.search(text) else escape(text)
 
@@ -560,14 +563,20 @@ class _Environment(ImmutableSandboxedEnvironment):
                 result = self.binop_table[operator](one, other)
             else:
                 # Decimals, or three lamps at 10.10 would cost 30.299999999999997.
-                result = self.binop_table[operator](_decimal(one), _decimal(other))
-                if not (isinstance(one, Decimal) or isinstance(other, Decimal)):
-                    result = float(result)
+                if isinstance(one, Decimal) or isinstance(other, Decimal):
+                    result = self.binop_table[operator](_decimal(one), _decimal(other))
+                else:
+                    result = self._of_floats(operator, one, other)
         except (ArithmeticError, ValueError):
             return self.undefined(name=operator)
         if isinstance(result, int) and result.bit_length() > _MAX_BITS:
             raise TemplateRuntimeError(f"the result of {operator} is too large")
         return result
+
+    @functools.lru_cache(4096, typed=True)  # noqa: B019 - there are two environments, and they last
+    def _of_floats(self, operator: str, one: int | float, other: int | float) -> float:
+        """Kept, since HTML and text say the same sums, and prices come again from one mail to the next."""
+        return float(self.binop_table[operator](_decimal(one), _decimal(other)))
 
 
 class _Meter(NodeTransformer):
