@@ -176,17 +176,29 @@ class JourneysBatch:
         if self._told is None or out.as_of - self._told >= _SILENCE:
             self._say(out, "", Tick(as_of=out.as_of))
 
-    def reads(self, event: Event, *, tagged: bool, moved: bool) -> bool:
-        """Whether something may come of an event that changes neither consent nor address; `tagged` says whether it
-        changes stage or segments, `moved` whether traits or place. For who keeps no records: see `see`."""
+    def reads(self, customer: str, event: Event | None, *, tagged: bool, moved: bool) -> bool:
+        """Whether something may come of an event (None: of time) that changes neither consent nor address; `tagged`
+        says whether it changes stage or segments, `moved` whether traits or place. For who keeps no records: see
+        `see`."""
         if self._in_force is None or self._triggers is None:
             return False
-        if event.name in self._heard or (tagged and self._triggers.tagged):
+        if (event is not None and event.name in self._heard) or (tagged and self._triggers.tagged):
             return True
-        person = self._people.get(event.key)
+        person = self._people.get(customer)
         if person is None or not person.open:
             return False
-        return moved or event.source == MAILER_SOURCE or bool(self._in_force.paused)
+        return moved or (event is not None and event.source == MAILER_SOURCE) or bool(self._in_force.paused)
+
+    @property
+    def heard(self) -> frozenset[str]:
+        """The names of events of which `reads` may be true, whatever they change; of others it is only where somebody
+        is held up by a pause, or where mailer reports them."""
+        return self._heard
+
+    @property
+    def pauses(self) -> bool:
+        """Whether some journey is paused."""
+        return self._in_force is not None and bool(self._in_force.paused)
 
     def see(self, customer: Customer) -> None:
         """Bring what is known of a customer up to the records that nobody reads."""

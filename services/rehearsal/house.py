@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -112,7 +111,7 @@ class House:
         self._customers: deque[CustomerRecord] = deque()
         self._messages: deque[MessageRecord] = deque()
         queues: dict[str, deque[Any]] = {EVENTS: self._events, CUSTOMERS: self._customers, MESSAGES: self._messages}
-        self._mailer_out, self._journeys_out, self._segmenter_out = self._outs = tuple(
+        self._mailer_out, self._journeys_out, self._segmenter_out = (
             _Outputs(place, self._timers, queues, self._witness) for place in (_MAILER, _JOURNEYS, _SEGMENTER)
         )
         self._playbooks: dict[str, Playbook] = {}
@@ -159,7 +158,9 @@ class House:
 
     def run(self, events: Iterable[Event]) -> None:
         """Many events, in the order in which they were received."""
-        timers, mailroom, as_of = self._timers, self._mailroom, self.as_of
+        timers, mailroom, people, as_of = self._timers, self._mailroom, self.people, self.as_of
+        heard = self._journeys.heard
+        quick = not self._tells_all and not self._journeys.pauses
         for event in events:
             at = event.received_at
             if at > as_of:
@@ -168,7 +169,16 @@ class House:
                 else:
                     self._set_time(at)
                 as_of = at
-            self._take(event)
+            self._left_in_batch -= 1
+            if not self._left_in_batch:
+                self._next_batch()
+            if quick and event.name not in heard and self._segmenter.passes_by(event, as_of):
+                if event.key in people:
+                    self._unread.add(event.key)
+                continue
+            self._segmenter.handle(event, self._segmenter_out)
+            if self._customers or self._events:
+                self._carry()
             if mailroom.due or timers.is_due(as_of):
                 self._settle()
 
@@ -220,16 +230,7 @@ class House:
             self._catch_up(key)
 
     def _set_time(self, moment: datetime) -> None:
-        for out in self._outs:
-            out.as_of = moment
-
-    def _take(self, event: Event) -> None:
-        self._segmenter.handle(event, self._segmenter_out)
-        self._left_in_batch -= 1
-        if not self._left_in_batch:
-            self._next_batch()
-        if self._customers or self._events:
-            self._carry()
+        self._mailer_out.as_of = self._journeys_out.as_of = self._segmenter_out.as_of = moment
 
     def _settle(self) -> None:
         """All that is due by now: timers, mails, and what follows from them."""
@@ -283,7 +284,12 @@ class House:
         self._segmenter = self._segmenter_batch(decode_memo(self._segmenter.memo()), {})
         self._left_in_batch = _BATCH
         oldest = self.as_of - fingerprints.WINDOW
-        for name in list(takewhile(lambda name: self._seen[name].seen_at < oldest, self._seen)):
+        gone = []
+        for name, seen in self._seen.items():
+            if seen.seen_at >= oldest:
+                break
+            gone.append(name)
+        for name in gone:
             del self._seen[name]
 
     def _close_batch(self) -> None:
@@ -298,15 +304,19 @@ class House:
             reads=None if self._tells_all else self._reads,
         )
 
-    def _reads(self, change: Change) -> bool:
-        """Whether anybody reads this change. What nobody does is caught up with where it matters."""
-        if change.consent or change.address_before is not None:
+    def _reads(self, customer: str, change: Change | None) -> bool:
+        """Whether anybody reads this change (None: time moved a stage or a segment). What nobody does is caught up with
+        where it matters."""
+        if change is None:
+            reads = self._journeys.reads(customer, None, tagged=True, moved=False)
+        elif change.consent or change.address_before is not None:
             return True
-        tagged = change.stage_before is not None or bool(change.entered or change.left)
-        if self._journeys.reads(change.event, tagged=tagged, moved=change.moved):
-            return True
-        self._unread.add(change.event.key)
-        return False
+        else:
+            tagged = change.stage_before is not None or bool(change.entered or change.left)
+            reads = self._journeys.reads(customer, change.event, tagged=tagged, moved=change.moved)
+        if not reads and customer in self.people:
+            self._unread.add(customer)
+        return reads
 
     def _catch_up(self, key: str) -> None:
         if key in self._unread:

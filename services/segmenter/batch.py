@@ -10,8 +10,20 @@ import msgspec
 
 from services.segmenter import fingerprints, history, store
 from services.segmenter.fingerprints import Names
+from services.segmenter.glance import note
 from services.segmenter.history import Row
-from services.segmenter.profile import Change, Profile, Unreadable, adopt, missing, pass_time, reach_date, take, told
+from services.segmenter.profile import (
+    Change,
+    Profile,
+    Unreadable,
+    adopt,
+    missing,
+    reach_date,
+    take,
+    take_time,
+    told,
+    told_of_time,
+)
 from services.segmenter.rules import Definition, Rules, feeding, in_force
 from services.segmenter.store import Changes, Seen, pack_profile
 from shared.contracts import customers
@@ -28,6 +40,8 @@ DATE = "date"
 
 MOST_PROFILE_BYTES = 256_000
 """Packed. An event that would make a profile larger goes to dead letters."""
+_COUNT_BYTES = 64
+"""The most by which a count grows in a packed profile."""
 
 _encode = msgspec.json.Encoder().encode
 Told = CustomerUpdated | DateReached
@@ -71,7 +85,8 @@ class SegmenterBatch:
     """One batch (`shared.processing.port.Batch`).
 
     Pure: `profiles()`, `taken`, `rows()`, the counts and `memo()` are what is written of it. Without `reads`, all that
-    changes is told down the road; it says whether anybody reads a change, for who keeps no history.
+    changes is told down the road; it says whether anybody reads a change of a customer (None: what time made of their
+    stage and segments), for who keeps no history.
     """
 
     def __init__(
@@ -85,7 +100,7 @@ class SegmenterBatch:
         seen: dict[bytes, Seen],
         rebuilt: Mapping[str, Mapping[str, Any]],
         names: Names = fingerprints.KEPT,
-        reads: Callable[[Change], bool] | None = None,
+        reads: Callable[[str, Change | None], bool] | None = None,
     ) -> None:
         self.partition = partition
         self._memo = memo
@@ -119,6 +134,30 @@ class SegmenterBatch:
             self._backfill(message, out)
         else:
             self._activate(message, out)
+
+    def passes_by(self, event: Event, now: datetime) -> bool:
+        """Take an event of which nothing comes but that the customer was here, and that it is counted: nearly all are
+        such. False where there is more to it, which `handle` is to find out. For a house that keeps no tables: nothing
+        is told of it, and the profile is changed in place."""
+        key = event.key
+        profile = self._profiles.get(key)
+        rules = self._rules
+        if profile is None or profile.definition != rules.definition.hash or event.hops:
+            return False
+        identity = self._identity(event.source, event.id)
+        if identity in self._seen or "\0" in event.id or "\0" in event.source or "\0" in event.name:
+            return False
+        counted = rules.only_counted.get(event.name)
+        if counted is not None:
+            size = self._sizes.get(key, 0) + _COUNT_BYTES * len(counted)
+            if size > MOST_PROFILE_BYTES:
+                return False
+            self._sizes[key] = size
+        if not note(profile, event, rules, now):
+            return False
+        self._seen[identity] = Seen(self._content(event), now)
+        self.processed += 1
+        return True
 
     def fire(self, timer: Timer, out: Outputs) -> None:
         self.as_of = out.as_of
@@ -220,7 +259,7 @@ class SegmenterBatch:
         self._keep(event.key, profile, after, out)
         reads = self._reads
         for change in changes:
-            if reads is None or reads(change):
+            if reads is None or reads(event.key, change):
                 self._tell(told(change, self._rules, out.as_of), out)
         self._seen[identity] = self.taken[identity] = Seen(content, out.as_of)
         self.processed += 1
@@ -251,10 +290,10 @@ class SegmenterBatch:
         profile = self.bring_up(key, out)
         if profile is None:
             return
-        after, record = pass_time(profile, key, self._rules, out.as_of)
+        after, changed = take_time(profile, key, self._rules, out.as_of)
         self._keep(key, profile, after, out)
-        if record is not None:
-            self._tell(record, out)
+        if changed is not None and (self._reads is None or self._reads(key, None)):
+            self._tell(told_of_time(after, key, self._rules, out.as_of, changed), out)
 
     def _reach_date(self, journey: str, key: str, out: Outputs) -> None:
         profile = self.bring_up(key, out)

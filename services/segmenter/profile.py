@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from services.segmenter import carts, consent
 from services.segmenter.consent import Said
 from services.segmenter.dates import next_occasion
-from services.segmenter.rules import READS_CONSENT, Definition, Rules, change_of
+from services.segmenter.rules import READS_CONSENT, Definition, Rules, change_of, may_change
 from shared.consent import EVERY_TOPIC
 from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdated, DateReached
 from shared.contracts.events import (
@@ -131,7 +131,7 @@ class _Device(msgspec.Struct):
 
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_device = msgspec.json.Decoder(_Device).decode
+decode_device = msgspec.json.Decoder(_Device).decode
 
 
 class Change(NamedTuple):
@@ -196,7 +196,14 @@ def take(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> 
 
 
 def pass_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[Profile, CustomerUpdated | None]:
-    """What time alone has made of a customer by `now`; the timer that led here is gone."""
+    """As `take_time`, with the record."""
+    after, changed = take_time(profile, key, rules, now)
+    return after, told_of_time(after, key, rules, now, changed) if changed is not None else None
+
+
+def take_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[Profile, Tags | None]:
+    """What time alone has made of a customer by `now`, and what of stage and segments it changed, if anything; the
+    timer that led here is gone."""
     after = replace(profile)
     after.timer = None
     mask = 0
@@ -205,7 +212,12 @@ def pass_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[
             mask |= 1 << rules.by_name[name].bit
     changed = _evaluate(after, key, rules, mask, now)
     _set_timer(after, now)
-    return after, _updated(after, key, rules, now, "time", changed)
+    return after, changed if _tells(changed) else None
+
+
+def told_of_time(after: Profile, key: str, rules: Rules, now: datetime, changed: Tags) -> CustomerUpdated:
+    """The record of what time changed."""
+    return _updated(after, key, rules, now, "time", changed)
 
 
 def reach_date(
@@ -269,7 +281,8 @@ def adopt(
     for journey, text in new.dates.items():
         if before.dates.get(journey) != text:
             _schedule(after, rules, (journey,), since.get(journey, now))
-    return after, _updated(after, key, rules, now, "definition", (stage, entered, gone + left))
+    changed = stage, entered, gone + left
+    return after, _updated(after, key, rules, now, "definition", changed) if _tells(changed) else None
 
 
 def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
@@ -363,9 +376,9 @@ def _take(
     return after, Change(after, event, derived, *changed, decisions, said_before, other)
 
 
-_Changed = tuple[str | None, tuple[str, ...], tuple[str, ...]]
+Tags = tuple[str | None, tuple[str, ...], tuple[str, ...]]
 """The stage before, where it changed; segments entered; segments left."""
-_NOTHING: _Changed = (None, (), ())
+_NOTHING: Tags = (None, (), ())
 
 
 def _learn(after: Profile, event: Event) -> tuple[frozenset[str], tuple[ConsentDecision, ...]]:
@@ -453,7 +466,7 @@ def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
     if after.last_seen is None or at >= after.last_seen:
         if len(event.context) > 2:
             try:
-                device = _decode_device(event.context)
+                device = decode_device(event.context)
             except msgspec.DecodeError:
                 raise Unreadable("context is no JSON object. Send one, or leave it out.") from None
             if device.locale != after.context_locale or device.timezone != after.context_timezone:
@@ -485,14 +498,14 @@ def _observe(after: Profile, event: Event, rules: Rules) -> int:
             if states is after.aggregates:
                 states = dict(states)
             states[aggregate.id] = state
-            for watcher in rules.watchers[aggregate.id]:
-                if after.stage not in watcher.stages and watcher.member not in after.segments:
-                    mask |= watcher.bit
+            watchers = rules.watchers[aggregate.id]
+            if watchers:
+                mask |= may_change(watchers, state, after.stage, after.segments)
     after.aggregates = states
     return mask
 
 
-def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) -> _Changed:
+def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) -> Tags:
     """Ask the conditions in `mask`, and those that read what changes thereby; note when time will change them next."""
     if not mask:
         return _NOTHING
@@ -595,12 +608,15 @@ def _schedule(after: Profile, rules: Rules, journeys: Iterable[str], since: date
     after.dates = dates
 
 
-def _updated(
-    after: Profile, key: str, rules: Rules, now: datetime, cause: Literal["time", "definition"], changed: _Changed
-) -> CustomerUpdated | None:
+def _tells(changed: Tags) -> bool:
     stage_before, entered, left = changed
-    if stage_before is None and not entered and not left:
-        return None
+    return stage_before is not None or bool(entered or left)
+
+
+def _updated(
+    after: Profile, key: str, rules: Rules, now: datetime, cause: Literal["time", "definition"], changed: Tags
+) -> CustomerUpdated:
+    stage_before, entered, left = changed
     return CustomerUpdated(
         as_of=now,
         customer=snapshot(after, key, rules),

@@ -6,12 +6,13 @@ time alone may have flipped it; that must give what asking all of them would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from graphlib import TopologicalSorter
 from hashlib import blake2b
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -22,12 +23,14 @@ from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression, Scope
 from shared.language.flips import foreseen
 from shared.language.playbook import DateTrigger, Playbook, Stage, Topic
-from shared.language.rising import rising
+from shared.language.rising import least_counts, rising
 
 STAGE = ""
 """The name of the one condition whose value is not yes or no but the first stage that holds."""
 
 READS_CONSENT = "consent"
+
+_COUNTS = frozenset({"count", "exists"})
 
 
 class Definition(msgspec.Struct, array_like=True, frozen=True):
@@ -67,11 +70,24 @@ class Condition:
 @dataclass(frozen=True, slots=True)
 class Watcher:
     """A condition that reads an aggregate. One more event changes nothing about it while the customer is in one of
-    `stages`, or in the segment `member`."""
+    `stages`, or in the segment `member`, or while the aggregate counts fewer than `least`."""
 
     bit: int
     stages: frozenset[str]
     member: str | None
+    least: int = 0
+
+
+def may_change(watchers: Iterable[Watcher], state: Any, stage: str, segments: Collection[str]) -> int:
+    """The mask of the conditions that one more event may have changed, which left an aggregate in this state."""
+    mask = 0
+    for watcher in watchers:
+        if stage in watcher.stages or watcher.member in segments:
+            continue
+        # Without a window the state is the count. With one it may hold some that are over, so this is the most.
+        if watcher.least < 2 or (state if type(state) is int else sum(state[1])) >= watcher.least:
+            mask |= watcher.bit
+    return mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,10 @@ class Rules:
     currency: str
     rates: Mapping[str, Decimal]
     derives_carts: bool
+    reads_last_seen: bool
+    """Whether a condition changes by a customer's mere presence."""
+    only_counted: Mapping[str, tuple[tuple[Aggregate, tuple[Watcher, ...]], ...]]
+    """As `fed_by`, of the events that are counted, and of which nothing else is kept."""
     condition_bytes: int
     """A bound on what conditions and dates take in a packed profile."""
 
@@ -123,6 +143,8 @@ NO_RULES = Rules(
     currency="",
     rates={},
     derives_carts=False,
+    reads_last_seen=False,
+    only_counted={},
     condition_bytes=0,
 )
 """Before any playbook is in force, profiles and history are kept all the same."""
@@ -148,6 +170,8 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
             for read in reads(expression):
                 readers[read] = readers.get(read, 0) | 1 << condition.bit
     derives_carts = playbook.brand.carts == "derived"
+    watchers = {id: tuple(_watchers(conditions, id)) for id in playbook.aggregates}
+    does_more = consent.SAYING.keys() | (carts.CAUSES if derives_carts else frozenset())
     return Rules(
         definition=_definition(playbook, dates),
         aggregates=playbook.aggregates,
@@ -155,8 +179,8 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
         conditions=conditions,
         by_name={condition.name: condition for condition in conditions},
         readers=readers,
-        watchers={id: tuple(_watchers(conditions, id)) for id in playbook.aggregates},
-        heard=frozenset(fed_by) | consent.SAYING.keys() | (carts.CAUSES if derives_carts else frozenset()),
+        watchers=watchers,
+        heard=frozenset(fed_by) | does_more,
         dates=dates,
         travelling=playbook.journey_aggregates,
         topics=playbook.topics,
@@ -164,6 +188,12 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
         currency=playbook.brand.currency,
         rates=playbook.brand.rates,
         derives_carts=derives_carts,
+        reads_last_seen="customer.last_seen" in readers or "customer" in readers,
+        only_counted={
+            event: tuple((aggregate, watchers[aggregate.id]) for aggregate in aggregates)
+            for event, aggregates in fed_by.items()
+            if event not in does_more and all(aggregate.function in _COUNTS for aggregate in aggregates)
+        },
         condition_bytes=sum(2 * len(c.name.encode()) + 60 for c in conditions) + sum(len(j) * 4 + 100 for j in dates),
     )
 
@@ -218,7 +248,8 @@ def _watchers(conditions: Iterable[Condition], aggregate: str) -> Iterator[Watch
         if condition.segment is not None:
             if aggregate in condition.segment.aggregates:
                 stays = aggregate in rising(condition.segment)
-                yield Watcher(mask, frozenset(), condition.name if stays else None)
+                least = least_counts(condition.segment).get(aggregate, 0)
+                yield Watcher(mask, frozenset(), condition.name if stays else None, least)
             continue
         # Whose stage stands above all that read it, or is made truer by it while none above reads it, keeps the stage.
         stages: set[str] = set()

@@ -1,8 +1,10 @@
-"""What one more event can only make truer: `count(...) >= 3` that holds goes on holding, however many follow. Pure."""
+"""What one more event can only make truer: `count(...) >= 3` that holds goes on holding, however many follow, and what
+asks for it does not hold before there are three. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from shared.language.expressions import Expression, aggregate_from
 from shared.language.functions import AGGREGATES
@@ -17,6 +19,21 @@ def rising(expression: Expression) -> frozenset[str]:
     for call in _falling(expression.tree):
         read.discard(aggregate_from(call).id)
     return frozenset(read)
+
+
+def least_counts(expression: Expression) -> Mapping[str, int]:
+    """By their ids, the counts that must reach a number for the expression to hold, and that number. Those that are
+    read in another place, too, are left out: there they may bring about what time is to change next."""
+    tree = expression.tree
+    found: dict[str, int] = {}
+    for part in tree.operands if isinstance(tree, Logic) and tree.operator == "and" else (tree,):
+        match part:
+            case Binary(operator=">" | ">=", left=Call(function="count") as call, right=Literal(value=int(least))):
+                found[aggregate_from(call).id] = least + (part.operator == ">")
+            case Binary(operator="<" | "<=", left=Literal(value=int(least)), right=Call(function="count") as call):
+                found[aggregate_from(call).id] = least + (part.operator == "<")
+    read = Counter(aggregate_from(call).id for call in _aggregates(tree))
+    return {id: least for id, least in found.items() if read[id] == 1}
 
 
 def _falling(node: Node) -> Iterator[Call]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared.language.aggregates import observe
 from shared.language.analysis import ROOTS
 from shared.language.expressions import Expression, Scope, compile_expression
-from shared.language.rising import rising
+from shared.language.rising import least_counts, rising
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 TEXTS = [
@@ -46,6 +46,17 @@ def test_a_count_that_has_to_reach_a_number_rises(text: str, count: int) -> None
 def test_what_is_read_both_ways_does_not_rise_with_what_it_is_to_stay_below() -> None:
     names = {aggregate.id: aggregate.window for aggregate in condition(TEXTS[3]).definitions}
     assert [names[id] for id in rising(condition(TEXTS[3]))] == [None]
+
+
+@pytest.mark.parametrize(
+    ("text", "least"), [(TEXTS[0], [2]), (TEXTS[1], [3]), (TEXTS[3], [1]), (TEXTS[4], []), (TEXTS[7], [])]
+)
+def test_a_count_that_everything_waits_for_has_to_reach_its_number(text: str, least: list[int]) -> None:
+    assert list(least_counts(condition(text)).values()) == least
+
+
+def test_a_count_that_is_read_twice_is_not_waited_for() -> None:
+    assert not least_counts(condition('count("A", within=2d) >= 3 and count("A", within=2d) < 9'))
 
 
 @given(
