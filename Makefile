@@ -31,8 +31,8 @@ up: setup ## everything in one process, kept in .rapport
 	@$(BIN)/rapport up
 
 .PHONY: test
-test: setup lint ## lint, types and every test
-	@$(BIN)/python -m pytest
+test: setup lint ## lint, types and every test, JOBS=2 files at a time
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: setup ## ruff and mypy

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -28,7 +29,7 @@ _numbers = itertools.count(1)
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
-    """One server for the whole run. Its folder lies where the unprivileged account may enter it."""
+    """One server for all tests of a process. Its folder lies where the unprivileged account may enter it."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="rapport-test-") as folder:
@@ -68,18 +69,38 @@ def logged() -> Iterator[StringIO]:
     structlog.configure(**before)
 
 
-_KAFKA_USED = pytest.StashKey[str]()
+_TOLD = pytest.StashKey[list[str]]()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def kafka_broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> AsyncIterator[Kafka]:
-    """One Kafka for the whole run. A test makes topics of its own in it: `await kafka_broker.make_topics(prefix)`."""
+    """One Kafka for all tests of a process. Each makes topics of its own: `await kafka_broker.make_topics(prefix)`."""
     kafka = await start_kafka(tmp_path_factory.mktemp("kafka") / "broker")
-    pytestconfig.stash[_KAFKA_USED] = kafka.name
+    tell_at_the_end(pytestconfig, f"Kafka: {kafka.name}")
     yield kafka
     await kafka.end()
 
 
+@pytest.fixture
+def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """What was measured, to be told at the end of the run: figures of a busy machine prove nothing by themselves."""
+    return lambda figure: tell_at_the_end(pytestconfig, f"measured: {figure}")
+
+
+def tell_at_the_end(config: pytest.Config, line: str) -> None:
+    config.stash.setdefault(_TOLD, []).append(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # one of several processes, none of which speaks for the whole run
+        session.config.workeroutput["told"] = session.config.stash.get(_TOLD, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash.setdefault(_TOLD, []).extend(getattr(node, "workeroutput", {}).get("told", []))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if used := config.stash.get(_KAFKA_USED, None):
-        terminalreporter.write_line(f"Kafka: {used}")
+    for line in dict.fromkeys(config.stash.get(_TOLD, [])):
+        terminalreporter.write_line(line)

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from house import MailServer, a_folder, shipped_playbook
 
-_FIGURES = pytest.StashKey[list[str]]()
-
 
 @pytest.fixture
 def mails() -> Iterator[MailServer]:
@@ -25,14 +23,3 @@ def folder() -> Iterator[Path]:
 def playbook(folder: Path) -> Path:
     """A copy of the shipped playbook without quiet hours and caps, which have tests of their own."""
     return shipped_playbook(folder)
-
-
-@pytest.fixture
-def figures(pytestconfig: pytest.Config) -> list[str]:
-    """What was measured, to be told at the end of the run: figures of a busy machine prove nothing by themselves."""
-    return pytestconfig.stash.setdefault(_FIGURES, [])
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for figure in config.stash.get(_FIGURES, []):
-        terminalreporter.write_line(f"measured: {figure}")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from house import rapport
 
 
 async def test_the_demonstration_ends_by_itself_and_finds_nothing_lost_and_nothing_twice(
-    folder: Path, figures: list[str]
+    folder: Path, measured: Callable[[str], None]
 ) -> None:
     report = folder / "report.json"
     began = time.monotonic()
     said = await rapport("demo", "--for", "20s", "--headless", "--port", "0", "--report", report)
     assert said == (0, "")
     told = json.loads(report.read_text())
-    figures.append(f"rapport demo --for 20s: {time.monotonic() - began:.1f} s, {told['events']}, {told['messages']}")
+    measured(f"rapport demo --for 20s: {time.monotonic() - began:.1f} s, {told['events']}, {told['messages']}")
     assert set(told) == {"events", "stages", "enrollments", "messages", "duplicates", "lost"}
     assert (told["duplicates"], told["lost"]) == (0, 0)
     events = told["events"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import psutil
@@ -149,12 +149,14 @@ async def test_one_process_over_one_data_folder(house: House) -> None:
     await house.ready()
 
 
-async def test_an_installation_is_soon_ready_again_and_stays_small(house: House, figures: list[str]) -> None:
+async def test_an_installation_is_soon_ready_again_and_stays_small(
+    house: House, measured: Callable[[str], None]
+) -> None:
     assert await house.process.stop() == 0
     seconds = await house.start()
     process = psutil.Process(house.process.pid)
     resident = process.memory_info().rss / 1e6
-    figures.append(f"rapport up on an existing directory: ready after {seconds:.1f} s, {resident:.0f} MB resident")
+    measured(f"rapport up on an existing directory: ready after {seconds:.1f} s, {resident:.0f} MB resident")
     assert resident < 500
     children = [child for child in process.children(recursive=True) if child.name() != "postgres"]
     assert children == []

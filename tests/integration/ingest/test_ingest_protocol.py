@@ -365,6 +365,17 @@ async def test_what_is_said_of_a_bodys_length_does_no_harm(ingest: Ingest, lengt
         (gzip.compress(b"{}") * 1000, "invalid_gzip"),
         (gzip.compress(b"[" * 500_000), "invalid_batch"),
     ],
+    ids=[
+        "lists in lists",
+        "a batch of lists in lists",
+        "an event of objects in objects",
+        "a context of objects in objects",
+        "a number of many digits",
+        "half a character",
+        "packed twice",
+        "a thousand packings",
+        "packed lists in lists",
+    ],
 )
 async def test_bombs_are_refused_at_once(http: httpx.AsyncClient, body: bytes, code: str) -> None:
     answer = await http.post("/v1/batch", content=body, auth=(KEY, ""))
