@@ -37,13 +37,12 @@ def why(
     """What was decided about a customer, in order, each with its rule; why a mail did not come, and what to do."""
 
     async def work() -> None:
-        import msgspec
         from rich.console import Console
 
         async with database(data) as connection:
             story = await told(connection, customer, message)
         if as_json:
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(story), indent=2).decode() + "\n")
+            sys.stdout.write(story.as_json(indent=2) + "\n")
             return
         console = Console(highlight=False, soft_wrap=True)
         for line in lines(story):

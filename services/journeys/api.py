@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
-import msgspec
 from fastapi import Depends, FastAPI, Query, Request, Response
 from pydantic import BaseModel
 
@@ -16,6 +15,7 @@ from services.journeys.engine import HELD_OUT
 from services.journeys.neighbours import Away, Neighbours
 from services.journeys.settings import JourneysSettings
 from services.journeys.store import Attributed, Tally
+from services.journeys.story import Story
 from services.journeys.whynot import NoSuchMessage
 from shared.clock import Clock
 from shared.contracts.streams import partition_of
@@ -95,52 +95,6 @@ class CustomerEnrollments(BaseModel):
     enrollments: list[EnrollmentShown]
 
 
-class RuleShown(BaseModel):
-    """Where a rule stands, in the version of the playbook that was active; `playbook` begins its hash."""
-
-    file: str
-    line: int
-    playbook: str
-
-
-class ToldShown(BaseModel):
-    """One thing that was decided, by `segmenter`, `journeys` or `mailer`. `what` is a stable word for programs, `text`
-    a sentence with times by the customer's clock, `remedy` what to do where that is not what was wanted."""
-
-    at: datetime
-    by: str
-    what: str
-    text: str
-    journey: str = ""
-    enrollment: str = ""
-    key: str = ""
-    step: str = ""
-    message: str = ""
-    message_id: str = ""
-    rule: RuleShown | None = None
-    remedy: str = ""
-
-
-class AnswerShown(BaseModel):
-    """What became of the message that was asked about, or why a journey never began."""
-
-    about: str
-    text: str
-    remedy: str = ""
-    rule: RuleShown | None = None
-
-
-class StoryShown(BaseModel):
-    """What was decided about a customer since `since`; `answers` where a message or journey was asked about."""
-
-    customer: str
-    timezone: str
-    playbook: str
-    since: datetime
-    entries: list[ToldShown]
-    answers: list[AnswerShown]
-
-
 def create(
     database: Database,
     shelf: Shelf,
@@ -167,7 +121,7 @@ def create(
             told = await store.enrollments_of(connection, partition_of(key, partitions), key, MOST_ENROLLMENTS)
         return CustomerEnrollments(customer=key, enrollments=[_shown(one) for one in told])
 
-    @app.get("/v1/customers/{key:path}/story", tags=["reading"], dependencies=readers, response_model=StoryShown)
+    @app.get("/v1/customers/{key:path}/story", tags=["reading"], dependencies=readers, response_model=Story)
     async def story(
         key: str,
         request: Request,
@@ -188,8 +142,7 @@ def create(
             return error(503, "unavailable", str(away), {"Retry-After": "1"})
         if found is None:
             return error(404, "not_found", f"no customer has the key {key!r}.")
-        body = msgspec.json.encode(found)
-        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+        return Response(found.as_json(), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return app
 

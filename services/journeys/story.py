@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-import msgspec
+from pydantic import BaseModel
 
 from services.journeys.decisions import Decided
 from services.journeys.enrollment import Enrollment, Left
@@ -18,7 +18,7 @@ from shared.language.playbook import Playbook
 from shared.walltime import zone_of
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class Rule(BaseModel, frozen=True):
     """Where a rule stands, in the version of the playbook that was active; `playbook` begins its hash."""
 
     file: str
@@ -26,7 +26,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     playbook: str
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Told(BaseModel, frozen=True):
     """One thing that was decided. `text` says it to a person, in the customer's own time; `remedy` what to do where
     that is not what was wanted. `what` is a stable word for programs."""
 
@@ -44,7 +44,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     remedy: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Answer(BaseModel, frozen=True):
     """What there is to say to whoever asked about one message or journey."""
 
     about: str
@@ -53,7 +53,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     rule: Rule | None = None
 
 
-class Story(msgspec.Struct, frozen=True, kw_only=True):
+class Story(BaseModel, frozen=True):
     """What was decided about a customer since `since`, in order; and the answers, where a message was asked about.
     `playbook` begins the hash of the one in force; it is empty where none is."""
 
@@ -63,6 +63,10 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     entries: tuple[Told, ...]
     answers: tuple[Answer, ...]
+
+    def as_json(self, indent: int | None = None) -> str:
+        """What the HTTP API answers, and `rapport why --json`: what is empty is left out."""
+        return self.model_dump_json(indent=indent, exclude_defaults=True)
 
 
 class Own(NamedTuple):
