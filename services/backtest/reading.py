@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 import msgspec
 
 from services.backtest.columns import Columns, NotCsv, Row
 from services.ingest.admission import Envelope, admit, instant
-from services.ingest.calls import MAX_EVENT_BYTES
+from services.ingest.calls import MAX_EVENT_BYTES, Call
 from services.ingest.reading import GZIP
 from services.ingest.refusals import Rejection
 from shared.contracts.events import Event
@@ -39,24 +39,6 @@ class Refusal(NamedTuple):
     message: str
 
 
-class _Origin(msgspec.Struct):
-    rapport_source: str | None = None
-    rapport_hops: int = 0
-
-
-class _When(msgspec.Struct, rename="camel"):
-    """What a line says of its times, and where `rapport events export` says that it comes from."""
-
-    received_at: Any = None
-    sent_at: Any = None
-    timestamp: Any = None
-    original_timestamp: Any = None
-    metadata: _Origin | None = msgspec.field(default=None, name="_metadata")
-
-
-_when = msgspec.json.Decoder(_When).decode
-
-
 class History:
     """One file. `read_bytes` says how far reading has come, of `size`."""
 
@@ -71,6 +53,8 @@ class History:
                 f"{path} is CSV, and nothing says what its columns mean. Give --mapping FILE (see docs/simulate.md)."
             )
         self._file: io.FileIO | None = None
+        self._call: Call | None = None
+        """What the line at hand says, as far as it could be read."""
 
     @property
     def read_bytes(self) -> int:
@@ -98,39 +82,48 @@ class History:
                     if rest.endswith(b"\n"):
                         break
             if item:
-                yield self._event(item, f"{self.path}:{number}")
+                yield self._event(item, number)
 
     def _of_columns(self, reader: IO[bytes]) -> Iterator[Event | Refusal]:
         assert self.columns is not None
         try:
             for row in self.columns.rows(reader, str(self.path)):
-                place = f"{self.path}:{row.line}"
-                yield self._event(row.message, place) if isinstance(row, Row) else Refusal(place, row.code, row.text)
+                if isinstance(row, Row):
+                    yield self._event(row.message, row.line)
+                else:
+                    yield Refusal(self._place(row.line), row.code, row.text)
         except NotCsv as error:
-            yield Refusal(f"{self.path}:{error.line}", "invalid_csv", str(error))
+            yield Refusal(self._place(error.line), "invalid_csv", str(error))
 
-    def _event(self, item: bytes, place: str) -> Event | Refusal:
-        try:
-            said = _when(item)
-        except (ValueError, RecursionError):
-            said = _When()
-        received_at = _received(said)
-        if received_at is None:
-            return _untimed(item, place)
-        admitted = admit(item, None, Envelope(SOURCE, received_at))
+    def _place(self, line: int) -> str:
+        return f"{self.path}:{line}"
+
+    def _event(self, item: bytes, line: int) -> Event | Refusal:
+        admitted = admit(item, None, self._surrounding)
+        call, self._call = self._call, None
         if isinstance(admitted, Rejection):
-            return Refusal(place, admitted.code, admitted.message)
-        origin = said.metadata
-        if origin is not None and origin.rapport_source:
-            return msgspec.structs.replace(admitted, source=origin.rapport_source, hops=origin.rapport_hops)
-        if admitted.historical and said.received_at is None:
+            if call is None or _received(call) is None:
+                return _untimed(item, self._place(line))
+            return Refusal(self._place(line), admitted.code, admitted.message)
+        assert call is not None
+        if isinstance(call.metadata, dict):
+            # Where `rapport events export` says that it comes from.
+            source, hops = call.metadata.get("rapport_source"), call.metadata.get("rapport_hops", 0)
+            if isinstance(source, str) and source and type(hops) is int:
+                return msgspec.structs.replace(admitted, source=source, hops=hops)
+        if admitted.historical and call.received_at is None:
             # Marked for an import; here it is lived through as it happened.
             return msgspec.structs.replace(admitted, historical=False)
         return admitted
 
+    def _surrounding(self, call: Call) -> Envelope | None:
+        self._call = call
+        received_at = _received(call)
+        return Envelope(SOURCE, received_at) if received_at is not None else None
 
-def _received(said: _When) -> datetime | None:
-    for text in (said.received_at, said.sent_at, said.timestamp, said.original_timestamp):
+
+def _received(call: Call) -> datetime | None:
+    for text in (call.received_at, call.sent_at, call.timestamp, call.original_timestamp):
         moment = instant(text) if text is not None else None
         if moment is not None:
             try:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from services.backtest.observing import Observer
 from services.backtest.ordering import OutOfOrder, in_order, merge, sort
-from services.backtest.reading import History, Refusal
+from services.backtest.reading import SOURCE, History, Refusal
 from services.backtest.report import Findings, Report
 from services.rehearsal.house import House
 from shared.contracts.events import (
@@ -112,7 +112,7 @@ def _empty(playbook: Playbook, refusals: Iterable[Refusal]) -> Simulation:
 
 def _chunks(history: Iterator[Event | Refusal]) -> Iterator[tuple[list[Event], list[Refusal]]]:
     while chunk := list(islice(history, _CHUNK)):
-        events = [one for one in chunk if isinstance(one, Event) and _counts(one)]
+        events = [one for one in chunk if type(one) is Event and (one.source == SOURCE or _counts(one))]
         yield events, [one for one in chunk if isinstance(one, Refusal)]
 
 

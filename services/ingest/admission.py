@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
 from operator import attrgetter
@@ -84,7 +84,13 @@ class _Refused(Exception):
         self.code, self.message = code, message
 
 
-def admit(item: bytes, definition: Definition | None, envelope: Envelope, place: int = 0) -> Event | Rejection:
+Surrounding = Callable[[Call], Envelope | None]
+"""What surrounds an event, where the call itself says so; None where it does not."""
+
+
+def admit(
+    item: bytes, definition: Definition | None, envelope: Envelope | Surrounding, place: int = 0
+) -> Event | Rejection:
     """The event that a call's bytes say, or why there is none.
 
     `definition` is the call that the path names; None in a batch, where each event's `type` names it. `place` counts
@@ -104,6 +110,11 @@ def admit(item: bytes, definition: Definition | None, envelope: Envelope, place:
         except (ValueError, RecursionError):
             # Unusual, or wrong: this reading finds out which, and what is wrong.
             call, unnamed = _read(item)
+        if not isinstance(envelope, Envelope):
+            found = envelope(call)
+            if found is None:
+                raise _Refused("invalid_timestamp", "The event does not say when it came.")
+            envelope = found
         event_id = _message_id(call.message_id)
         if definition is None:
             definition = BY_TYPE.get(call.type)

@@ -242,9 +242,11 @@ class House:
                 elif ring.place == _JOURNEYS:
                     self._catch_up(ring.subject)
                     self._journeys.fire(ring.timer, self._journeys_out)
+                    self._carry()
                 else:
                     self._segmenter.fire(ring.timer, self._segmenter_out)
-                self._carry()
+                    if self._customers:
+                        self._carry()
             if not self._mailroom.due:
                 return
             self._mailroom.decide(self._mailer_out)

@@ -11,6 +11,10 @@ from shared.processing.port import Timer
 _FEW = 10_000
 
 
+_Name = tuple[int, str, str]
+"""The place of a service on the road, the kind of a timer and its subject."""
+
+
 class Ring(NamedTuple):
     """A timer with the place of its service on the road: of those due at the same instant, whoever stands further down
     the road comes first, since what comes from above is told that instant only then."""
@@ -29,36 +33,44 @@ class Timers:
     """One timer for each (service, kind, subject)."""
 
     def __init__(self) -> None:
-        self._heap: list[Ring] = []
-        self._due: dict[tuple[int, str, str], datetime] = {}
+        self._heap: list[tuple[datetime, _Name]] = []
+        self._due: dict[_Name, datetime] = {}
 
     def set(self, place: int, kind: str, subject: str, due: datetime | None) -> None:
+        name = place, kind, subject
         if due is None:
-            self._due.pop((place, kind, subject), None)
+            self._due.pop(name, None)
             return
-        self._due[place, kind, subject] = due
-        heappush(self._heap, Ring(due, place, kind, subject))
+        if self._due.get(name) == due:
+            return
+        self._due[name] = due
+        heappush(self._heap, (due, name))
         # Those that were moved stay where they were, until they are many.
         if len(self._heap) > _FEW and len(self._heap) > 4 * len(self._due):
-            self._heap = [Ring(at, *name) for name, at in self._due.items()]
+            self._heap = [(at, name) for name, at in self._due.items()]
             heapify(self._heap)
 
     def is_due(self, until: datetime) -> bool:
         """False where `pop` has nothing to give."""
-        return bool(self._heap) and self._heap[0][0] <= until
+        heap = self._heap
+        return bool(heap) and heap[0][0] <= until
 
     def next(self) -> datetime | None:
         """When the next one is due."""
-        heap = self._heap
-        while heap and self._due.get(heap[0][1:]) != heap[0][0]:
+        heap, dues = self._heap, self._due
+        while heap:
+            due, name = heap[0]
+            if dues.get(name) == due:
+                return due
             heappop(heap)
-        return heap[0].due if heap else None
+        return None
 
     def pop(self, until: datetime) -> Ring | None:
         """The next one that is due at or before `until`; it is gone unless it is set again."""
-        due = self.next()
-        if due is None or due > until:
-            return None
-        ring = heappop(self._heap)
-        del self._due[ring[1:]]
-        return ring
+        heap, dues = self._heap, self._due
+        while heap and heap[0][0] <= until:
+            due, name = heappop(heap)
+            if dues.get(name) == due:
+                del dues[name]
+                return Ring(due, *name)
+        return None

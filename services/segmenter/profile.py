@@ -379,6 +379,7 @@ def _take(
 Tags = tuple[str | None, tuple[str, ...], tuple[str, ...]]
 """The stage before, where it changed; segments entered; segments left."""
 _NOTHING: Tags = (None, (), ())
+_EMPTY: Mapping[str, Any] = {}
 
 
 def _learn(after: Profile, event: Event) -> tuple[frozenset[str], tuple[ConsentDecision, ...]]:
@@ -523,6 +524,8 @@ def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) 
         now=now,
         traits=after.traits,
         customer=about,
+        steps=_EMPTY,
+        vars=_EMPTY,
         aggregates=after.aggregates,
         consented=lambda topic: consent.consented(after.consent, rules.topics, topic),
         segments=members,

@@ -129,7 +129,8 @@ def observe(
     window = aggregate.window
     if window is not None:
         width = window // MICROSECOND
-        oldest = micros(received_at) - width
+        # What a shop sends at once has one time for both, the same object.
+        oldest = (at if received_at is occurred_at else micros(received_at)) - width
         if at <= oldest:
             return state
     where = aggregate.where
