@@ -261,8 +261,10 @@ class World:
         return f"{how}{self.dice.choice(points)}:{self.dice.choice([1, 2, 3, 5, 8, 20, 50])}"
 
     def _look_at(self, life: Life) -> None:
-        """A process that stands still at its point goes on after a while."""
-        if not life.armed.startswith("stop@") or life.counted or life.worker.name in self.held:
+        """A process that stands still at its point goes on after a while; also one that was asked to end, and came by
+        its point on the way out."""
+        stopped_by_a_fault = life.told.count("stopped") > life.told.count("continued")
+        if not life.armed.startswith("stop@") or life.counted or stopped_by_a_fault:
             return
         with contextlib.suppress(OSError):
             if Path(f"/proc/{life.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
