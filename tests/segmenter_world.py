@@ -209,10 +209,6 @@ class Road:
             run.as_of = end
         self._commit(batch, run)
 
-    def take_one_by_one(self, *messages: EventRecord) -> None:
-        for message in messages:
-            self.take(message)
-
     def pass_to(self, moment: datetime) -> None:
         self.take(until=moment)
 

@@ -37,9 +37,6 @@ class Wire:
         for end in self._ends:
             end.transport.abort()
 
-    def mend(self) -> None:
-        self._whole = True
-
     def hush(self) -> None:
         """Pass nothing on, and keep the connections open."""
         self._open.clear()

@@ -78,7 +78,7 @@ async def run_demo(*, seconds: float | None, headless: bool, report: Path | None
         running = await stack.enter_async_context(embedded.running(options))
         inbox = f"{running.address}/mailer/inbox"
         _say(f"Rapport is up. An hour passes in a second; the mails are at {inbox}", headless)
-        shop = Shop(running.address, running.write_key, running.clock.now, SPEED, seconds or _SECONDS)
+        shop = Shop(running.address, running.write_key, running.clock.now, seconds or _SECONDS)
         shop.start()
         picture = await _watch(running, shop, live, inbox)
         picture, findings = await _settle(running, shop)

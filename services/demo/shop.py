@@ -90,20 +90,19 @@ Moment = tuple[timedelta, Callable[[], None]]
 
 
 class Shop(threading.Thread):
-    """Posts the lives of its customers, at the pace of a clock that runs `speed` times as fast as the machine's.
+    """Posts the lives of its customers, at the pace of the clock `now`.
 
     `accepted` are the ids of the messages that ingest answered 200; `refused` those that it did not, with the reason.
     """
 
     def __init__(
-        self, address: str, write_key: str, now: Callable[[], datetime], speed: float, seconds: float, seed: int = 7
+        self, address: str, write_key: str, now: Callable[[], datetime], seconds: float, seed: int = 7
     ) -> None:
         super().__init__(name="shop", daemon=True)
         self.shoppers: dict[str, Shopper] = {}
         self.accepted: set[str] = set()
         self.refused: dict[str, str] = {}
         self._now = now
-        self._speed = speed
         self._seconds = seconds
         self._random = random.Random(seed)
         self._posted: set[str] = set()

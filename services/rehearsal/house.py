@@ -191,11 +191,6 @@ class House:
         if moment > self.as_of:
             self._set_time(moment)
 
-    def pass_until_nothing_is_due(self, latest: datetime) -> None:
-        """Time goes on until nothing is left that it would do, or until `latest`."""
-        while (due := self._timers.next()) is not None and due <= latest:
-            self.pass_to(due)
-
     def activate(self, playbook: Playbook, keeps: Collection[str] | None = None) -> None:
         """From now on this playbook is in force, for everybody. `keeps` as in `Activation`, where it is known."""
         memo = decode_memo(self._segmenter.memo()) if self._playbooks else NO_MEMO

@@ -62,10 +62,6 @@ class Between:
                 task.cancel()
             await asyncio.gather(*connection.tasks, return_exceptions=True)
 
-    def cut_all(self) -> None:
-        for connection in list(self._connections):
-            connection.cut()
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target())

@@ -83,8 +83,6 @@ class World:
         """How likely a worker that is started is to be killed or stopped at a named point."""
         self._back: dict[str, float] = {}
         """When those who have ended are to be started again."""
-        self.servers_hurt = 0
-        """How many faults are at work on the servers."""
         self.disk: Path | None = None
         self.clock: Path | None = None
         """Says how far the clock of the second host is off; None where clocks cannot be set apart here."""
@@ -218,15 +216,11 @@ class World:
     @contextlib.contextmanager
     def on_servers(self, why: str) -> Iterator[None]:
         """Whoever lives now may lose partitions for it, and with them mails that are in hand."""
-        self.servers_hurt += 1
         for life in self.lives.values():
             if life.worker.alive:
                 life.told.append(why)
                 self.ledger.hurt.setdefault(life.pid, why)
-        try:
-            yield
-        finally:
-            self.servers_hurt -= 1
+        yield
 
     async def _supervise(self) -> None:
         """What Kubernetes does: whoever has ended is started again, after a moment."""

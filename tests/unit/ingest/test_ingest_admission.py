@@ -313,7 +313,6 @@ JSON = st.recursive(
 FIELDS = st.sampled_from([*NAMES.values(), "odd"])
 LIKELY = st.sampled_from(["ada", "Order Completed", "2025-03-01T10:00:00Z", "track", {"a": 1}, {"traits": {"b": 2}}, 7])
 DEFINITIONS = st.sampled_from([None, *CALLS])
-INSTANTS = st.datetimes(timezones=st.just(UTC))
 
 
 def holds(body: bytes, definition: Definition | None, envelope: Envelope) -> None:
