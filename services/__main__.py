@@ -276,7 +276,7 @@ def letters_show(
             found = await dead_letters.read(connection, letter)
         for name, value in found._asdict().items():
             shown = value.decode(errors="replace") if isinstance(value, bytes) else value
-            _out.print(f"{name + ':':<14}{shown}", highlight=False, markup=False, soft_wrap=True)
+            _out.print(f"{name + ':':<14}{shown}", highlight=False, soft_wrap=True)
 
     _run(run())
 

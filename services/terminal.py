@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,21 +17,40 @@ import typer
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
+    from rich.segment import Segment
     from rich.table import Table
 
     from shared.processing.port import Connection
 
 
 class Terminal:
-    """rich's console. It is imported when something is first printed: that takes longer than to check a playbook."""
+    """rich's console. It is imported when something is first printed: that takes longer than to check a playbook.
+
+    What customers have written is text and no more: brackets are no markup, unless `markup` says that they are escaped,
+    and what would move or colour the terminal shows as `\ufffd`."""
+
+    def __init__(self, *, markup: bool = False, stderr: bool = False) -> None:
+        self._markup, self._stderr = markup, stderr
 
     def print(self, *shown: Any, **how: Any) -> None:
         from rich.console import Console
 
-        Console().print(*shown, **how)
+        class Harmless(Console):
+            def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
+                for segment in super().render(*args, **options):
+                    yield segment if segment.control else segment._replace(text=_harmless(segment.text))
+
+        Harmless(markup=self._markup, stderr=self._stderr).print(*shown, **how)
 
 
 out = Terminal()
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _harmless(text: str) -> str:
+    return _CONTROL.sub("\ufffd", text)
+
 
 DEFAULT_DATA = Path(".rapport")
 
@@ -48,7 +68,7 @@ def columns(*headings: str) -> Table:
 
 def say(text: str) -> None:
     """A line as it is, whatever brackets and figures are in it."""
-    typer.echo(text)
+    typer.echo(_harmless(text))
 
 
 def somebody() -> str:
@@ -106,9 +126,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def fail(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    Terminal(stderr=True).print(text, style="red", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Data, database, run
+from services.terminal import DEFAULT_DATA, Data, database, out, run
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -37,16 +37,13 @@ def why(
     """What was decided about a customer, in order, each with its rule; why a mail did not come, and what to do."""
 
     async def work() -> None:
-        from rich.console import Console
-
         async with database(data) as connection:
             story = await told(connection, customer, message)
         if as_json:
             sys.stdout.write(story.as_json(indent=2) + "\n")
             return
-        console = Console(highlight=False, soft_wrap=True)
         for line in lines(story):
-            console.print(line)
+            out.print(line, highlight=False, soft_wrap=True)
 
     run(work())
 

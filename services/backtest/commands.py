@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Data, Folder, database, out, run, say
+from services.terminal import DEFAULT_DATA, Data, Folder, Terminal, database, run, say
 from shared.clock import SystemClock
 from shared.errors import RapportError
 
@@ -87,10 +87,11 @@ def _simulate(
         told = msgspec.json.encode(comparison or reports[0])
         sys.stdout.write(msgspec.json.format(told, indent=2).decode() + "\n")
         return
+    out = Terminal(markup=True)
     for part in as_comparison(comparison) if comparison is not None else as_tables(reports[0]):
         out.print(part, highlight=False, soft_wrap=True)
     if html is not None:
-        out.print(f"\nThe page with charts is {html}", highlight=False, soft_wrap=True)
+        say(f"\nThe page with charts is {html}")
 
 
 def export(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -25,6 +26,7 @@ from shared.errors import RapportError
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 15.0
+_ADDRESS = re.compile("[!-~]+")
 _GONE = 410
 _READ = 300
 """Bytes of an answer that are kept, for who looks into why a call failed."""
@@ -67,6 +69,8 @@ class WebhookTransport:
         assert self._pool is not None
         if asyncio.get_running_loop().time() > data_by:
             return Deferred("", "abandoned")
+        if not _ADDRESS.fullmatch(mail.recipient):
+            return Rejected("the address has a blank, or what is outside ASCII", False, "invalid_address")
         signed = headers(self._keys, mail.request.id, int(time.time()), mail.data)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS + _ANSWER_SECONDS):
@@ -169,15 +173,24 @@ async def _public(host: str, port: int) -> str:
     return addresses[0]
 
 
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that is given out of IPv6: https://www.iana.org/assignments/ipv6-address-space/. What lies beyond is nobody's, or
+an IPv4 address in one of many clothes."""
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+_NOT_GIVEN = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
+"""Of special use (https://www.iana.org/assignments/iana-ipv4-special-registry/), and public to `ipaddress`."""
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the internet at large."""
     found: Any = ipaddress.ip_address(address.partition("%")[0])
-    # An IPv4 address in IPv6's clothes, also one that a translator would take them off from (RFC 6052, RFC 3056).
     if found.version == 6:
+        # An IPv4 address that stacks or translators unwrap (RFC 4291, RFC 3056, RFC 6052).
         inner = found.ipv4_mapped or found.sixtofour
-        if inner is None and found in ipaddress.ip_network("64:ff9b::/96"):
+        if inner is None and found in _TRANSLATED:
             inner = ipaddress.ip_address(int(found) & 0xFFFF_FFFF)
         if inner is not None:
             found = inner
-    site_local = found.version == 6 and found.is_site_local
-    return bool(found.is_global and not found.is_multicast and not site_local)
+        elif found not in _UNICAST:
+            return False
+    return bool(found.is_global and not found.is_multicast and not any(found in some for some in _NOT_GIVEN))

@@ -80,7 +80,14 @@ async def test_a_profile_grows_to_its_limit_and_keeps_what_it_has(siege: Siege) 
 async def test_a_write_key_reads_nothing_and_a_read_key_writes_nothing(siege: Siege) -> None:
     await siege.post(orders(1))
     await siege.settled()
-    for path in ("/segmenter/v1/customers/ada", "/journeys/v1/journeys", "/journeys/v1/customers/ada/enrollments"):
+    for path in (
+        "/segmenter/v1/customers/ada",
+        "/segmenter/v1/parts/ada?since=2020-01-01T00:00:00Z",
+        "/journeys/v1/journeys",
+        "/journeys/v1/customers/ada/enrollments",
+        "/journeys/v1/customers/ada/story",
+        "/mailer/v1/parts/ada?since=2020-01-01T00:00:00Z",
+    ):
         for auth, status in (((WRITE_KEY, ""), 403), ((WRITE_KEY, READ_KEY), 403), (("", READ_KEY), 401), (None, 401)):
             answer = await siege.http.get(path, auth=auth)
             assert (answer.status_code, "ada" in answer.text) == (status, False)

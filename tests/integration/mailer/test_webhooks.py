@@ -9,7 +9,7 @@ import json
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -143,6 +143,34 @@ async def test_a_server_that_hangs_up_or_is_not_there_is_tried_again() -> None:
         assert receipt.reason == "connection"
 
 
+async def test_of_an_answer_without_end_the_beginning_is_read() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 500 Oh\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"no" * 100_000)
+                await writer.drain()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        hung_up.set()
+
+    hung_up = asyncio.Event()
+    async with await asyncio.start_server(endless, "127.0.0.1") as server:
+        receipt = await called(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await hung_up.wait()
+    assert receipt == Deferred("500 " + "no" * 150, "deferred")
+
+
+@pytest.mark.parametrize("path", ["/a b", "/\r\nX-Mine: 1", "/\0", "/ø"])
+async def test_an_address_that_cannot_be_written_in_a_request_is_never_called(path: str) -> None:
+    async with receiving() as receiver:
+        receipt = await called(f"http://127.0.0.1:{receiver.port}{path}")
+    assert isinstance(receipt, Rejected)
+    assert (receipt.reason, receiver.ids) == ("invalid_address", [])
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"])
 async def test_a_private_address_is_never_called(host: str) -> None:
     async with receiving() as receiver:
@@ -155,12 +183,14 @@ async def test_a_private_address_is_never_called(host: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "127.0.0.53", "224.0.0.1",
-     "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::"],
+     "fe80::1%eth0", "fc00::1", "fec0::1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::",
+     "::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b:1::a9fe:a9fe", "3fff::1", "5f00::1", "2001:0:7f00:1::", "192.0.0.8"],
 )  # fmt: skip
 def test_only_the_internet_at_large_is_public(address: str) -> None:
     assert not is_public(address)
     assert is_public("93.184.215.14")
     assert is_public("2606:2800:21f:cb07:6820:80da:af6b:8b2c")
+    assert is_public("64:ff9b::5db8:d70e")
 
 
 async def open_both(post_office: PostOffice) -> tuple[Worker, WebhookTransport]:
