@@ -17,6 +17,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from shared.contracts.events import EMAIL_OPENED
 from shared.errors import RapportError
 from shared.language import values
@@ -32,8 +34,7 @@ def _no_consent(topic: str) -> bool:
     return False
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(msgspec.Struct):
     """What an expression is evaluated in. Only `now` is always needed; what is absent is null.
 
     `customer` maps `key stage segments first_seen last_seen locale timezone`. `event` and `trigger` are decoded
@@ -42,23 +43,22 @@ class Scope:
     """
 
     now: datetime
-    traits: Mapping[str, Any] = field(default_factory=dict)
-    customer: Mapping[str, Any] = field(default_factory=dict)
+    traits: Mapping[str, Any] = {}
+    customer: Mapping[str, Any] = {}
     event: Mapping[str, Any] | None = None
     trigger: Mapping[str, Any] | None = None
     key: Any = None
     item: Any = None
-    steps: Mapping[str, Any] = field(default_factory=dict)
-    vars: Mapping[str, Any] = field(default_factory=dict)
-    aggregates: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, Any] = {}
+    vars: Mapping[str, Any] = {}
+    aggregates: Mapping[str, Any] = {}
     consented: Callable[[str], bool] = _no_consent
     segments: Collection[str] = ()
     currency: str = ""
-    rates: Mapping[str, Decimal] = field(default_factory=dict)
+    rates: Mapping[str, Decimal] = {}
 
 
-@dataclass(slots=True)
-class _OnlyEvent:
+class _OnlyEvent(msgspec.Struct):
     """As much of a scope as the `where` of an aggregate needs."""
 
     event: Mapping[str, Any]

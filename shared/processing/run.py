@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _encode = msgspec.json.Encoder().encode
+_new = tuple.__new__
 
 
 @dataclass(slots=True)
@@ -43,16 +44,16 @@ class Run:
 
     def _emit(self, destination: Destination, key: str, record: msgspec.Struct | bytes) -> None:
         value = record if isinstance(record, bytes) else _encode(record)
-        size = len(key.encode()) + len(value)
-        if size > LARGEST_RECORD:
+        if len(value) + 4 * len(key) > LARGEST_RECORD and (size := len(key.encode()) + len(value)) > LARGEST_RECORD:
             raise Poison(
                 f"an output for {destination[0]} has {size} bytes; {LARGEST_RECORD} is the most. Send less "
                 f"data with the event, or keep less on the profile."
             )
         name = f"{destination[0]}/{destination[1]}"
         seq = self.out_seqs[name] = self.out_seqs.get(name, 0) + 1
-        origin = Origin(self.frame.service, self.partition, self.frame.generation, seq)
-        entry = Entry(key, value, origin, self.trace)
+        # As the classes themselves would make them, without a call in between: there are more than one to a record.
+        origin = _new(Origin, (self.frame.service, self.partition, self.frame.generation, seq))
+        entry = _new(Entry, (key, value, origin, self.trace))
         entries = self.outputs.get(destination)
         if entries is None:
             self.outputs[destination] = [entry]
