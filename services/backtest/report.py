@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import heapq
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -112,7 +111,8 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class CustomerStory(msgspec.Struct):
-    """What one customer got. `digest` stands for all of it with its times, so that two runs can be compared."""
+    """What one customer got. `digest` stands for all of it with its times, so that two playbooks can be compared; it
+    means nothing to another process."""
 
     mails: dict[str, int] = {}
     entered: dict[str, int] = {}
@@ -285,7 +285,7 @@ class Findings:
 
 def _note(story: CustomerStory, fact: str, what: str, at: datetime) -> None:
     # Added up, so that the order of two facts of one instant does not tell two runs apart.
-    story.digest = (story.digest + zlib.crc32(f"{fact}\n{what}\n{at.isoformat()}".encode())) & 0xFFFF_FFFF_FFFF
+    story.digest = (story.digest + hash((fact, what, at))) & 0xFFFF_FFFF_FFFF
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from hashlib import blake2b, sha1
+from hashlib import blake2b
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
+from shared.causes import named
 from shared.contracts.events import Event
 
 Key = str | int | float | None
@@ -29,7 +30,7 @@ Status = Literal["waiting", "listening", "sending", "parked", "held_out", "watch
 - `ended`: nothing follows
 """
 
-_NAMESPACE = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3").bytes
+_NAMESPACE = UUID("a0a1c1a7-5a5f-5d9e-9f25-1d4ad7a1d0c3")
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -172,23 +173,14 @@ def key_text(key: Key) -> str:
 
 
 def enrollment_id(customer: str, journey: str, entry: Entry) -> str:
-    return _named("\n".join((customer, journey, key_text(entry.key), entry.cause, entry.at.isoformat())))
+    return named(_NAMESPACE, "\n".join((customer, journey, key_text(entry.key), entry.cause, entry.at.isoformat())))
 
 
 def effect_id(enrollment: str, step: str, visit: int) -> str:
     """One cause, one message or event: the cause is the step's run in this enrollment."""
-    return _named(f"{enrollment}\n{step}\n{visit}")
+    return named(_NAMESPACE, f"{enrollment}\n{step}\n{visit}")
 
 
 def drawn(*cause: str) -> float:
     """A lot from 0 up to 1 that is the same whenever it is drawn for the same cause."""
     return int.from_bytes(blake2b("\n".join(cause).encode(), digest_size=6).digest(), "big") / 2**48
-
-
-def _named(name: str) -> str:
-    """`str(uuid5(_NAMESPACE, name))` (RFC 9562, 5.5) at a third of its price; each mail and each entry pays it."""
-    digest = bytearray(sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -26,6 +26,8 @@ from shared.contracts.messages import (
 from shared.processing.playbooks import name_in_force
 from shared.processing.port import Connection, Outputs, Timer
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
 
 class MailerBatch:
     """One batch of one partition (`shared.processing.port.Batch`).
@@ -50,7 +52,7 @@ class MailerBatch:
         self._people = people
         self._look = look
         self._new: dict[str, Message] = {}
-        self._as_of = datetime.min.replace(tzinfo=UTC)
+        self._as_of = _NEVER
         """When the last of the new ones came."""
         self._changed: dict[str, Message] = {}
         self._met: dict[str, Person] = {}

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 import idna
@@ -30,6 +31,7 @@ class Decision(NamedTuple):
     source: str
 
 
+@lru_cache(maxsize=10_000)
 def normalise(address: str | None) -> str | None:
     """The form in which an address is compared and kept: composed Unicode, lower case. None for what is no address.
 

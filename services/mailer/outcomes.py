@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 
 from services.mailer import policy
 from services.mailer.policy import Fail
 from services.mailer.transport import Accepted, Deferred, Receipt, Rejected, Unknown
+from shared.causes import named
 from shared.contracts import events
 from shared.contracts.events import Event
 from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK, MessageRequested
@@ -85,7 +86,7 @@ def event(request: MessageRequested, ended: Ended, decided_for: datetime, now: d
     `decided_for` is the instant that the last decision stood for (due, release or retry): what follows in a journey
     counts from there. No address and no server's words leave the mailer.
     """
-    id = str(uuid5(_CAUSES, f"{request.id}\n{ended.status}"))
+    id = named(_CAUSES, f"{request.id}\n{ended.status}")
     return report(
         request, id, _NAMES[request.channel, ended.status], now, {"reason": ended.reason, "decided_for": decided_for}
     )

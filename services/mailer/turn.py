@@ -153,11 +153,12 @@ class Turn:
                 taken=hand.taken,
                 counted_at=counted_at,
                 ended_at=now,
+                over=request,
             ),
         )
 
     def end(self, request: MessageRequested, ended: Ended, change: Change) -> None:
-        self.changes.append(change._replace(over=request))
+        self.changes.append(change)
         self.ended.append((ended.status, ended.reason))
         if request.announces and ended.status != "sent":
             self.unannounced.append((request.announces, ended.reason))
@@ -170,8 +171,12 @@ class Turn:
 
     def end_undelivered(self, candidate: Candidate, ended: Ended, line: str | None = None) -> None:
         detail = storable(ended.detail)
-        change = Change(candidate.id, ended.status, candidate.due, ended.reason, detail, line, candidate.attempts)
-        self.end(candidate.request, ended, change._replace(ended_at=self.now))
+        change = Change(
+            *(candidate.id, ended.status, candidate.due, ended.reason, detail, line, candidate.attempts),
+            ended_at=self.now,
+            over=candidate.request,
+        )
+        self.end(candidate.request, ended, change)
 
     def hold_undelivered(self, candidate: Candidate, defer: Defer, attempts: int, playbook: str) -> None:
         line = lines.written(self.now, defer, playbook)

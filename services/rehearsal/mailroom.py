@@ -106,8 +106,9 @@ class Mailroom:
 
     def _paused(self) -> Mapping[str, Collection[str]]:
         """The journeys that each playbook pauses."""
-        for name in self._playbooks.keys() - self._paused_by.keys():
-            self._paused_by[name] = self._playbooks[name].paused
+        if len(self._playbooks) != len(self._paused_by):
+            for name in self._playbooks.keys() - self._paused_by.keys():
+                self._paused_by[name] = self._playbooks[name].paused
         return self._paused_by
 
     def _keep(self, changes: Changes, at: datetime) -> None:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 
+from shared.causes import named
 from shared.contracts.events import CART_EMPTIED, CART_UPDATED, SEGMENTER_SOURCE, Event
 
 PRODUCT_ADDED = "Product Added"
@@ -113,7 +114,7 @@ def _added(cart: Cart | None, event: Event, properties: Mapping[str, Any]) -> Fo
         lines.append(Line(product, quantity))
     after = Cart(
         changed_at=event.occurred_at,
-        id=cart.id if cart is not None and keeps else sent or str(uuid5(_NAMESPACE, f"{event.source}\0{event.id}")),
+        id=cart.id if cart is not None and keeps else sent or named(_NAMESPACE, f"{event.source}\0{event.id}"),
         shops_own=cart.shops_own if cart is not None and keeps else sent is not None,
         lines=tuple(lines),
         currency=_currency(properties) or (cart.currency if cart is not None and keeps else None),
@@ -178,7 +179,7 @@ def _contents(cart: Cart) -> dict[str, Any]:
 
 def _derived(cause: Event, name: str, properties: Mapping[str, Any]) -> Event:
     return Event(
-        id=str(uuid5(_NAMESPACE, f"{cause.source}\0{cause.id}\0{name}")),
+        id=named(_NAMESPACE, f"{cause.source}\0{cause.id}\0{name}"),
         source=SEGMENTER_SOURCE,
         key=cause.key,
         name=name,
