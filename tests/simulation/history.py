@@ -87,6 +87,14 @@ class Click(Act):
 
 
 @dataclass(frozen=True)
+class Look(Act):
+    """The image of a mail is fetched, by a person or by a machine."""
+
+    which: float
+    machine: bool
+
+
+@dataclass(frozen=True)
 class Unsubscribe(Act):
     which: float
     everything: bool
@@ -105,7 +113,7 @@ def draw(seed: int) -> History:
     acts: list[Act] = []
     at = 0.0
     for act in _acts(dice):
-        at += dice.expovariate(4.0) if dice.random() < 0.8 else dice.uniform(0.5, 1.5)
+        at += dice.expovariate(6.0) if dice.random() < 0.85 else dice.uniform(0.5, 1.5)
         acts.append(act(at))
     for hours in (1.5, 26):  # what they began goes on while troubles last
         at += 2.5
@@ -128,8 +136,10 @@ def _acts(dice: random.Random) -> Iterator[Any]:
             yield shop.post()
         elif lot < 0.72:
             yield _with(Leap, by=timedelta(minutes=dice.choice([1, 20, 45, 61, 90, 180, 600, 1440, 1700])))
-        elif lot < 0.76:
+        elif lot < 0.75:
             yield _with(Click, which=dice.random())
+        elif lot < 0.77:
+            yield _with(Look, which=dice.random(), machine=dice.random() < 0.3)
         elif lot < 0.79:
             yield _with(Unsubscribe, which=dice.random(), everything=dice.random() < 0.2)
         elif lot < 0.82:
@@ -178,16 +188,18 @@ class _Shop:
             call |= {"event": "Product Added", "properties": product}
         elif lot < 0.40:
             call |= {"event": "Product Removed", "properties": {"product_id": f"p{dice.randrange(4)}", "quantity": 1}}
-        elif lot < 0.65:
+        elif lot < 0.62:
             order = {"order_id": f"order-{self._number}", "total": dice.choice([10, 40, 60]), "currency": "EUR"}
             call |= {"event": "Order Completed", "properties": order}
-        elif lot < 0.85:
+        elif lot < 0.80:
             call |= {"type": "identify", "traits": self._traits(customer)}
-        elif lot < 0.93:
+        elif lot < 0.86:
             name = dice.choice(["Topic Subscribed", "Topic Unsubscribed"])
             call |= {"event": name, "properties": {"topic": dice.choice(["greetings", "reminders", "thanks"])}}
+        elif lot < 0.93:
+            call |= {"event": "Product Viewed", "properties": {"product_id": "p1", "look": f"look-{self._number}"}}
         elif lot < 0.97:
-            call |= {"event": "Product Viewed", "properties": {"product_id": "p1"}}
+            call |= {"event": "Survey Answered", "properties": {"survey": "survey", "score": dice.randint(0, 10)}}
         else:
             del call["userId"]  # refused, and kept
             call |= {"event": "Nobody's"}
@@ -202,6 +214,10 @@ class _Shop:
             traits["birthday"] = f"1990-03-{dice.randint(1, 9):02}"
         if dice.random() < 0.3:
             traits["first_name"] = dice.choice([customer.title(), None])
+        if dice.random() < 0.5:
+            traits["phone"] = dice.choice([f"+47 4000000{CUSTOMERS.index(customer)}", "+47 40000009", "40000000"])
+        if dice.random() < 0.4:
+            traits["push_token"] = f"device-of-{customer}"
         if dice.random() < 0.3:
             traits["timezone"] = dice.choice(["Europe/Oslo", "America/New_York", "Asia/Tokyo", "Mars/Olympus"])
         return traits

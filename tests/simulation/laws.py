@@ -5,6 +5,7 @@ Nothing here knows how the services work. The numbers are those of the invariant
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,17 @@ from typing import Any
 import msgspec
 
 from shared.contracts import customers, messages
-from shared.contracts.events import EMAIL_LINK_CLICKED, MAILER_SOURCE, Activation, Event, EventRecord, Refused
+from shared.contracts.events import (
+    EMAIL_LINK_CLICKED,
+    EMAIL_OPENED,
+    JOURNEYS_SOURCE,
+    MAILER_SOURCE,
+    TASK_OPENED,
+    Activation,
+    Event,
+    EventRecord,
+    Refused,
+)
 from shared.log.port import Record
 from tests.simulation.history import SOURCE
 from tests.simulation.replay import taken
@@ -24,13 +35,21 @@ _event = msgspec.json.Decoder(EventRecord).decode
 _customer = msgspec.json.Decoder(customers.CustomerRecord).decode
 _message = msgspec.json.Decoder(messages.MessageRecord).decode
 _WINDOW = timedelta(hours=24)
-_ENDED = {"Email Sent": "sent", "Email Skipped": "skipped", "Email Failed": "failed", "Email Unknown": "unknown"}
+_ENDED = {
+    f"{kind} {status.title()}": status
+    for kind in ("Email", "Webhook", "SMS", "Push Notification")
+    for status in ("sent", "skipped", "failed", "unknown")
+}
+_CODE = re.compile(r"\b(?:GIFT|RARE)-[A-Z0-9]{8}\b")
+_OF_ITSELF = {"expired", "retries_ran_out", "gone", "paused", "no_playbook", "goal"}
+"""Why nobody may have taken a call: nothing that somebody has not seen to."""
 
 
 def breaches(world: World) -> list[str]:
     """What was broken, a line each."""
     found: list[str] = []
-    for law in (_nothing_unexpected, _each_event_once, _in_order, _one_hand_over, _silence, _all_ends, _each_order):
+    laws = (_nothing_unexpected, _each_event_once, _in_order, _one_hand_over, _silence, _all_ends, _each_order)
+    for law in (*laws, _calls, _codes, _tasks):
         found += [f"{law.__name__.strip('_').replace('_', ' ')}: {line}" for line in law(world)]
     return found
 
@@ -124,28 +143,28 @@ def _in_order(world: World) -> Iterator[str]:
 def _one_hand_over(world: World) -> Iterator[str]:
     """2. For one cause there is at most one hand-over that a mail server could have accepted. Each request ends."""
     reported: defaultdict[str, set[str]] = defaultdict(set)
-    clicked: set[str] = set()
+    used: set[str] = set()
     for record in (r for lane in read(world, "events") for r in lane):
         event = _decoded(record)
         if isinstance(event, Event) and event.source == MAILER_SOURCE and event.name in _ENDED:
             reported[msgspec.json.decode(event.properties)["message_id"]].add(_ENDED[event.name])
-        elif isinstance(event, Event) and event.name == EMAIL_LINK_CLICKED:
-            clicked.add(msgspec.json.decode(event.properties)["message_id"])
+        elif isinstance(event, Event) and event.name in (EMAIL_LINK_CLICKED, EMAIL_OPENED):
+            used.add(msgspec.json.decode(event.properties)["message_id"])
     asked = set()
     for record in (r for lane in read(world, "messages") for r in lane):
         message = _message(record.value)
         if isinstance(message, messages.MessageRequested):
             asked.add(message.id)
-    rows = dict(world.query("SELECT id, status FROM mailer.messages"))
+    rows = {id: more for id, *more in world.query("SELECT id, status, channel FROM mailer.messages")}
     if rows.keys() != asked:
         yield f"asked for and not there: {asked - rows.keys()}; there and not asked for: {rows.keys() - asked}"
-    for id, status in rows.items():
+    for id, (status, channel) in rows.items():
         accepted = world.office.accepted[id]
-        may = {"sent": (1,), "unknown": (0, 1)}.get(status, (0,))
+        may = {"sent": (1,), "unknown": (0, 1)}.get(status, (0,)) if channel == "email" else (0,)
         if accepted not in may:
             yield f"{id} is {status}, and the mail server accepted it {accepted} times"
-        # Who clicks has the mail, even where it was not known to have arrived.
-        if reported[id] - ({"unknown"} if status == "sent" and id in clicked else set()) != {status}:
+        # Who clicks or looks has the mail, even where it was not known to have arrived.
+        if reported[id] - ({"unknown"} if status == "sent" and id in used else set()) != {status}:
             yield f"{id} is {status}, and reported as {sorted(reported[id]) or 'nothing'}"
     for id in world.office.accepted.keys() - rows.keys():
         yield f"{id} was handed over, and nobody knows of it"
@@ -203,6 +222,93 @@ def _each_order(world: World) -> Iterator[str]:
         bought = [at for customer, at in orders.values() if customer == message.customer]
         if any(max(before) < at < message.due for at in bought):
             yield f"{message.customer} was reminded of a cart at {message.due}, and had bought since {max(before)}"
+
+
+def _calls(world: World) -> Iterator[str]:
+    """Who is called for a cause is called under one id, however often; at least once where the call is said to have
+    been taken. Text messages and notifications are calls of their gateways."""
+    rows = world.query(
+        "SELECT id, channel, status, reason, journey, message FROM mailer.messages WHERE channel <> 'email'"
+    )
+    ids = {id for id, *_ in rows}
+    for cause, names in world.office.called.items():
+        if len(names) > 1:
+            yield f"{cause} was called under {sorted(names)}"
+        if names - ids:
+            yield f"{cause} was called, and nobody knows of {sorted(names - ids)}"
+    for id, channel, status, reason, journey, message in rows:
+        took = world.office.took[id]
+        if status == "sent" and not took:
+            yield f"{id} of {journey} is sent ({channel}), and nobody took it"
+        if status == "unknown":
+            yield f"{id} of {journey} is unknown ({channel}); whoever takes calls knows them by their ids"
+        if channel == "webhook" and status != "sent" and reason not in _OF_ITSELF:
+            yield f"{message} of {journey} is {status} for {reason}, and was to be called"
+
+
+def _codes(world: World) -> Iterator[str]:
+    """One code for each enrollment and step, and never one twice; none too many, and none kept back."""
+    limit = max(3 if applied.variant == 5 else 2 for applied in world.applied)
+    held: defaultdict[str, set[str]] = defaultdict(set)
+    got: defaultdict[str, set[str]] = defaultdict(set)
+    announced: Counter[str] = Counter()
+    without = 0
+    for record in (r for lane in read(world, "messages") for r in lane):
+        message = _message(record.value)
+        if not isinstance(message, messages.MessageRequested):
+            continue
+        for code in set(_CODE.findall(record.value.decode())):
+            held[code].add(message.enrollment)
+            got[message.enrollment].add(code)
+            announced[code] += bool(message.announces)
+        if message.message in ("gift", "voucher") and message.data["with"]["code"] is None:
+            without += 1
+            if message.message == "gift":
+                yield f"{message.enrollment} got no code of a pool without an end"
+    for code, enrollments in held.items():
+        if len(enrollments) > 1:
+            yield f"{code} went to {sorted(enrollments)}"
+    for enrollment, codes in got.items():
+        if len(codes) > 1:
+            yield f"{enrollment} has {sorted(codes)}"
+    issued = world.query("SELECT pool, code, enrollment::text FROM journeys.coupons WHERE issued_at IS NOT NULL")
+    for pool, code, enrollment in issued:
+        if pool == "gift" and announced[code] != 1:
+            yield f"the shop is to be told of {code} once, and is {announced[code]} times"
+        if held.get(code, {enrollment}) != {enrollment}:
+            yield f"{code} was issued to {enrollment}, and {sorted(held[code])} told of it"
+    if unknown := held.keys() - {code for _, code, _ in issued}:
+        yield f"nobody issued {sorted(unknown)}"
+    [[claimed]] = world.query("SELECT count(*) FROM journeys.coupons WHERE pool = 'rare'")
+    if claimed > limit or (without and claimed < 2):
+        yield f"{claimed} of {limit} rare codes were claimed, and {without} went without"
+
+
+def _tasks(world: World) -> Iterator[str]:
+    """Each order that is large enough is packed by somebody, once; and whoever answers is rung up once at most."""
+    told: Counter[str] = Counter()
+    for record in (r for lane in read(world, "events") for r in lane):
+        event = _decoded(record)
+        if isinstance(event, Event) and event.source == JOURNEYS_SOURCE and event.name == TASK_OPENED:
+            told[msgspec.json.decode(event.properties)["task_id"]] += 1
+    rows = world.query("SELECT id::text, step, key FROM journeys.tasks")
+    opened = Counter((step, key) for _, step, key in rows)
+    wanted = {
+        properties["order_id"]
+        for said in _under_a_playbook(world)
+        if said.event is not None
+        and said.event.name == "Order Completed"
+        and said.as_of - said.event.occurred_at <= timedelta(days=1)
+        and (properties := msgspec.json.decode(said.event.properties))["total"] >= 40
+    }
+    for order in wanted | {key for step, key in opened if step == "pack"}:
+        if opened["pack", order] != (order in wanted):
+            yield f"{order} is to be packed {int(order in wanted)} times, and is {opened['pack', order]} times"
+    for (step, key), count in opened.items():
+        if step == "ring" and (count > 1 or not opened["pack", key]):
+            yield f"{key} is rung up {count} times"
+    if told != Counter(id for id, _, _ in rows):
+        yield f"{told} was told of the tasks {opened}"
 
 
 def _under_a_playbook(world: World) -> Iterator[customers.CustomerUpdated]:

@@ -76,10 +76,12 @@ def virtual(seed: int) -> Iterator[VirtualLoop]:
     state, monotonic, counter, urandom = random.getstate(), time.monotonic, time.perf_counter, os.urandom
     random.seed(seed)
     time.monotonic, time.perf_counter, os.urandom = loop.time, loop.time, dice.randbytes  # type: ignore[assignment]
+    random._urandom = dice.randbytes  # type: ignore[attr-defined]  # what `secrets` draws from
     try:
         yield loop
     finally:
         time.monotonic, time.perf_counter, os.urandom = monotonic, counter, urandom  # type: ignore[assignment]
+        random._urandom = urandom  # type: ignore[attr-defined]
         random.setstate(state)
         loop.close()
 

@@ -18,7 +18,7 @@ _FILES = {
         currency: EUR
         urls: {shop: "https://lamps.example"}
         quiet_hours: 22:00-07:00
-        caps: {email: [{limit: 3, within: 1d}]}
+        caps: {email: [{limit: 3, within: 1d}], sms: [{limit: 2, within: 1d}]}
         carts: derived
         """,
     "stages.yaml": """
@@ -104,21 +104,105 @@ _FILES = {
           - email: thanks-again
             with: {orders: 'count("Order Completed", within=2d)'}
         """,
+    "journeys/gift.yaml": """
+        journey: gift
+        trigger: {event: Order Completed, key: event.order_id}
+        again: never
+        defaults: {topic: reminders, priority: 70, expires: 2d}
+        steps:
+          - id: code
+            coupon: gift
+          - id: tell
+            webhook: {url: "https://shop.example/gift", with: {code: steps.code.code}}
+          - email: gift
+            with: {code: steps.code.code}
+        """,
+    "journeys/rare.yaml": """
+        journey: rare
+        trigger: {event: Product Viewed, key: event.look}
+        again: never
+        defaults: {topic: thanks, expires: 1d}
+        steps:
+          - id: code
+            coupon: rare
+          - sms: voucher
+            with: {code: steps.code.code}
+        """,
+    "journeys/care.yaml": """
+        journey: care
+        trigger: {event: Order Completed, where: event.total >= 40, key: event.order_id}
+        again: never
+        defaults: {topic: receipts, expires: 2d}
+        steps:
+          - id: pack
+            task: {title: '"Pack " + key', due: 1d}
+          - email: survey
+          - id: answer
+            wait_for: {reply: survey}
+            timeout: 20h
+            then:
+              - id: ring
+                task: {title: '"Ring " + customer.key'}
+          - push: parcel
+          - id: text
+            sms: parcel
+        """,
+    "journeys/looks.yaml": """
+        journey: looks
+        trigger: {event: Product Viewed}
+        again: 2d
+        defaults: {topic: thanks, priority: 30, expires: 1d}
+        steps:
+          - email: look
+          - id: looked
+            wait_for: {opened: look}
+            timeout: 5h
+            then:
+              - id: tell
+                webhook: {url: "https://shop.example/look", with: {who: customer.key}}
+        """,
+    "coupons/gift.yaml": """
+        title: A present
+        prefix: GIFT-
+        length: 8
+        expires: 3d
+        announce: webhook
+        url: https://shop.example/codes
+        """,
+    "coupons/rare.yaml": """
+        title: Not for everybody
+        prefix: RARE-
+        length: 8
+        limit: 2
+        """,
 }
 _LINKS = '<a href="{{ urls.shop }}">shop</a> <a href="{{ unsubscribe_url }}">stop</a>'
-_MAILS = {"reminder": "", "last-call": "", "thanks": "", "thanks-again": "{{ orders }}", "receipt": "", "greeting": ""}
+_MAILS = {
+    **dict.fromkeys(("reminder", "last-call", "thanks", "receipt", "greeting", "survey", "look"), ""),
+    "thanks-again": "orders",
+    "gift": "code",
+}
+_SHORT = {
+    "messages/voucher/sms.txt": "Take {{ code | default('nothing') }}\n",
+    "messages/voucher/message.yaml": "title: voucher\nvariables: [code]\n",
+    "messages/parcel/sms.txt": "On its way\n",
+    "messages/parcel/push.yaml": "title: On its way\nbody: Soon\n",
+    "messages/parcel/message.yaml": "title: parcel\n",
+}
 
 
 def _variant(**changes: tuple[str, str]) -> Playbook:
     """`changes` replace a piece of a file, by the file's name without its folder."""
     files = {name: dedent(text).lstrip() for name, text in _FILES.items()}
-    for mail, said in _MAILS.items():
-        declared = "variables: [orders]\n" if said else ""
+    files |= _SHORT
+    for mail, variable in _MAILS.items():
+        declared = f"variables: [{variable}]\n" if variable else ""
+        said = f"{{{{ {variable} }}}}" if variable else ""
         files[f"messages/{mail}/message.yaml"] = f"title: {mail}\n{declared}"
         files[f"messages/{mail}/subject.txt"] = f"{mail} {said}\n"
         files[f"messages/{mail}/body.html"] = f"<p>{said}</p>{_LINKS}\n"
     for name, (old, new) in changes.items():
-        path = next(path for path in files if path.endswith(f"{name}.yaml"))
+        path = next(path for path in files if f"/{path}".endswith(f"/{name}.yaml"))
         assert old in files[path], (path, old)
         files[path] = files[path].replace(old, new)
     return load({name: text.encode() for name, text in files.items()})
@@ -133,5 +217,9 @@ def variants() -> tuple[Playbook, ...]:
         _variant(cart=("mode: restart", "mode: restart\nstatus: paused")),
         _variant(segments=("within=7d) >= 100", "within=5d) >= 60"), birthday=('"09:00"', '"11:00"')),
         _variant(stages=("within=2d", "within=1d"), busy=("wait: 3h", "wait: 5h")),
-        _variant(rapport=("22:00-07:00", "20:00-08:00"), thanks=("wait: 2h", "wait: 40m")),
+        _variant(
+            rapport=("22:00-07:00", "20:00-08:00"),
+            thanks=("wait: 2h", "wait: 40m"),
+            **{"coupons/rare": ("limit: 2", "limit: 3")},
+        ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import random
 import sys
 import tempfile
@@ -75,6 +76,7 @@ def play(history: History, server: Server, *, again: bool) -> Outcome:
         seconds=round(loop.passed),
         events=len(world.posted),
         mails=len(world.office.handed),
+        calls=world.office.took.total(),
         acts=len(history.acts),
     )
     recorded = [record for stream in STREAMS for record in world.broker.records(stream)]
@@ -173,9 +175,13 @@ async def _with_postgres(seeds: list[int], options: argparse.Namespace) -> Tally
 
 def _play_all(url: str, seeds: list[int], options: argparse.Namespace) -> Tally:
     server = Server(url)
+    # What is loaded stays, and what a history leaves behind goes with it, all at once.
+    gc.freeze()
+    gc.disable()
     tally = Tally()
     for seed in seeds:
         outcome = play(draw(seed), server, again=options.replay)
+        gc.collect()
         tally.injected += outcome.injected
         tally.figures += outcome.figures
         if options.seed is not None:

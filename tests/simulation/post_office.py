@@ -1,13 +1,14 @@
-"""The mail server in a simulation, which remembers what it has accepted, and the way to it."""
+"""The mail server in a simulation, and who is called: they remember what they have taken. And the ways to them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from services.mailer.consent import normalise
 from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, Unknown
+from shared.contracts.messages import PUSH, SMS
 from tests.simulation.machine import Process
 from tests.simulation.weather import Weather
 
@@ -32,6 +33,10 @@ class PostOffice:
         self.begun: Counter[str] = Counter()
         self.silenced: dict[tuple[str, str], set[str]] = {}
         self.breaches: list[str] = []
+        self.called: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
+        """By enrollment, step and message: the ids under which it was called."""
+        self.took: Counter[str] = Counter()
+        """How often a call with this id was taken."""
 
     def begin(self, mail: Mail) -> None:
         self.begun[mail.request.id] += 1
@@ -83,6 +88,40 @@ class SimulatedTransport:
         if weather.strikes(process, "smtp: dropped after the dot, taken"):
             return Unknown("connection_lost")
         return Accepted("250 2.0.0 ok")
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def ready(self) -> str | None:
+        return None
+
+
+class SimulatedGateway:
+    """A way to whoever takes calls: the shop, and the gateways of text messages and notifications."""
+
+    connections = 2
+
+    def __init__(self, office: PostOffice, process: Process, weather: Weather) -> None:
+        self._office, self._process, self._weather = office, process, weather
+
+    async def deliver(self, mail: Mail, data_by: float) -> Receipt:
+        process, weather, request = self._process, self._weather, mail.request
+        await process.step("call", weather.delay(process, "smtp"))
+        if weather.away("smtp") or weather.strikes(process, "call: no connection"):
+            return Deferred("", "connection")
+        self._office.called[request.enrollment, request.step, request.message].add(request.id)
+        if weather.strikes(process, "call: 503"):
+            return Deferred("503", "deferred")
+        if weather.strikes(process, "call: 410"):
+            return Rejected("410", request.channel in (SMS, PUSH), "gone")
+        self._office.took[request.id] += 1
+        await process.step("call answer", weather.delay(process, "smtp"))
+        if weather.strikes(process, "call: answer lost"):
+            return Deferred("no answer in time", "timeout")
+        return Accepted("200")
 
     async def start(self) -> None:
         """Nothing to open."""

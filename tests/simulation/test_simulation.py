@@ -14,7 +14,7 @@ def simulate(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_history_breaks_a_law_and_each_gives_the_same_when_replayed_in_one_piece_and_in_memory() -> None:
-    played = simulate("--histories", "40", "--jobs", "2", "--replay")
+    played = simulate("--histories", "30", "--jobs", "2", "--replay")
     assert played.returncode == 0, played.stdout + played.stderr
 
 

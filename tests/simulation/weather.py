@@ -30,6 +30,10 @@ KINDS: dict[str, float] = {
     "smtp: no such address": 0.01,
     "smtp: dropped after the dot, taken": 0.1,
     "smtp: dropped after the dot, lost": 0.1,
+    "call: no connection": 0.05,
+    "call: 503": 0.08,
+    "call: 410": 0.01,
+    "call: answer lost": 0.1,
     "slow": 0.004,
     "killed at append": 0.002,
     "killed at appended": 0.002,
@@ -38,6 +42,7 @@ KINDS: dict[str, float] = {
     "killed at smtp data": 0.03,
     "killed at smtp dot": 0.03,
     "killed at smtp answer": 0.06,
+    "killed at call answer": 0.03,
 }
 """How likely each is, at every moment at which it could happen."""
 
