@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import socket
 from asyncio import events
@@ -156,11 +157,13 @@ class Server:
         """Not with the simulated machine's dice: how often it has to be done depends on what was played before."""
         outer, simulated = events._get_running_loop(), os.urandom
         events._set_running_loop(None)
-        os.urandom, self._logging_in = _urandom, True
+        os.urandom = random._urandom = _urandom  # type: ignore[attr-defined]
+        self._logging_in = True
         try:
             return self._loop.run_until_complete(self._log_in())
         finally:
-            os.urandom, self._logging_in = simulated, False
+            os.urandom = random._urandom = simulated  # type: ignore[attr-defined]
+            self._logging_in = False
             events._set_running_loop(outer)
 
     async def _log_in(self) -> asyncpg.Connection:
