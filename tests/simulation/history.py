@@ -113,10 +113,10 @@ def draw(seed: int) -> History:
     acts: list[Act] = []
     at = 0.0
     for act in _acts(dice):
-        at += dice.expovariate(6.0) if dice.random() < 0.85 else dice.uniform(0.5, 1.5)
+        at += dice.expovariate(8.0) if dice.random() < 0.9 else dice.uniform(0.5, 1.5)
         acts.append(act(at))
     for hours in (1.5, 26):  # what they began goes on while troubles last
-        at += 2.5
+        at += 1.5
         acts.append(Leap(at, timedelta(hours=hours)))
     return History(
         seed,

@@ -104,28 +104,31 @@ _FILES = {
           - email: thanks-again
             with: {orders: 'count("Order Completed", within=2d)'}
         """,
+    # Nobody leaves those that issue coupons early: whoever waits for a code to be claimed would leave without.
     "journeys/gift.yaml": """
         journey: gift
         trigger: {event: Order Completed, key: event.order_id}
         again: never
-        defaults: {topic: reminders, priority: 70, expires: 2d}
+        defaults: {priority: 70, expires: 2d}
         steps:
           - id: code
             coupon: gift
           - id: tell
             webhook: {url: "https://shop.example/gift", with: {code: steps.code.code}}
           - email: gift
+            topic: reminders
             with: {code: steps.code.code}
         """,
     "journeys/rare.yaml": """
         journey: rare
         trigger: {event: Product Viewed, key: event.look}
         again: never
-        defaults: {topic: thanks, expires: 1d}
+        defaults: {expires: 1d}
         steps:
           - id: code
             coupon: rare
           - sms: voucher
+            topic: thanks
             with: {code: steps.code.code}
         """,
     "journeys/care.yaml": """

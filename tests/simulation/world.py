@@ -117,7 +117,7 @@ class World:
         self._under_way: set[asyncio.Task[None]] = set()
         self.installation = Installation(_UUID, 1, SECRET, self.clock)
         self._settings = Settings(
-            heartbeat_seconds=1.0,
+            heartbeat_seconds=1.5,
             expiry_seconds=4.0,
             batch_records=history.batch_records,
             partitions_in_flight=2,
@@ -139,7 +139,7 @@ class World:
             await asyncio.sleep(act.at - self.loop.time())
             self.tell("world", str(act))
             self._bring_about(act)
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.5)
         self.weather.clear_up()
         for name in PROCESSES:
             if name not in self.living:
@@ -150,7 +150,7 @@ class World:
             while self._under_way:
                 await asyncio.wait(self._under_way)
         await self._settled()
-        for days in (1, 3, 8):
+        for days in (3, 9):
             self.clock.leap(timedelta(days=days))
             await self._settled()
         self.tell("world", "the end")
@@ -209,12 +209,17 @@ class World:
     async def _left_to_do(self, since: datetime) -> list[str]:
         reads = {"segmenter": "events", "journeys": "customers", "mailer": "messages"}
         ends = {service: await self.broker.ends(stream) for service, stream in reads.items()}
-        rows = self.query("SELECT service, partition, next_offset, as_of, owner FROM processing.partitions")
-        left = [
-            f"{service}[{partition}] is at {offset} of {ends[service][partition]}, {as_of}, owned by {owner}"
-            for service, partition, offset, as_of, owner in rows
-            if offset != ends[service][partition] or owner is None or as_of is None or as_of < since
-        ]
+        rows = self.query("SELECT service, partition, owner FROM processing.partitions")
+        owners = {living.worker.id: living.worker for living in self.living.values() if living.worker}
+        left = []
+        for service, partition, owner in rows:
+            # As its owner knows it: what leaves no trace is written down later.
+            lane = owners[owner].lane(partition) if owner in owners else None
+            end = ends[service][partition]
+            if lane is None:
+                left.append(f"{service}[{partition}] is owned by {owner}")
+            elif lane.next_offset != end or lane.as_of < since:
+                left.append(f"{service}[{partition}] is at {lane.next_offset} of {end}, {lane.as_of}")
         left += [
             f"{count} rows in {table}"
             for table, where in (
