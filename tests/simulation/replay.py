@@ -336,7 +336,7 @@ def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | Non
     elif table == "stories":
         shown["story"] = msgspec.msgpack.decode(row["story"])
     elif table == "history" and beside.redefined:
-        if row["kind"] == Kind.TIME:
+        if row["kind"] in (Kind.TIME, Kind.DATE):
             return None
         del shown["changes"]
     elif (table == "decisions" and row["journey"] in beside.held) or (
