@@ -120,7 +120,7 @@ def _journeys(changes: Changes, before: Playbook | None, after: Playbook, fates:
         yield _changed_journey(change, after.journeys[change.name], fates[change.name])
     for name in changes.journeys.removed:
         inside = fates[name].inside
-        text = f"removed. {_people(inside)} inside leave it, and mails of it that wait are not sent."
+        text = f"removed. {_inside(inside, 'leave')} it, and mails of it that wait are not sent."
         yield Line("-", name, text if inside else "removed. Nobody is inside.", _by_step(fates[name].by_step))
 
 
@@ -147,7 +147,7 @@ def _changed_journey(change: JourneyChange, journey: Journey, fate: Fate) -> Lin
         said.append(_STATUS[change.status])
     details: list[str] = []
     if change.restructured and fate.inside:
-        details.append(f"{_people(fate.inside)} inside finish the version that they began:")
+        details.append(f"{_inside(fate.inside, 'finish')} the version that they began:")
         details += [
             f"  {count} at {step}" + (", which the new version does not have" if step in fate.without_step else "")
             for step, count in fate.by_step.items()
@@ -226,6 +226,14 @@ def _by_step(by_step: Mapping[str, int]) -> tuple[str, ...]:
 
 def _people(count: int) -> str:
     return f"{count:,} customer{'' if count == 1 else 's'}"
+
+
+_OF_ONE = {"finish": "finishes", "leave": "leaves"}
+
+
+def _inside(count: int, do: str) -> str:
+    """`3 customers inside leave`, `1 customer inside leaves`."""
+    return f"{_people(count)} inside {_OF_ONE[do] if count == 1 else do}"
 
 
 # How it is told.
