@@ -121,13 +121,22 @@ class Carriers:
             self._logger.error("transport failed", message=piled.hand.id, exc_info=error)
             receipt = Unknown(f"transport_failed: {type(error).__name__}")
         MAILER_DELIVERY_SECONDS.observe(time.perf_counter() - started)
-        if isinstance(receipt, Deferred) and receipt.reason not in ("deferred", "greylisted"):
-            self._server_away.met("server", f"{receipt.reason}: {receipt.reply}")
-        else:
-            self._server_away.over("server")
+        tell(self._server_away, piled.mail, receipt)
         return receipt
 
     def _over(self, piled: _Piled, receipt: Receipt | None) -> None:
         MAILER_IN_HAND.dec()
         self._slots.give_back(1)
         piled.desk.take_in(piled.hand, receipt)
+
+
+def tell(away: Trouble, mail: Mail, receipt: Receipt) -> None:
+    """Whether a server is away, as its receipt says. Webhooks go to many, each of which may be; all else goes to one,
+    whose name is in the settings."""
+    server = ""
+    if mail.request.channel == WEBHOOK:
+        server = mail.recipient.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    if isinstance(receipt, Deferred) and receipt.reason not in ("deferred", "greylisted"):
+        away.met(server, f"{server} {receipt.reason}: {receipt.reply}".lstrip())
+    else:
+        away.over(server)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from services.mailer.relay import Relay
-from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, Unknown
+from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, Unknown, printable
 from shared.processing.faults import reached
 
 _MAX_LINE = 2_048
@@ -130,8 +130,8 @@ class _Wire(asyncio.Protocol):
             del self._received[: end + 1]
             found = _REPLY.fullmatch(line)
             if found is None or len(line) > _MAX_LINE or len(lines) >= _MAX_LINES:
-                raise Broken("protocol", f"the server's answer is not SMTP: {_printable(line)[:80]!r}")
-            lines.append(_printable(found[3] or ""))
+                raise Broken("protocol", f"the server's answer is not SMTP: {printable(line)[:80]!r}")
+            lines.append(printable(found[3] or ""))
             if found[2] != "-":
                 return _Reply(int(found[1]), tuple(lines))
 
@@ -426,7 +426,3 @@ def _no_such_address(reply: _Reply) -> bool:
     if reply.enhanced:
         return reply.enhanced in _NOBODY
     return reply.code in (550, 551, 553) and _NOBODY_IN_WORDS.search(str(reply)) is not None
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(character if character.isprintable() else "?" for character in text)

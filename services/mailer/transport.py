@@ -99,3 +99,8 @@ class Transport(Protocol):
     async def ready(self) -> str | None:
         """None where mail can be handed over, else what is wrong, in one line."""
         ...
+
+
+def printable(text: str) -> str:
+    """What a server said, as one line that is shown and logged: nothing in it moves a terminal."""
+    return text if text.isprintable() else "".join(character if character.isprintable() else "?" for character in text)

@@ -21,13 +21,15 @@ import httpcore
 
 from services.mailer.outcomes import NO_SUCH_ADDRESS
 from services.mailer.signing import headers
-from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected
+from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, printable
 from shared.errors import RapportError
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 15.0
 _ADDRESS = re.compile("[!-~]+")
 _GONE = 410
+_ABOUT_THE_CALL = (400, 409, 413, 422)
+"""Of these the receiver says that it does not like this one. Anything else that is no yes, it says to all."""
 _READ = 300
 """Bytes of an answer that are kept, for who looks into why a call failed."""
 
@@ -88,7 +90,9 @@ class WebhookTransport:
             return Accepted(reply)
         if status == _GONE:
             return Rejected(reply, suppress=False, reason="gone")
-        return Deferred(reply, "redirected" if 300 <= status < 400 else "deferred")
+        if 300 <= status < 400:
+            return Deferred(reply, "redirected")
+        return Deferred(reply, "deferred" if status in _ABOUT_THE_CALL else "failing")
 
     async def _post(self, mail: Mail, sent: dict[str, str]) -> tuple[int, str]:
         assert self._pool is not None
@@ -104,7 +108,7 @@ class WebhookTransport:
                 said += chunk
                 if len(said) >= _READ:
                     break
-        return response.status, said[:_READ].decode(errors="replace")
+        return response.status, printable(" ".join(said[:_READ].decode(errors="replace").split()))
 
 
 class GatewayTransport:

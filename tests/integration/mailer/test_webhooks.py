@@ -123,8 +123,9 @@ async def test_a_call_is_signed_and_says_what_it_is_about() -> None:
 @pytest.mark.parametrize(
     ("answer", "receipt"),
     [
-        ("500 Oh", Deferred("500 no", "deferred")),
-        ("404 Not Found", Deferred("404 no", "deferred")),
+        ("500 Oh", Deferred("500 no", "failing")),
+        ("404 Not Found", Deferred("404 no", "failing")),
+        ("422 Oh", Deferred("422 no", "deferred")),
         ("302 Found\r\nLocation: http://169.254.169.254/", Deferred("302 no", "redirected")),
         ("410 Gone", Rejected("410 no", False, "gone")),
     ],
@@ -160,7 +161,7 @@ async def test_of_an_answer_without_end_the_beginning_is_read() -> None:
     async with await asyncio.start_server(endless, "127.0.0.1") as server:
         receipt = await called(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         await hung_up.wait()
-    assert receipt == Deferred("500 " + "no" * 150, "deferred")
+    assert receipt == Deferred("500 " + "no" * 150, "failing")
 
 
 @pytest.mark.parametrize("path", ["/a b", "/\r\nX-Mine: 1", "/\0", "/ø"])
