@@ -28,6 +28,11 @@ class TemplateFile:
     used: Used | None = None
     """None where it could not be read."""
 
+    @property
+    def channel(self) -> str:
+        """What the message is sent by where this is read."""
+        return _SHORT.get(self.file.rsplit("/", 1)[-1], "email")
+
     def place(self, line: int, word: str = "") -> tuple[int, int]:
         """Line and column of a word in one of its lines; of the line's first character where it is not there."""
         starts = line_starts(self.text)
@@ -62,6 +67,7 @@ class Sender:
     channel: str = "email"
 
 
+_SHORT = {"sms.txt": "sms", "push.yaml": "push"}
 _HREF = re.compile(r"\bhref\s*=\s*([\"'])(.*?)\1", re.IGNORECASE | re.DOTALL)
 _LEADS_NOWHERE = re.compile(r"#|mailto:|tel:|\{\{-?\s*unsubscribe_url\b", re.IGNORECASE)
 
@@ -194,7 +200,7 @@ def _check_given(
 ) -> None:
     """A name that must come from `with`, from each step that sends the message."""
     name = use.path[0]
-    lacking = [sender for sender in message.senders if name not in sender.gives]
+    lacking = [one for one in message.senders if one.channel == template.channel and name not in one.gives]
     if not message.senders and name not in message.variables and message.variables_known:
         remedy = did_you_mean(name, (*STANDARD, *message.variables), "Give it under with where the message is sent.")
         report(template.problem(use, f"{quoted(name)} is given by nobody.", remedy))
@@ -218,7 +224,7 @@ def _check_trigger(
     report: Callable[[Problem], None],
 ) -> None:
     for sender in message.senders:
-        if not sender.sound:
+        if not sender.sound or sender.channel != template.channel:
             continue
         if sender.begins_with is None:
             text = f"{sender.file} does not begin with an event, so {'.'.join(use.path)} is empty here."
@@ -234,15 +240,16 @@ def _check_trigger(
 
 
 def _check_senders(message: MessageTemplates, report: Callable[[Problem], None]) -> None:
-    used = {name for template in message.files if template.used for name in template.used.names}
     unread = any(template.used is None for template in message.files)
     for sender in message.senders:
+        own = [template for template in message.files if template.channel == sender.channel]
+        used = {name for template in own if template.used for name in template.used.names}
         for name in message.variables:
             if sender.sound and name not in sender.gives:
                 text = f"message {quoted(message.name)} needs {quoted(name)}, and this step does not give it."
                 report(Problem(sender.file, sender.line, sender.column, text, f"Add with: {{{name}: …}}."))
         for name, (line, column) in sender.gives.items():
-            if name not in used and not unread and message.files:
+            if name not in used and not unread and own:
                 text = f"no template of message {quoted(message.name)} uses {quoted(name)}."
                 report(Problem(sender.file, line, column, text, "Remove it, or use it there.", "warning"))
 

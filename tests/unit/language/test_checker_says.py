@@ -62,6 +62,15 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             'journeys/cart.yaml:6:75: "trigr" is not known in a step. Did you mean trigger.total?',
         ],
     ),
+    "a name that only the text message has is asked of its own step": (
+        cart(journey("- sms: parcel\n- {id: app, push: parcel, with: {code: now}}"))
+        | {"messages/parcel/sms.txt": b"{{ code }}", "messages/parcel/push.yaml": b"title: Soon\nbody: Soon"},
+        [
+            'journeys/cart.yaml:7:36: warning: no template of message "parcel" uses "code". Remove it, or use it there.',
+            'messages/parcel/sms.txt:1:4: "code" is not given by journeys/cart.yaml:6. Add it under with there, or '
+            "remove it here.",
+        ],
+    ),
     "pools that nobody is told of, or not in secret": (
         cart(journey("- {id: a, coupon: no-url}\n- {id: b, coupon: no-call}\n- {id: c, coupon: open}"))
         | {
