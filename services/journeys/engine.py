@@ -82,7 +82,6 @@ _OUTCOMES = frozenset(
     }
 )
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN, events.SMS_SENT, events.PUSH_SENT})
-_USED = frozenset({events.EMAIL_LINK_CLICKED, events.EMAIL_OPENED})
 _NOTHING = timedelta(0)
 _ANNOUNCED_FOR = timedelta(days=7)
 """So long at most the shop is called with a code: who was away for longer takes what was issued as CSV."""
@@ -333,7 +332,7 @@ def _heard(enrollment: Enrollment, happening: Happening, now: datetime) -> Enrol
     """What is remembered when one of its messages went out, or was used by a person: a later step may wait for that,
     and an order is attributed by it, also after the journey was left."""
     name = happening.event.name
-    if name not in _GONE_OUT and name not in _USED:
+    if name not in _GONE_OUT and name not in events.MAIL_USES:
         return enrollment
     properties = happening.properties
     if properties.get("enrollment") != enrollment.id or properties.get("machine") is True:

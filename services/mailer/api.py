@@ -65,7 +65,7 @@ def create(
     @app.get("/c/{token}", tags=["links"], response_class=RedirectResponse, status_code=302, responses=_PAGES)
     async def clicked(token: str, request: Request) -> Response:
         """Follow a tracked link: 302 to its target, 404 for a link that is not ours."""
-        return await doors.click(token, counts=request.method == "GET")
+        return await doors.click(token, request.headers.get("user-agent", ""), counts=request.method == "GET")
 
     @app.head("/o/{token}", include_in_schema=False)
     @app.get("/o/{token}", tags=["links"], response_class=_Image, responses=_PAGES)

@@ -4,8 +4,9 @@ before it is answered."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -17,7 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from services.mailer import pages, store
 from services.mailer.consent import Decision, normalise, refusal
 from services.mailer.links import Click, Links, Open, Unsubscribe, occurrence
-from services.mailer.openers import opened_by
+from services.mailer.openers import RUSH, clicked_by, opened_by
 from services.mailer.outcomes import Ended, report
 from services.mailer.outcomes import event as outcome
 from services.mailer.store import Sent
@@ -65,10 +66,14 @@ class Doors:
         self._shelf = shelf
         self._click_seconds = click_seconds
         self._reporting: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._lately: dict[str, list[tuple[datetime, str]]] = {}
+        """By message, which links were followed within the last moments, and when: so far as this process has seen."""
         self._logger = structlog.get_logger(service="mailer")
 
     async def stop(self) -> None:
         """Give the clicks and opens under way a moment; what the log does not take then is lost, and said to be."""
+        self._stopping.set()
         if self._reporting:
             _, unfinished = await asyncio.wait(self._reporting, timeout=self._click_seconds)
             for task in unfinished:
@@ -76,8 +81,9 @@ class Doors:
             if unfinished:
                 self._logger.error("clicks or opens lost", count=len(unfinished))
 
-    async def click(self, token: str, counts: bool) -> Response:
-        """To the target that is kept with the message. The person hardly waits for the log."""
+    async def click(self, token: str, agent: str, counts: bool) -> Response:
+        """To the target that is kept with the message. The person hardly waits for the log. Who followed the link is
+        told from `agent`, from how soon it was, and from what else is followed in this mail at the same time."""
         click = self._links.read(token)
         if not isinstance(click, Click):
             return page(pages.nowhere(), 404)
@@ -90,15 +96,46 @@ class Doors:
             return page(pages.nowhere(sent.request.locale if sent else None), 404)
         target = sent.links[click.number]
         if counts:
-            now = self._clock.now()
-            id = occurrence(click, "click", now)
-            event = report(sent.request, id, events.EMAIL_LINK_CLICKED, now, {"link": target})
-            await self._tell(sent, event, _CLICKED, now)
+            await self._clicked(sent, click, target, agent)
         return RedirectResponse(
             _ascii(target),
             302,
             {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"},
         )
+
+    async def _clicked(self, sent: Sent, click: Click, target: str, agent: str) -> None:
+        """Report a click. Where the mail has other links, it is seen first whether those are followed, too: nobody
+        waits for that, and a process that is killed meanwhile has not heard of the click."""
+        now = self._clock.now()
+        alone = len(set(sent.links)) == 1
+        if alone or clicked_by(agent, sent.ended_at, now, ()).machine:
+            task = self._begin(self._report_click(sent, click, target, agent, now))
+            await asyncio.wait([task], timeout=self._click_seconds)
+            return
+        lately = [one for one in self._lately.get(sent.id, ()) if now - one[0] < 2 * RUSH]
+        self._lately[sent.id] = [*lately, (now, target)]
+        self._begin(self._report_click_alone(sent, click, target, agent, now))
+
+    async def _report_click_alone(self, sent: Sent, click: Click, target: str, agent: str, at: datetime) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), RUSH.total_seconds() / self._clock.speed)
+        lately = self._lately.get(sent.id, [])
+        try:
+            await self._report_click(sent, click, target, agent, at, [then for then, link in lately if link != target])
+        finally:
+            # What came last has looked at all that came before it.
+            if self._lately.get(sent.id, [])[-1:] == [(at, target)]:
+                del self._lately[sent.id]
+
+    async def _report_click(
+        self, sent: Sent, click: Click, target: str, agent: str, at: datetime, others: Sequence[datetime] = ()
+    ) -> None:
+        clicker = clicked_by(agent, sent.ended_at, at, others)
+        # Not the person's own click within the same minute.
+        id = occurrence(click, f"click {clicker.reason}" if clicker.machine else "click", at)
+        properties = {"link": target, "machine": clicker.machine, "reason": clicker.reason}
+        event = report(sent.request, id, events.EMAIL_LINK_CLICKED, at, properties)
+        await self._report(*self._told(sent, event, _CLICKED if clicker.has_it else "", at))
 
     async def open(self, token: str, agent: str, counts: bool) -> Response:
         """One pixel that nobody sees. Who fetched it is told from `agent` and from how soon it was."""
@@ -118,7 +155,8 @@ class Doors:
             id = occurrence(link, f"open {opener.reason}", now)
             properties = {"machine": opener.machine, "reason": opener.reason}
             event = report(sent.request, id, events.EMAIL_OPENED, now, properties)
-            await self._tell(sent, event, _OPENED if opener.has_it else "", now)
+            task = self._begin(self._report(*self._told(sent, event, _OPENED if opener.has_it else "", now)))
+            await asyncio.wait([task], timeout=self._click_seconds)
         return Response(_PIXEL, media_type="image/gif", headers=_PIXEL_HEADERS)
 
     async def ask(self, token: str) -> Response:
@@ -200,19 +238,22 @@ class Doors:
         # A person's own word is nobody's consequence, so it is never dropped as a loop.
         return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
 
-    async def _tell(self, sent: Sent, event: bytes, arrived: str, now: datetime) -> None:
-        """Report a click or an open. `arrived` says why a message of which it was not known counts as sent; where it is
-        empty, it does not."""
+    def _told(self, sent: Sent, event: bytes, arrived: str, now: datetime) -> tuple[Sent, list[Entry], str]:
+        """What is to be reported of a click or an open. `arrived` says why a message of which it was not known counts
+        as sent; where it is empty, it does not."""
         entries = [Entry(sent.request.customer, event)]
         resolving = arrived if sent.status == "unknown" else ""
         if resolving:
             # The event has one id, whoever used the mail and whenever.
             ended = Ended("sent", resolving)
             entries.insert(0, Entry(sent.request.customer, outcome(sent.request, ended, sent.due, now)))
-        task = asyncio.create_task(self._report(sent, entries, resolving))
+        return sent, entries, resolving
+
+    def _begin(self, reporting: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(reporting)
         self._reporting.add(task)
         task.add_done_callback(self._reporting.discard)
-        await asyncio.wait([task], timeout=self._click_seconds)
+        return task
 
     async def _report(self, sent: Sent, entries: Sequence[Entry], resolving: str) -> None:
         """Append a click or an open, again and again while the log is away; its id makes that harmless. Then the

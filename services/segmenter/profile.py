@@ -23,10 +23,10 @@ from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdate
 from shared.contracts.events import (
     EMAIL_BOUNCED,
     EMAIL_FAILED,
-    EMAIL_OPENED,
     EMAIL_SENT,
     EMAIL_SKIPPED,
     EMAIL_UNKNOWN,
+    MAIL_USES,
     MAILER_SOURCE,
     PUSH_FAILED,
     PUSH_SENT,
@@ -482,7 +482,7 @@ def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
 
 
 def _by_machine(event: Event) -> bool:
-    return event.name == EMAIL_OPENED and _object(event, event.properties).get("machine") is True
+    return event.name in MAIL_USES and _object(event, event.properties).get("machine") is True
 
 
 def _observe(after: Profile, event: Event, rules: Rules) -> int:

@@ -113,7 +113,8 @@ def _live(
                 what = "clicked" if isinstance(given, GivenClick) else "opened"
                 yield Difference(what, "nothing was sent by then", f"a mail of step {step}", place, due=at)
                 continue
-            story.say(at, f"clicks in {mail.message}" if isinstance(given, GivenClick) else f"opens {mail.message}")
+            verb = "clicks in" if isinstance(given, GivenClick) else "opens"
+            story.say(at, f"{'a machine ' if given.machine else ''}{verb} {mail.message}")
             event = _used(mail, given, position, at)
         else:
             story.say(at, _said(given))
@@ -155,5 +156,5 @@ def _admitted(call: Mapping[str, Any], id: str, occurred: datetime, received: da
 def _used(mail: MessageRequested, given: GivenClick | GivenOpen, position: int, at: datetime) -> Event:
     """What the mailer reports of somebody, or something, that looks at a mail."""
     name = EMAIL_LINK_CLICKED if isinstance(given, GivenClick) else EMAIL_OPENED
-    about = {"link": "1"} if isinstance(given, GivenClick) else {"machine": given.machine}
+    about = {"machine": given.machine, **({"link": "1"} if isinstance(given, GivenClick) else {})}
     return msgspec.json.decode(report(mail, f"given-{position}", name, at, about), type=Event)

@@ -42,6 +42,9 @@ EMAIL_SKIPPED = "Email Skipped"
 EMAIL_FAILED = "Email Failed"
 EMAIL_UNKNOWN = "Email Unknown"
 
+MAIL_USES = frozenset({EMAIL_LINK_CLICKED, EMAIL_OPENED})
+"""What people do with mails, and machines do, too, who then say `machine: true`."""
+
 # What mailer reports of the calls that a journey asks for.
 WEBHOOK_SENT = "Webhook Sent"
 WEBHOOK_SKIPPED = "Webhook Skipped"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from shared.contracts.events import EMAIL_OPENED
+from shared.contracts.events import MAIL_USES
 from shared.errors import RapportError
 from shared.language import values
 from shared.language.aggregates import Aggregate, Function, aggregate_of, reader
@@ -191,14 +191,14 @@ def both(one: Expression, other: Expression | None) -> Expression:
 
 
 def by_people(event: str, where: Expression | None) -> Expression | None:
-    """The `where` of an event as it is meant: machines open mails, too, and count only where they are asked about."""
+    """The `where` of an event as it is meant: machines use mails, too, and count only where they are asked about."""
     asked = where.tree if where is not None else None
     meant = _by_people(event, asked)
     return where if meant is asked or meant is None else _of_tree(meant)
 
 
 def _by_people(event: str, where: Node | None) -> Node | None:
-    if event != EMAIL_OPENED:
+    if event not in MAIL_USES:
         return where
     if where is None:
         return _BY_PEOPLE

@@ -59,7 +59,7 @@ class Opened(Section):
 
     noun: ClassVar[str] = "field"
 
-    opened: Name = Field(description=f"{_SENDER_TEXT} What machines open does not count.")
+    opened: Name = Field(description=f"{_SENDER_TEXT} What machines do does not count.")
 
 
 class Reply(Section):

@@ -104,9 +104,10 @@ class GivenTraits(Happening):
 
 
 class GivenClick(Happening):
-    """The customer clicks a link in a mail."""
+    """The customer, or a scanner, clicks a link in a mail."""
 
     clicked: Name = Field(description="The step whose mail it was.", examples=["cart-reminder"])
+    machine: bool = Field(False, description="true where a scanner followed it, and not a person.")
 
 
 class GivenOpen(Happening):

@@ -29,6 +29,8 @@ from shared.language import SHIPPED
 WRITE_KEY = "e2e-write-key"
 HOUR_A_SECOND = 3600.0
 MINUTE_A_SECOND = 60.0
+READER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
+"""A person's browser: what programs follow in a mail is no click."""
 SERVICES = ("ingest", "segmenter", "journeys", "mailer")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from house import HOUR_A_SECOND, MailServer, added, identify, links, ordered, until
+from house import HOUR_A_SECOND, READER, MailServer, added, identify, links, ordered, until
 from kafka_for_tests import MOCK_PARTITIONS, Kafka
 from segment.analytics.client import Client
 
@@ -36,7 +36,10 @@ async def test_the_whole_way_from_the_segment_client_to_two_mails(
         "RAPPORT_MAILER_SMTP_URL": mails.url,
     }
     people = [f"walker-{number}" for number in range(8)]
-    async with Cluster(folder, environment, playbook=playbook) as cluster, httpx.AsyncClient(timeout=30) as browser:
+    async with (
+        Cluster(folder, environment, playbook=playbook) as cluster,
+        httpx.AsyncClient(timeout=30, headers=READER) as browser,
+    ):
 
         async def shared_out() -> bool:
             for service in SERVICES[1:]:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from house import (
     HOUR_A_SECOND,
+    READER,
     WRITE_KEY,
     House,
     a_house,
@@ -99,7 +100,7 @@ async def test_a_click_ends_the_reminders_and_lands_in_the_shop(house: House) ->
     await house.post(identify("cat"), added("cat", "cart-cat"))
     (mail,) = await house.mailed("cat")
     assert message_of(mail) == "cart-reminder"
-    async with httpx.AsyncClient() as browser:
+    async with httpx.AsyncClient(headers=READER) as browser:
         tracked = next(link for link in links(mail) if "/c/" in link)
         answer = await browser.get(tracked)
     assert answer.status_code == 302

@@ -406,7 +406,9 @@ class World:
             return
         assert living.doors is not None
         token = _LINKS.click(mail.message, 0).rpartition("/")[2]
-        await asyncio.wait([living.process.begin(living.doors.click(token, True))], timeout=10)
+        await asyncio.wait(
+            [living.process.begin(living.doors.click(token, "Mozilla/5.0 (X11) Firefox", True))], timeout=10
+        )
 
     async def _look(self, which: float, machine: bool) -> None:
         mail, living = self._mail(which), self._door()

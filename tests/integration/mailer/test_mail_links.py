@@ -33,6 +33,9 @@ from shared.processing.playbooks import PlaybookShelf, activate
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC)
+READER = {"User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 Version/17.4"}
+APPLE = {"User-Agent": "Mozilla/5.0"}
+SCANNER = {"User-Agent": "Barracuda Sentinel (EE)"}
 DELIVERED = NOW - timedelta(minutes=1)
 ANNA = "anna@example.org"
 TARGETS = ("https://lamps.example/?a=1&b=2", "https://blåbær.example/lampe/ø?q=å#ø")
@@ -69,6 +72,12 @@ class Town:
     async def get(self, url: str) -> httpx.Response:
         return await self.http.get(url)
 
+    async def reported(self, count: int) -> None:
+        """A click in a mail of several links is reported when it is known that no other is followed at once."""
+        async with asyncio.timeout(5):
+            while len(self.events()) < count:
+                await asyncio.sleep(0.01)
+
     async def choose(self, choice: str) -> httpx.Response:
         return await self.http.post(self.links.unsubscribe(self.message), data={"choice": choice})
 
@@ -78,6 +87,7 @@ async def town(database: Database) -> AsyncIterator[Town]:
     folder = ROOT / "services" / "mailer" / "migrations"
     await migrate(database, [processing.MIGRATIONS, Migrations("mailer", folder)])
     log, clock, shelf = MemoryLog(), ManualClock(NOW), PlaybookShelf()
+    clock.speed = 50.0
     links = Links(b"k" * 32, "http://mail.example/mailer")
     asked = request()
     async with database.connect() as connection:
@@ -94,7 +104,7 @@ async def town(database: Database) -> AsyncIterator[Town]:
     app = create(doors, database, shelf, ready, inbox=False)
     # As behind a prefix: the root path is the mailer's place on a shared port.
     transport = httpx.ASGITransport(app, root_path="/mailer")
-    async with httpx.AsyncClient(transport=transport, base_url="http://mail.example/mailer") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://mail.example/mailer", headers=READER) as http:
         yield Town(database, log, clock, links, doors, http, asked.id)
     await doors.stop()
 
@@ -109,6 +119,7 @@ async def test_a_click_leads_to_its_target_and_is_reported_once(town: Town) -> N
         assert answer.status_code == 302
         assert answer.headers["location"] == TARGETS[0]
         assert answer.headers["referrer-policy"] == "no-referrer"
+    await town.reported(2)
     one, other = town.events()
     assert one.id == other.id  # the segmenter takes it once
     assert (one.name, one.source, one.hops) == ("Email Link Clicked", "rapport/mailer", 1)
@@ -117,6 +128,7 @@ async def test_a_click_leads_to_its_target_and_is_reported_once(town: Town) -> N
     assert properties["link"] == TARGETS[0]
     town.clock.advance(timedelta(minutes=1))
     await town.get(link)
+    await town.reported(3)
     assert town.events()[2].id != one.id
 
 
@@ -150,7 +162,7 @@ async def test_a_link_that_is_not_ours_leads_nowhere(town: Town, forge: str) -> 
 
 async def test_nobody_waits_for_a_log_that_is_slow_and_the_click_is_not_lost(town: Town) -> None:
     town.log.hold()
-    answer = await town.get(town.links.click(town.message, 0))
+    answer = await town.http.get(town.links.click(town.message, 0), headers=SCANNER)
     assert answer.status_code == 302
     assert town.events() == []
     town.log.resume()
@@ -161,18 +173,37 @@ async def test_nobody_waits_for_a_log_that_is_slow_and_the_click_is_not_lost(tow
 
 async def test_a_click_is_reported_when_the_log_is_back(town: Town) -> None:
     town.log.away = "gone"
-    assert (await town.get(town.links.click(town.message, 0))).status_code == 302
+    assert (await town.http.get(town.links.click(town.message, 0), headers=SCANNER)).status_code == 302
     town.log.away = None
     async with asyncio.timeout(5):
         while not town.events():
             await asyncio.sleep(0.01)
 
 
-# Opens.
+async def test_who_follows_several_links_at_once_is_a_machine(town: Town) -> None:
+    for number in (0, 1):
+        assert (await town.get(town.links.click(town.message, number))).status_code == 302
+    await town.reported(2)
+    town.clock.advance(timedelta(seconds=30))
+    await town.get(town.links.click(town.message, 0))
+    await town.reported(3)
+    told = [msgspec.json.decode(event.properties) for event in town.events()]
+    assert [one["reason"] for one in told] == ["several_links", "several_links", ""]
+    # Within the minute of the machine's, and no repetition of it.
+    assert len({event.id for event in town.events()}) == 3
 
-READER = {"User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 Version/17.4"}
-APPLE = {"User-Agent": "Mozilla/5.0"}
-SCANNER = {"User-Agent": "Barracuda Sentinel (EE)"}
+
+async def test_a_scanner_that_says_so_is_a_machine_and_proves_no_delivery(town: Town) -> None:
+    async with town.database.connect() as connection:
+        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
+        await store.change_messages(connection, [unknown])
+    await town.http.get(town.links.click(town.message, 0), headers=SCANNER)
+    (only,) = town.events()
+    told = msgspec.json.decode(only.properties)
+    assert (only.name, told["machine"], told["reason"]) == ("Email Link Clicked", True, "scanner")
+
+
+# Opens.
 
 
 async def test_an_image_that_is_fetched_is_an_open_by_a_person_or_a_machine(town: Town) -> None:
@@ -348,10 +379,11 @@ async def test_a_body_without_end_is_not_read_to_its_end(town: Town) -> None:
 
 async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(town: Town) -> None:
     async with town.database.connect() as connection:
-        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS)
+        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
         await store.change_messages(connection, [unknown])
-    for _ in range(2):
+    for clicks in (1, 2):
         await town.get(town.links.click(town.message, 0))
+        await town.reported(1 + clicks)
         town.clock.advance(timedelta(minutes=1))
     assert [event.name for event in town.events()] == ["Email Sent", "Email Link Clicked", "Email Link Clicked"]
     properties = msgspec.json.decode(town.events()[0].properties)

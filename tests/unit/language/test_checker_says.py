@@ -66,7 +66,8 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
         cart(journey("- sms: parcel\n- {id: app, push: parcel, with: {code: now}}"))
         | {"messages/parcel/sms.txt": b"{{ code }}", "messages/parcel/push.yaml": b"title: Soon\nbody: Soon"},
         [
-            'journeys/cart.yaml:7:36: warning: no template of message "parcel" uses "code". Remove it, or use it there.',
+            'journeys/cart.yaml:7:36: warning: no template of message "parcel" uses "code". Remove it, or use it '
+            "there.",
             'messages/parcel/sms.txt:1:4: "code" is not given by journeys/cart.yaml:6. Add it under with there, or '
             "remove it here.",
         ],

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.mailer.openers import opened_by
+from services.mailer.openers import clicked_by, opened_by
 
 DELIVERED = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SAFARI = (
@@ -69,3 +69,31 @@ def test_what_fetches_on_the_readers_device_has_the_mail_and_a_scanner_may_not()
     assert [opened_by(agent, DELIVERED, later).has_it for agent in ("Mozilla/5.0", GMAIL_LOOKING)] == [True, True]
     assert opened_by("curl/8.5.0", DELIVERED, later).has_it is False
     assert opened_by(SAFARI, DELIVERED, DELIVERED).has_it is False
+
+
+def test_whoever_follows_one_link_a_while_after_delivery_is_a_person() -> None:
+    at = DELIVERED + timedelta(seconds=10)
+    for agent in (SAFARI, OUTLOOK, CUBOT):
+        assert clicked_by(agent, DELIVERED, at, ()).machine is False
+    # They look at one thing, and then at another.
+    assert clicked_by(SAFARI, DELIVERED, at, [at - timedelta(seconds=1), at + timedelta(seconds=1)]).machine is False
+
+
+@pytest.mark.parametrize(
+    ("agent", "seconds", "others", "reason"),
+    [
+        ("Barracuda Sentinel (EE)", 600, (), "scanner"),
+        ("", 600, (), "scanner"),
+        ("Mozilla/5.0", 600, (), "scanner"),
+        (SAFARI, 9, (), "at_once"),
+        (SAFARI, 600, (600.9,), "several_links"),
+        (SAFARI, 600, (599.1,), "several_links"),
+    ],
+)
+def test_scanners_follow_links_under_their_name_or_sooner_or_faster_than_people(
+    agent: str, seconds: float, others: tuple[float, ...], reason: str
+) -> None:
+    at, *more = (DELIVERED + timedelta(seconds=each) for each in (seconds, *others))
+    clicker = clicked_by(agent, DELIVERED, at, more)
+    assert (clicker.machine, clicker.reason, clicker.has_it) == (True, reason, False)
+    assert clicked_by(agent, None, at, ()).machine is True
