@@ -133,6 +133,9 @@ class Idle:
     async def save(self, connection: Connection, batches: Sequence[Nothing]) -> None:
         return
 
+    def beside(self) -> None:
+        return None
+
     async def attend(self, lane: Lane) -> None:
         return
 

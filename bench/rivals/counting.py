@@ -108,6 +108,9 @@ class Counting:
     def tick(self, as_of: datetime, after: int) -> None:
         return None
 
+    def beside(self) -> None:
+        return None
+
     async def attend(self, lane: Lane) -> None:
         return
 

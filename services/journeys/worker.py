@@ -86,6 +86,9 @@ class JourneysProcessor:
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
         return None
 
+    def beside(self) -> None:
+        return None
+
     async def attend(self, lane: Lane) -> None:
         """Wake what a pause has held once its journey goes on, and who is to be taken along to another version, since
         nothing else passes by those customers; claim the codes that others wait for; and forget what ended long ago, by

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -52,13 +52,16 @@ class _Piled(NamedTuple):
 class Carriers:
     """Hands over what has come to `sending`, and puts each receipt on its desk.
 
-    A mail that does not get to a connection within `DATA_WITHIN` has not begun, and is decided anew. `away` says what
-    waits where the server does not answer, and what to do about it.
+    A mail that does not get to a connection within `DATA_WITHIN` has not begun, and is decided anew. `done` is told of
+    each desk that has a receipt. `away` says what waits where the server does not answer, and what to do about it.
     """
 
-    def __init__(self, transport: Transport, slots: Slots, away: tuple[str, str] = _MAIL_SERVER) -> None:
+    def __init__(
+        self, transport: Transport, slots: Slots, done: Callable[[Desk], None], away: tuple[str, str] = _MAIL_SERVER
+    ) -> None:
         self._transport = transport
         self._slots = slots
+        self._done = done
         self._pile: deque[_Piled] = deque()
         self._carrying = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,8 +129,13 @@ class Carriers:
 
     def _over(self, piled: _Piled, receipt: Receipt | None) -> None:
         MAILER_IN_HAND.dec()
-        self._slots.give_back(1)
-        piled.desk.take_in(piled.hand, receipt)
+        desk = piled.desk
+        del desk.flying[piled.hand.taken]
+        desk.done[piled.hand.taken] = (piled.hand, receipt)
+        if desk.attended:
+            self._done(desk)
+        else:
+            self._slots.give_back(1)
 
 
 def tell(away: Trouble, mail: Mail, receipt: Receipt) -> None:

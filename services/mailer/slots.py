@@ -1,4 +1,4 @@
-"""How many mails a process has in hand, which of its partitions may take more, and when that is worth a transaction."""
+"""How many mails a process may have in hand, and when that is worth a transaction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from typing import Protocol
 
 _GATHERING_SECONDS = 0.02
-_TURN_SECONDS = 0.5
 _SOON_SECONDS = 0.25
 _DEEPEST = 8
 
@@ -24,15 +23,15 @@ class Waiting(Protocol):
 
 
 class Slots:
-    """What may be in hand, shared by the partitions of a process: whoever has waited longest takes what is free.
+    """What may be in hand, shared by the partitions of a process.
 
-    There is a slot for each of the transport's `connections`, and where mails go out soon after they were taken, up to
-    eight: then a transaction is under way for some while others go out. Where the server is slow, nothing is taken that
-    would only wait for a connection.
+    A slot is used from the moment that a message is taken until what became of it is recorded. There is one for each of
+    the transport's `connections`, and where mails go out soon after they were taken, up to eight: then a transaction is
+    under way for some while others go out. Where the server is slow, nothing is taken that would only wait for a
+    connection.
 
-    A transaction for each few mails would cost more than the mails. So a slot that comes free waits a moment for
-    others, and who took them may take them again for a while: one transaction records receipts and takes more. Who has
-    no backlog has a mail or two, and neither waits for others nor for its turn.
+    A transaction for each few mails would cost more than the mails. So who has a backlog waits until half of the slots
+    are free, or a moment for more of them; who has a mail or two does not.
     """
 
     def __init__(self, connections: int) -> None:
@@ -40,24 +39,28 @@ class Slots:
         self._count = connections
         self._used = 0
         self._waiting: dict[Waiting, None] = {}
-        self._keeper: Waiting | None = None
-        self._keeps_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gathered = False
 
-    def take(self, desk: Waiting) -> int:
-        """Every free slot, or 0: then `desk` is stirred when its turn has come."""
+    def offered(self, desk: Waiting) -> bool:
+        """Whether it should take some now. If not, it is stirred when it should."""
+        if self._free and (self._worthwhile or self._gathered or not desk.backlog):
+            self._waiting.pop(desk, None)
+            return True
         self._waiting.setdefault(desk)
-        if self._front() is not desk or not (self._gathered or self._worthwhile or (self._free and not desk.backlog)):
-            self._offer()
-            return 0
-        del self._waiting[desk]
+        self._offer()
+        return False
+
+    def take(self, recorded: int) -> int:
+        """Every free slot, and those of what the same transaction records."""
         self._gathered = False
-        if self._keeper is None and desk.backlog:
-            self._keeper, self._keeps_until = desk, asyncio.get_running_loop().time() + _TURN_SECONDS
-        taken = self._free
+        taken = max(0, self._count - self._used + recorded)
         self._used += taken
         return taken
+
+    def keep(self, count: int) -> None:
+        """So many are in use, whether free or not."""
+        self._used += count
 
     def give_back(self, count: int) -> None:
         self._used -= count
@@ -73,9 +76,10 @@ class Slots:
     def withdraw(self, desk: Waiting) -> None:
         """This desk has nothing to hand over."""
         self._waiting.pop(desk, None)
-        if self._keeper is desk:
-            self._keeper = None
-        self._offer()
+
+    def wanted(self, recorded: int) -> bool:
+        """Whether somebody waits for slots, and enough of them would be free once so many hand-overs are recorded."""
+        return bool(self._waiting) and 2 * (self._count - self._used + recorded) >= self._count
 
     @property
     def _free(self) -> int:
@@ -85,30 +89,21 @@ class Slots:
     def _worthwhile(self) -> bool:
         return 2 * self._free >= self._count
 
-    def _front(self) -> Waiting | None:
-        """Whose turn it is, whether it is waiting now or not."""
-        quick = next((desk for desk in self._waiting if not desk.backlog), None)
-        if quick is not None:
-            return quick
-        if self._keeper is not None and asyncio.get_running_loop().time() < self._keeps_until:
-            return self._keeper
-        self._keeper = None
-        return next(iter(self._waiting), None)
-
     def _offer(self) -> None:
-        front = self._front()
-        if not self._free or not self._waiting or front is None:
+        if not self._free or not self._waiting:
             return
-        if front in self._waiting and (self._worthwhile or not front.backlog):
-            front.stir.set()
+        if self._worthwhile or self._gathered or not all(desk.backlog for desk in self._waiting):
+            self._stir()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._gathering_over)
 
+    def _stir(self) -> None:
+        for desk in self._waiting:
+            desk.stir.set()
+        self._waiting.clear()
+
     def _gathering_over(self) -> None:
         self._timer = None
-        front = self._front()
-        if self._free and front is not None and front in self._waiting:
+        if self._free and self._waiting:
             self._gathered = True
-            front.stir.set()
-        else:
-            self._offer()
+            self._stir()

@@ -383,28 +383,36 @@ class InHand(NamedTuple):
 Channel = Literal["email", "webhook", "sms", "push"]
 
 
-async def to_decide(connection: Connection, partition: int, limit: int, channel: Channel = "email") -> list[Candidate]:
-    """Messages of a channel whose decision is due: by the instant that it stands for, the more important ones first."""
+async def to_decide(
+    connection: Connection, limits: Mapping[int, int], channel: Channel = "email"
+) -> dict[int, list[Candidate]]:
+    """Messages of a channel whose decision is due, so many of each partition: by the instant that it stands for, the
+    more important ones first."""
     rows = await connection.fetch(
-        "SELECT m.id, m.due, m.attempts, c.address, c.paused_until, c.decisions, m.request FROM mailer.messages m"
-        " LEFT JOIN mailer.customers c ON c.partition = m.partition AND c.customer = m.customer"
-        f" WHERE m.partition = $1 AND m.status = 'requested' AND m.channel = '{channel}'"
-        " ORDER BY m.due, m.priority DESC, m.id LIMIT $2",
-        partition,
-        limit,
+        "SELECT m.partition, m.id, m.due, m.attempts, c.address, c.paused_until, c.decisions, m.request"
+        "  FROM unnest($1::smallint[], $2::integer[]) AS p (partition, most) CROSS JOIN LATERAL ("
+        "       SELECT partition, id, customer, due, priority, attempts, request FROM mailer.messages"
+        f"       WHERE partition = p.partition AND status = 'requested' AND channel = '{channel}'"
+        "        ORDER BY due, priority DESC, id LIMIT p.most) AS m"
+        "  LEFT JOIN mailer.customers c ON c.partition = m.partition AND c.customer = m.customer"
+        " ORDER BY m.due, m.priority DESC, m.id",
+        list(limits),
+        list(limits.values()),
     )
-    return [
-        Candidate(
-            row["id"],
-            row["due"],
-            row["attempts"],
-            row["address"],
-            _unpack_request(row["request"]),
-            row["paused_until"],
-            _decisions(row["decisions"]) if channel in ("sms", "push") else None,
+    found: dict[int, list[Candidate]] = {partition: [] for partition in limits}
+    for row in rows:
+        found[row["partition"]].append(
+            Candidate(
+                row["id"],
+                row["due"],
+                row["attempts"],
+                row["address"],
+                _unpack_request(row["request"]),
+                row["paused_until"],
+                _decisions(row["decisions"]) if channel in ("sms", "push") else None,
+            )
         )
-        for row in rows
-    ]
+    return found
 
 
 async def in_hand(connection: Connection, partition: int, channel: Channel = "email") -> list[InHand]:

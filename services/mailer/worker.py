@@ -13,6 +13,7 @@ from functools import partial
 from services.mailer import store
 from services.mailer.batch import MailerBatch, save
 from services.mailer.sending import Sending
+from services.mailer.sitting import Sittings
 from shared.contracts import streams
 from shared.contracts.customers import Activation
 from shared.contracts.messages import (
@@ -73,6 +74,9 @@ class MailerProcessor:
 
     def tick(self, as_of: datetime, after: int) -> None:
         return None
+
+    def beside(self) -> Sittings:
+        return Sittings([sending.sitting() for sending in self._sending])
 
     async def attend(self, lane: Lane) -> None:
         """Each channel by itself; what ends one, ends all."""

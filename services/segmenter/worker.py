@@ -94,6 +94,9 @@ class SegmenterProcessor:
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes]:
         return CUSTOMERS, _encode(customers.Tick(as_of=as_of, after=after))
 
+    def beside(self) -> None:
+        return None
+
     async def attend(self, lane: Lane) -> None:
         """Bring every profile up to the playbook in force, invite customers to journeys that are backfilled, and drop
         what is too old to be kept."""

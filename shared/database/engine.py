@@ -57,6 +57,7 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(
             self.url,
             pool_size=size,
+            pool_use_lifo=True,
             max_overflow=0,
             pool_timeout=30,
             pool_pre_ping=False,

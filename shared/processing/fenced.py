@@ -64,9 +64,10 @@ async def commit(
             raise Fenced(f"{service}{list(outputs)} belongs to another worker now.")
         reached(f"{service}.fenced")
         await save(connection)
-        for lane, run, after in parts:
-            if run.out_seqs != after.out_seqs:  # `save` itself has put something out
-                await store.set_out_seqs(connection, service, lane.partition, run.out_seqs)
+        if added := [part for part in parts if part.run.out_seqs != part.after.out_seqs]:
+            # `save` itself has put something out.
+            await store.set_out_seqs(connection, service, {part.lane.partition: part.run.out_seqs for part in added})
+            for _, run, after in added:
                 after.out_seqs = run.out_seqs
         timers = {part.lane.partition: part.run.agenda.changed for part in parts if part.run.agenda.changed}
         if timers:

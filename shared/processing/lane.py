@@ -353,6 +353,19 @@ class Lane:
             self._lower_mark(run.agenda)
             return result[0]
 
+    async def join(self) -> bool:
+        """See `shared.processing.port.Lane`."""
+        return await self.frame.together.join(self)
+
+    def joined(self, run: Run) -> None:
+        """What was done beside records is committed."""
+        self._lower_mark(run.agenda)
+
+    @property
+    def doubtful(self) -> bool:
+        """What stands in the database is to be looked up before anything else."""
+        return self._doubtful
+
     async def _attend(self) -> None:
         """The service's own background work, begun again after trouble."""
         failures = 0

@@ -99,6 +99,28 @@ class Batch(Protocol):
         ...
 
 
+class Present(NamedTuple):
+    """A partition that takes part in a transaction which several share. `memo` is as its records left it."""
+
+    lane: Lane
+    memo: bytes
+    out: Outputs
+
+
+class Beside(Protocol):
+    """What a service does beside records in one transaction that partitions share."""
+
+    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
+        """Inside the fenced transaction, after what came of their records has been written."""
+        ...
+
+    def committed(self) -> None: ...
+
+    def failed(self) -> None:
+        """Nothing was written, or the outcome of COMMIT is unknown: look before trying again."""
+        ...
+
+
 class Fenced(RapportError):
     """Another worker owns this partition now (or may): drop everything held for it."""
 
@@ -132,6 +154,11 @@ class Lane(Protocol):
 
         Raises Fenced where the partition was lost, and nothing was written. Raises Unavailable where the database is
         away: nothing was written, or the outcome of COMMIT is unknown, so look before trying again."""
+        ...
+
+    async def join(self) -> bool:
+        """Take part in the next transaction that partitions share, for `Processor.beside` to do its work in it. False
+        where it came to nothing: then it is for `transact`, which harms nobody else and says what is wrong."""
         ...
 
 
@@ -171,6 +198,11 @@ class Processor(Protocol):
 
         None in the others, which are told the time by their records. `after` is the offset that input was read up to.
         """
+        ...
+
+    def beside(self) -> Beside | None:
+        """For each transaction that partitions share: what is done in it beside their records. None where there is
+        none."""
         ...
 
     async def attend(self, lane: Lane) -> None:

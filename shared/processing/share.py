@@ -98,7 +98,7 @@ class Share:
             next_offset=self.lane.offset_after(len(self.items)),
             as_of=run.as_of,
             in_seqs=in_seqs,
-            out_seqs=run.out_seqs,
+            out_seqs=dict(run.out_seqs),
             failures=0 if self.items else position.failures,
         )
 

@@ -245,12 +245,15 @@ async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -
     return result == f"UPDATE {len(fences)}"
 
 
-async def set_out_seqs(connection: Connection, service: str, partition: int, out_seqs: dict[str, int]) -> None:
+async def set_out_seqs(connection: Connection, service: str, out_seqs: Mapping[int, dict[str, int]]) -> None:
+    """By partition. Their rows are fenced."""
     await connection.execute(
-        "UPDATE processing.partitions SET out_seqs = $3 WHERE service = $1 AND partition = $2",
+        "UPDATE processing.partitions p SET out_seqs = s.out_seqs"
+        "  FROM unnest($2::smallint[], $3::bytea[]) AS s (partition, out_seqs)"
+        " WHERE p.service = $1 AND p.partition = s.partition",
         service,
-        partition,
-        msgspec.msgpack.encode(out_seqs),
+        list(out_seqs),
+        [msgspec.msgpack.encode(seqs) for seqs in out_seqs.values()],
     )
 
 

@@ -1,21 +1,22 @@
 """Lanes of one worker that have something at the same moment share a transaction.
 
 A transaction costs some milliseconds of processor time however little is in it. So lanes with a few records each go
-together: those that have something when one transaction ends are in the next. A lane with a full batch goes by itself,
-and so does each of them after a transaction that failed, whosever fault it was: what is wrong with one harms no other.
+together: those that have something when one transaction ends are in the next, and so is the work beside records that a
+service has for them. A lane with a full batch goes by itself, and so does each of them after a transaction that failed,
+whosever fault it was: what is wrong with one harms no other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import structlog
 
 from shared.processing.fenced import Part, commit
-from shared.processing.port import Connection, Given
+from shared.processing.port import Connection, Given, Present
 from shared.processing.run import text_of
 from shared.processing.share import BadRecord, BadTimer, Share
 
@@ -32,16 +33,24 @@ class Together:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._waiting: dict[Lane, asyncio.Future[bool]] = {}
+        """With records."""
+        self._joining: dict[Lane, list[asyncio.Future[bool]]] = {}
+        """With work beside them."""
         self._rounds: asyncio.Task[None] | None = None
         self._next_at = 0.0
 
     async def take(self, lane: Lane) -> bool:
         """Have what is pending in the lane taken. False where it must go by itself, and nothing was done."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[bool] = loop.create_future()
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[lane] = done
-        if self._rounds is None or self._rounds.done():
-            self._rounds = loop.create_task(self._go_round(lane.frame), name=f"{lane.frame.service}[together]")
+        self._go(lane.frame)
+        return await done
+
+    async def join(self, lane: Lane) -> bool:
+        """See `shared.processing.port.Lane`."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._joining.setdefault(lane, []).append(done)
+        self._go(lane.frame)
         return await done
 
     async def close(self) -> None:
@@ -50,9 +59,15 @@ class Together:
             self._rounds.cancel()
             await asyncio.wait([self._rounds])
 
+    def _go(self, frame: Frame) -> None:
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.get_running_loop().create_task(
+                self._go_round(frame), name=f"{frame.service}[together]"
+            )
+
     async def _go_round(self, frame: Frame) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
+        while self._waiting or self._joining:
             if (early := self._next_at - loop.time()) > 0:
                 await asyncio.sleep(early)
             async with frame.in_flight:
@@ -80,31 +95,54 @@ class Together:
                 else:
                     shares[share] = done
                     size += len(share.items)
-            finished: Sequence[Share] = ()
+            mine = {share.lane for share in shares}
+            joining: dict[Lane, list[asyncio.Future[bool]]] = {}
+            wishes, self._joining = self._joining, {}
+            for lane, wished in wishes.items():
+                asked = [done for done in wished if not done.cancelled()]
+                if not asked:
+                    continue
+                if lane not in mine:
+                    if lane.lock.locked() or lane.doubtful:
+                        _answer(asked, False)
+                        continue
+                    await locks.enter_async_context(lane.lock)
+                joining[lane] = asked
+            finished: set[Lane] = set()
             try:
-                if shares:
-                    finished = await process(frame, list(shares))
+                if shares or joining:
+                    finished = await process(frame, list(shares), joining)
             except Exception as error:
                 # Each of them meets it again by itself, where it can be told whose it is.
                 structlog.get_logger(service=frame.service).debug("lanes part", error=text_of(error))
             finally:
                 for share, done in shares.items():
-                    if not done.done():
-                        done.set_result(share in finished)
+                    _answer([done], share.lane in finished)
+                for lane, asked in joining.items():
+                    _answer(asked, lane in finished)
         return full
 
 
-async def process(frame: Frame, shares: Sequence[Share]) -> Sequence[Share]:
+def _answer(asked: Iterable[asyncio.Future[bool]], done: bool) -> None:
+    for one in asked:
+        if not one.done():
+            one.set_result(done)
+
+
+async def process(frame: Frame, shares: Sequence[Share], joining: Iterable[Lane] | None = None) -> set[Lane]:
     """Load, compute, commit: one transaction for all shares. The caller holds their lanes' locks.
 
-    Gives those that are done. Raises BadRecord or BadTimer where there is but one, and something in it is bad; with
-    others, it is left out."""
+    With `joining`, what the service has beside records is done in it, too, for these lanes and those that have records
+    to save. Gives the lanes that are done. Raises BadRecord or BadTimer where there is but one share, and something in
+    it is bad; with others, it is left out."""
     async with frame.database.connect() as connection:
         for share in shares:
             await share.find_timers(connection)
         given = [Given(s.lane.partition, s.lane.memo, s.messages, s.timers) for s in shares]
-        computed = []
-        for share, batch in zip(shares, await frame.processor.load(connection, given), strict=True):
+        computed: dict[Lane, tuple[Share, Part]] = {}
+        batches = {}
+        loaded = await frame.processor.load(connection, given) if given else ()
+        for share, batch in zip(shares, loaded, strict=True):
             try:
                 after = await share.compute(batch)
             except (BadRecord, BadTimer):
@@ -112,21 +150,40 @@ async def process(frame: Frame, shares: Sequence[Share]) -> Sequence[Share]:
                     raise
                 continue
             after.memo = batch.memo()
-            computed.append((Part(share.lane, share.run, after), batch))
-        to_commit = []
-        for part, batch in computed:
-            if batch.nothing_to_save() and part.lane.may_wait(part.run, part.after):
-                part.lane.stand(part.after)
+            computed[share.lane] = share, Part(share.lane, share.run, after)
+            batches[share.lane] = batch
+        left_out = {share.lane for share in shares} - computed.keys()
+        joined = set(joining or ()) - left_out
+        parts, to_save = [], []
+        for lane, (_, part) in computed.items():
+            idle = batches[lane].nothing_to_save()
+            if idle and lane not in joined and lane.may_wait(part.run, part.after):
+                lane.stand(part.after)
             else:
-                to_commit.append((part, batch))
+                parts.append(part)
+                to_save.append(batches[lane])
+        parts += [Part(lane, *lane.begin()) for lane in joined if lane not in computed]
+        parts.sort(key=lambda part: part.lane.partition)
+        beside = frame.processor.beside() if joining is not None else None
 
         async def save(connection: Connection) -> None:
-            await frame.processor.save(connection, [batch for _, batch in to_commit])
+            if to_save:
+                await frame.processor.save(connection, to_save)
+            if beside is not None:
+                await beside.work(connection, [Present(lane, after.memo, run) for lane, run, after in parts])
 
-        if to_commit:
-            await commit(frame, connection, [part for part, _ in to_commit], save)
-        lanes = {part.lane for part, _ in computed}
-        done = [share for share in shares if share.lane in lanes]
-        for share in done:
+        if parts:
+            try:
+                await commit(frame, connection, parts, save)
+            except BaseException:
+                if beside is not None:
+                    beside.failed()
+                raise
+            if beside is not None:
+                beside.committed()
+        for share, _ in computed.values():
             share.lane.did(share)
-    return done
+        for lane, run, _ in parts:
+            if lane not in computed:
+                lane.joined(run)
+    return computed.keys() | joined

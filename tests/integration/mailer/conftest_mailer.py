@@ -33,7 +33,8 @@ from shared.log.port import Entry
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
 from shared.processing.installation import Installation, open_installation
-from shared.processing.port import Connection, Lane
+from shared.processing.outlets import Outlet
+from shared.processing.port import Connection
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -147,19 +148,18 @@ class PostOffice:
     workers: list[Worker] = field(default_factory=list)
 
     async def open(
-        self, *, through: Callable[[Lane], Lane] | None = None, postbox: Postbox | None = None, **settings: Any
+        self, *, outlet: Callable[[Outlet], Outlet] | None = None, postbox: Postbox | None = None, **settings: Any
     ) -> Worker:
-        """Start a worker. `through` wraps the lanes that it sends from."""
+        """Start a worker. `outlet` wraps the one that its transactions write to, last."""
         if postbox is not None:
             self.postbox = postbox
         sending = Sending(self.postbox, compose, self.shelf, self.clock, timedelta(minutes=1))
         self.sending = sending
         processor = MailerProcessor(sending, self.shelf)
-        if through is not None:
-            attend = processor.attend
-            processor.attend = lambda lane: attend(through(lane))  # type: ignore[method-assign]
         runtime = Runtime(self.log, self.clock, self.database, self.installation)
         worker = Worker(runtime, processor, self.settings.model_copy(update=settings))
+        if outlet is not None:
+            worker._frame = replace(worker._frame, outlet=outlet(worker._frame.outlet))
         await worker.start()
         self.workers.append(worker)
         return worker

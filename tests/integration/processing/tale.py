@@ -115,6 +115,9 @@ class Tale:
     def tick(self, as_of: datetime, after: int) -> None:
         return None
 
+    def beside(self) -> None:
+        return None
+
     async def attend(self, lane: Lane) -> None:
         return
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shared.database.engine import Database
-from shared.processing.port import Connection, Given, Lane, NewerContract, Outputs, Poison, Timer
+from shared.processing.port import Connection, Given, Lane, NewerContract, Outputs, Poison, Present, Timer
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -73,6 +73,26 @@ class TallyBatch:
         )
 
 
+class Errand:
+    """Says something beside the records of each partition that is there. `bad` errands fail afterwards."""
+
+    def __init__(self, *, bad: bool = False) -> None:
+        self.bad, self.present, self.ended = bad, list[list[int]](), list[str]()
+
+    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
+        self.present.append([one.lane.partition for one in present])
+        for one in present:
+            one.out.emit_here("customers", "", b"errand")
+        if self.bad:
+            raise ZeroDivisionError("a defect")
+
+    def committed(self) -> None:
+        self.ended.append("committed")
+
+    def failed(self) -> None:
+        self.ended.append("failed")
+
+
 class Tally:
     service = "tally"
     stream = "events"
@@ -83,6 +103,8 @@ class Tally:
         """How many records each had."""
         self.transactions: list[list[int]] = []
         """The partitions of each."""
+        self.errand: Errand | None = None
+        """What is to be done beside records."""
 
     def decode(self, key: str, value: bytes) -> Said:
         return msgspec.json.decode(value, type=Said)
@@ -106,6 +128,9 @@ class Tally:
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
         return ("customers", b"tick") if self.leads else None
+
+    def beside(self) -> Errand | None:
+        return self.errand
 
     async def attend(self, lane: Lane) -> None:
         return

@@ -11,7 +11,7 @@ import pytest
 from conftest_processing import House, until
 from crew import Crew
 from tale import CUSTOMERS
-from tally import Tally, counts, said
+from tally import Errand, Tally, counts, said
 
 from shared.processing import store
 from shared.processing.lane import Lane
@@ -146,6 +146,53 @@ async def test_a_lane_that_is_dropped_while_it_waits_takes_nothing_with_it(house
     await asyncio.gather(dropped, return_exceptions=True)
     crew.go()
     await until(lambda: _counted(house, once_each(CUSTOMERS[3])))
+    await crew.kill()
+
+
+async def test_work_beside_records_goes_along_for_who_asks_and_who_has_records(house: House) -> None:
+    tally = Tally()
+    tally.errand = Errand()
+    crew = Shared(house, tally)
+    lanes = await crew.waiting(house)
+    asked = [asyncio.create_task(lane.join()) for lane in lanes[:2]]
+    await asyncio.sleep(0)
+    crew.go()
+    assert await asyncio.gather(*asked) == [True, True]
+    assert await asyncio.create_task(lanes[3].join())
+    await crew.kill()
+    assert tally.errand.present == [list(ALL), [3]]
+    assert tally.errand.ended == ["committed", "committed"]
+    said_there = [await house.output(CUSTOMERS[partition]) for partition in ALL]
+    assert [values.count(b"errand") for values in said_there] == [1, 1, 1, 2]
+
+
+async def test_work_beside_records_that_fails_is_left_to_each_and_keeps_no_record_back(house: House) -> None:
+    tally = Tally()
+    tally.errand = Errand(bad=True)
+    crew = Shared(house, tally)
+    lanes = await crew.waiting(house)
+    asked = asyncio.create_task(lanes[0].join())
+    await asyncio.sleep(0)
+    crew.go()
+    assert not await asked
+    await until(lambda: _counted(house, once_each()))
+    await crew.kill()
+    assert set(tally.errand.ended) == {"failed"}
+    for customer in CUSTOMERS.values():
+        assert await house.output(customer) == [b"%s 1" % customer.encode()]
+
+
+async def test_a_lane_that_is_busy_with_something_else_is_not_waited_for(house: House) -> None:
+    tally = Tally()
+    tally.errand = Errand()
+    crew = Shared(house, tally)
+    lanes = await crew.waiting(house)
+    async with lanes[0].lock:
+        asked = [asyncio.create_task(lane.join()) for lane in lanes]
+        await asyncio.sleep(0)
+        crew.go()
+        assert await asyncio.gather(*asked) == [False, True, True, True]
+    await until(lambda: _counted(house, once_each()))
     await crew.kill()
 
 

@@ -1,0 +1,244 @@
+"""What one transaction does at the desks of its partitions: receipts are recorded, what is due is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import structlog
+
+from services.mailer import store
+from services.mailer.carriers import Carriers
+from services.mailer.consent import destination
+from services.mailer.desk import Desk
+from services.mailer.outcomes import NO_SUCH_ADDRESS
+from services.mailer.slots import Slots
+from services.mailer.store import Candidate
+from services.mailer.transport import Deferred, Rejected, Unknown
+from services.mailer.turn import Known, Means, Turn
+from shared.clock import Clock
+from shared.contracts.messages import WEBHOOK
+from shared.language.playbook import Playbook
+from shared.processing.faults import reached
+from shared.processing.playbooks import Shelf
+from shared.processing.port import Connection, Lane, Present
+from shared.telemetry import COUPONS_UNANNOUNCED, MAILER_HELD, MAILER_OUTCOMES
+
+_MOST_LOOKED_AT = 512
+_OVER = ("sent", "unknown")
+"""How a hand-over that counts may end: nothing that is decided after it depends on whether it is written yet."""
+
+
+class Office(NamedTuple):
+    """What the sittings of one channel share."""
+
+    means: Means
+    shelf: Shelf
+    clock: Clock
+    slots: Slots
+    carriers: Carriers
+    channel: store.Channel
+    desk: Callable[[int], Desk]
+    ended: Callable[[str], None]
+    """Told why each message ended."""
+
+
+class _Place(NamedTuple):
+    lane: Lane
+    desk: Desk
+    memo: bytes
+    turn: Turn
+
+
+class Sitting:
+    """`shared.processing.port.Beside`, for one channel. Each partition's turn is decided as if it were alone; what is
+    read and written is one statement for all of them."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._places: list[_Place] = []
+        self._taken = 0
+        """Slots."""
+        self._recorded = 0
+        """Hand-overs that give back theirs."""
+        self._logger = structlog.get_logger(service="mailer")
+
+    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
+        office = self._office
+        now = office.clock.now()
+        for lane, memo, out in present:
+            desk = office.desk(lane.partition)
+            if desk.attended and (desk.done or (not lane.leaving.is_set() and (desk.due or desk.doubtful))):
+                desk.gathered = False
+                self._places.append(_Place(lane, desk, memo, Turn(max(now, out.as_of), out)))
+        if not self._places:
+            return
+        suppressed = await self._record(connection)
+        due = [place for place in self._places if place.desk.due and not place.lane.leaving.is_set()]
+        if due:
+            self._taken = office.slots.take(self._recorded)
+        if suppressed or (due and self._taken):
+            await self._take(connection, due if self._taken else [], suppressed)
+        await self._write(connection)
+
+    async def _record(self, connection: Connection) -> dict[str, str]:
+        """Turn receipts into outcomes, holds and retries. Gives the addresses to be suppressed, and why."""
+        found = []
+        for lane, desk, _, turn in self._places:
+            results = dict(desk.done)
+            turn.recorded = list(results)
+            if desk.doubtful:
+                # What is ours and still stands there is told by `taken`; all else belongs to an owner that died.
+                results.clear()
+                for hand in await store.in_hand(connection, lane.partition, self._office.channel):
+                    if hand.taken in desk.done:
+                        results[hand.taken] = desk.done[hand.taken]
+                    elif hand.taken not in desk.flying:
+                        results[hand.taken] = (hand, Unknown("interrupted"))
+                turn.recorded += [taken for taken in results if taken in desk.done and taken not in turn.recorded]
+            self._recorded += len(turn.recorded)
+            found.append((desk, turn, results))
+        again = [
+            hand.id
+            for _, _, results in found
+            for hand, receipt in results.values()
+            if receipt is None or isinstance(receipt, Deferred)
+        ]
+        cancelled = await store.cancelled_of(connection, again) if again else {}
+        suppressed: dict[str, str] = {}
+        for desk, turn, results in found:
+            for hand, receipt in results.values():
+                turn.conclude(hand, receipt, cancelled.get(hand.id, ""), self._office.means.retry_base)
+                if isinstance(receipt, Rejected) and receipt.suppress:
+                    suppressed[hand.address] = NO_SUCH_ADDRESS
+            if any(receipt is None for _, receipt in results.values()):
+                desk.due = True
+        if any(change.status not in _OVER for place in self._places for change in place.turn.changes):
+            await self._write(connection)  # what is decided below reads it
+        return suppressed
+
+    async def _take(self, connection: Connection, due: Sequence[_Place], suppressed: dict[str, str]) -> None:
+        """Decide what is due, and bring as much of it to `sending` as there are slots."""
+        office = self._office
+        # Each takes its part, so that none with a long backlog keeps the others waiting.
+        part = -(-self._taken // len(due)) if due else 0
+        limits = {place.lane.partition: max(part, place.desk.look_at) for place in due}
+        candidates = await store.to_decide(connection, limits, office.channel) if limits else {}
+        everybody = [candidate for of_one in candidates.values() for candidate in of_one]
+        people = everybody if office.channel != WEBHOOK else []
+        addresses = {destination(candidate.request, candidate.address)[0] for candidate in people}
+        known = {address for address in addresses if address is not None}
+        locked = await store.lock_addresses(connection, known | suppressed.keys()) if known or suppressed else {}
+        if suppressed:
+            await store.suppress(connection, suppressed, self._places[0].turn.now)
+            locked.update(suppressed)
+        consent = await store.consent_of(connection, known) if known else {}
+        playbooks = {
+            memo: await office.shelf.get(connection, memo.decode())
+            for memo in {place.memo: None for place in due if candidates[place.lane.partition]}
+            if memo
+        }
+        moments = [
+            office.means.moment(candidate.due, place.turn.now)
+            for place in due
+            for candidate in candidates[place.lane.partition]
+        ]
+        counted = await self._counted(connection, list(playbooks.values()), people, moments)
+        left = self._taken
+        for lane, desk, memo, turn in due:
+            limit, of_one = limits[lane.partition], candidates[lane.partition]
+            # In turn with the batches, which say when there is more: nothing that they bring meanwhile is overlooked.
+            desk.due = desk.backlog = len(of_one) == limit
+            if not of_one:
+                continue
+            most = min(left, part)
+            if turn.decide(of_one, Known(playbooks.get(memo), locked, consent, counted), office.means, most):
+                desk.due = desk.backlog = True
+            left -= len(turn.begun)
+            # Where nothing was to be handed over, many are settled at once; otherwise as many as there are slots.
+            desk.look_at = min(2 * limit, _MOST_LOOKED_AT) if desk.due and not turn.begun else 0
+
+    async def _counted(
+        self,
+        connection: Connection,
+        playbooks: Sequence[Playbook],
+        candidates: Sequence[Candidate],
+        moments: Sequence[datetime],
+    ) -> dict[tuple[str, str], list[datetime]]:
+        channel = self._office.channel
+        caps = [cap for playbook in playbooks for cap in playbook.brand.caps_of(channel)]
+        if not caps or not candidates:
+            return {}
+        since = min(moments) - max(cap.window for cap in caps)
+        return await store.counted(connection, {c.request.customer for c in candidates}, since, channel)
+
+    async def _write(self, connection: Connection) -> None:
+        turns = [place.turn for place in self._places]
+        if changes := [change for turn in turns for change in turn.changes]:
+            await store.change_messages(connection, changes)
+        for turn in turns:
+            turn.changes.clear()
+
+    def committed(self) -> None:
+        office, begun = self._office, 0
+        if any(place.turn.begun for place in self._places):
+            reached("mailer.sending")
+        for lane, desk, _, turn in self._places:
+            desk.doubtful = False
+            if not desk.due:
+                office.slots.withdraw(desk)
+            for taken in turn.recorded:
+                del desk.done[taken]
+            if not desk.attended:
+                self._recorded -= len(turn.recorded)  # theirs were given back when we lost it
+            if desk.attended and not lane.leaving.is_set():
+                begun += len(turn.begun)
+                office.carriers.add(desk, turn.begun)
+            else:
+                begun += self._not_begun(desk, turn)
+            for message, error in turn.defects:
+                self._logger.error("mail not made", message=message, exc_info=error)
+            for pool, reason in turn.unannounced:
+                COUPONS_UNANNOUNCED.labels(pool).inc()
+                remedy = f"Look at the address in coupons/{pool}.yaml; rapport coupons export {pool} has the codes."
+                self._logger.error("coupon not announced", pool=pool, reason=reason, remedy=remedy)
+            for reason in turn.held:
+                MAILER_HELD.labels(reason).inc()
+            for status, reason in turn.ended:
+                MAILER_OUTCOMES.labels(status, reason).inc()
+                office.ended(reason)
+        office.slots.give_back(self._taken - begun + self._recorded)
+
+    def failed(self) -> None:
+        begun = 0
+        for _, desk, _, turn in self._places:
+            # What was prepared may stand in `sending`, or may not; in neither case has its hand-over begun.
+            begun += self._not_begun(desk, turn)
+            desk.due = desk.doubtful = True
+        self._office.slots.give_back(self._taken - begun)
+
+    def _not_begun(self, desk: Desk, turn: Turn) -> int:
+        """Have it put back by a later turn. Says how many slots are held until then."""
+        desk.done.update({hand.taken: (hand, None) for hand, _ in turn.begun})
+        desk.gathered = bool(desk.done)
+        desk.stir.set()
+        return len(turn.begun) if desk.attended else 0
+
+
+class Sittings(NamedTuple):
+    """`shared.processing.port.Beside`, for all channels."""
+
+    sittings: Sequence[Sitting]
+
+    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
+        for sitting in self.sittings:
+            await sitting.work(connection, present)
+
+    def committed(self) -> None:
+        for sitting in self.sittings:
+            sitting.committed()
+
+    def failed(self) -> None:
+        for sitting in self.sittings:
+            sitting.failed()
