@@ -18,7 +18,6 @@ from shared.contracts.customers import VERSION, Activation, CustomerRecord, Cust
 from shared.processing.playbooks import Shelf, name_in_force
 from shared.processing.port import Connection, Given, Lane, Outputs
 from shared.processing.records import decoder
-from shared.processing.waiting import first_of
 
 SERVICE = "journeys"
 
@@ -107,7 +106,7 @@ class JourneysProcessor:
                 forgot = lane.as_of
                 await self._forget(lane, store.forget_ended, forgot - KEPT)
                 await self._forget(lane, store.forget_decisions, forgot - self._story_kept)
-            await first_of(lane.woken, lane.leaving)
+            await lane.woken.wait()
 
     def _wanted(self, partition: int, short: Counter[str]) -> None:
         self._short.setdefault(partition, Counter()).update(short)

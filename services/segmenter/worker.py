@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,7 +32,6 @@ from shared.contracts.streams import CUSTOMERS, EVENTS
 from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Given, Lane, Outputs
 from shared.processing.records import decoder
-from shared.processing.waiting import first_of
 from shared.telemetry import SEGMENTER_SWEPT
 
 _RETENTION = timedelta(days=731)
@@ -110,7 +110,9 @@ class SegmenterProcessor:
                 await self.keep_house(lane)
                 house_kept = loop.time()
             pause = _BACKFILL_SECONDS if self._backfills(lane) else _HOUSEKEEPING_SECONDS
-            await first_of(lane.leaving, lane.woken, timeout=pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await lane.woken.wait()
 
     async def keep_house(self, lane: Lane) -> None:
         """Say how far this partition has come; the owner of the first drops what no partition needs any more."""

@@ -23,7 +23,7 @@ async def migrate(database: Database, all_migrations: Sequence[Migrations]) -> l
         for migrations in all_migrations:
             done += await connection.run_sync(_upgrade, migrations)
     # Plans that connections cached before are stale now.
-    await database.engine.dispose()
+    await database.close()
     return done
 
 

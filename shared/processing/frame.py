@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from prometheus_client import Counter, Histogram
 
 from shared.clock import Clock
 from shared.database.engine import Database
@@ -14,6 +17,7 @@ from shared.log.port import Log, Reader, Record
 from shared.processing.outlets import Outlet
 from shared.processing.port import Processor
 from shared.processing.together import Together
+from shared.telemetry import BATCH_RECORDS, BATCH_SECONDS, RECORDS
 from shared.trouble import Trouble
 
 BEFORE_TIME = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -30,6 +34,14 @@ class Item(NamedTuple):
     def road_after(self, road: datetime | None) -> datetime:
         """Where the road stands once this is reached: it never goes back."""
         return max(road or BEFORE_TIME, self.at or BEFORE_TIME)
+
+
+class Counted(NamedTuple):
+    """What is counted of every share, found once: looking up a label costs as much as a record."""
+
+    records: Counter
+    batch_records: Histogram
+    batch_seconds: Histogram
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,11 @@ class Frame:
     """Held while a record is taken that may have ended this process before, so that no other is blamed for it."""
     together: Together = field(default_factory=lambda: Together(0.0))
 
-    @property
+    @cached_property
     def service(self) -> str:
         return self.processor.service
+
+    @cached_property
+    def counted(self) -> Counted:
+        name = self.service
+        return Counted(RECORDS.labels(name), BATCH_RECORDS.labels(name), BATCH_SECONDS.labels(name))

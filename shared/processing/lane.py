@@ -136,6 +136,7 @@ class Lane:
         if self._flowing is not None and not self.leaving.is_set():
             self._flowing.reschedule(asyncio.get_running_loop().time() + _STEP_SECONDS)
         self.leaving.set()
+        self.woken.set()
 
     async def _flow(self) -> None:
         failures = 0

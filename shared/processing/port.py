@@ -146,7 +146,7 @@ class Lane(Protocol):
 
     @property
     def woken(self) -> asyncio.Event:
-        """Set after each commit of this partition's batches; clear it before looking for work."""
+        """Set after each commit of this partition's batches, and with `leaving`; clear it before looking for work."""
         ...
 
     async def transact(self, work: Callable[[Connection, Outputs], Awaitable[T]]) -> T:

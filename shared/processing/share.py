@@ -16,7 +16,7 @@ from shared.processing.agenda import Agenda
 from shared.processing.port import Batch, Connection, Timer
 from shared.processing.run import Run
 from shared.processing.store import Position
-from shared.telemetry import BATCH_RECORDS, BATCH_SECONDS, RECORDS, TIMER_LATENESS, TIMERS_FIRED
+from shared.telemetry import TIMER_LATENESS, TIMERS_FIRED
 
 if TYPE_CHECKING:
     from shared.processing.frame import Item
@@ -122,11 +122,12 @@ class Share:
 
     def count(self) -> None:
         """It is done."""
-        service = self.lane.frame.service
-        RECORDS.labels(service).inc(len(self.items))
-        BATCH_RECORDS.labels(service).observe(len(self.items))
-        BATCH_SECONDS.labels(service).observe(time.perf_counter() - self._began)
-        TIMERS_FIRED.labels(service).inc(self._fired)
+        counted = self.lane.frame.counted
+        counted.records.inc(len(self.items))
+        counted.batch_records.observe(len(self.items))
+        counted.batch_seconds.observe(time.perf_counter() - self._began)
+        if self._fired:
+            TIMERS_FIRED.labels(self.lane.frame.service).inc(self._fired)
 
 
 async def due_timers(

@@ -400,7 +400,7 @@ class SimulatedDatabase(Database):
 
     def __init__(self, sessions: Sessions, process: Process) -> None:
         self.url = ""
-        self.engine = _Engine(sessions, process)  # type: ignore[assignment]
+        self._use(_Engine(sessions, process), 0)  # type: ignore[arg-type]
 
 
 class _Engine:
