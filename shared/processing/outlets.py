@@ -2,7 +2,8 @@
 
 On the log in PostgreSQL a batch appends to the streams inside its own transaction. On Kafka it writes them to the
 outbox there, and they are published in order after COMMIT: one append in flight for each destination, deleted from the
-front once acknowledged. What a crash leaves in the outbox is published by the next owner; readers drop what they had.
+front a moment after they are acknowledged. What a crash leaves in the outbox is published by the next owner; readers
+drop what they had.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ Outputs = Mapping[Destination, Sequence[Entry]]
 _ENTRIES_AT_ONCE = 2000
 # Of one partition for one destination, committed and not published, held in memory.
 _MOST_BATCHES = 64
+_EMPTY_SECONDS = 0.05
 _MOST_ENTRIES = 10_000
 
 
@@ -102,6 +104,11 @@ class OutboxOutlet:
         self._queues: dict[tuple[int, Destination], deque[Sequence[Entry]]] = {}
         self._publishers: dict[tuple[int, Destination], asyncio.Task[None]] = {}
         self._failing: set[tuple[int, Destination]] = set()
+        self._acknowledged: dict[tuple[int, Destination], int] = {}
+        """Up to which sequence the log has what stands in the outbox yet."""
+        self._emptying: asyncio.Task[None] | None = None
+        self._stuck = False
+        """What is acknowledged could not be deleted, the last time that it was tried."""
         self._logger = structlog.get_logger(service=service)
         self._trouble = trouble or Trouble("publishing", "It goes on by itself.", logger=self._logger)
 
@@ -130,9 +137,13 @@ class OutboxOutlet:
 
     async def drained(self, partition: int) -> None:
         # What the log or the database does not take now is published or deleted by the next owner as well as by us.
-        while tasks := [
-            task for key, task in self._publishers.items() if key[0] == partition and key not in self._failing
-        ]:
+        while True:
+            tasks = [task for key, task in self._publishers.items() if key[0] == partition and key not in self._failing]
+            emptying = self._emptying if any(key[0] == partition for key in self._acknowledged) else None
+            if emptying is not None and not (self._stuck or emptying.done()):
+                tasks.append(emptying)
+            if not tasks:
+                return
             await asyncio.wait(tasks, timeout=0.1)
 
     def forget(self, partition: int) -> None:
@@ -142,6 +153,8 @@ class OutboxOutlet:
             self._trouble.over(("publishing", *key))
         for key in [key for key in self._queues if key[0] == partition]:
             self._queues.pop(key)
+        for key in [key for key in self._acknowledged if key[0] == partition]:
+            self._acknowledged.pop(key)
         self._measure()
 
     def _add(self, partition: int, destination: Destination, entries: Sequence[Entry]) -> None:
@@ -163,49 +176,60 @@ class OutboxOutlet:
 
     async def _publish(self, partition: int, destination: Destination, queue: deque[Sequence[Entry]]) -> None:
         failures = 0
-        deletable: int | None = None
-        while queue or deletable is not None:
-            if queue:
-                taken = list(queue[0])
-                batches = 1
-                while batches < len(queue) and len(taken) + len(queue[batches]) <= _ENTRIES_AT_ONCE:
-                    taken += queue[batches]
-                    batches += 1
-                try:
-                    await self._log.append(*destination, taken)
-                except Exception as error:
-                    # What is committed has to go out, whatever stands in the way: nothing can take its place.
-                    failures += 1
-                    self._failing.add((partition, destination))
-                    if failures == 1 and not isinstance(error, Unavailable):
-                        self._logger.error("publishing failed, and is tried again", exc_info=error)
-                    self._trouble.met(("publishing", partition, destination), error)
-                    await _back_off(failures)
-                    continue
-                reached(f"{self._service}.published")
-                for _ in range(batches):
-                    queue.popleft()
-                self._measure()
-                origin = taken[-1].origin
-                assert origin is not None
-                deletable = origin.seq
-            assert deletable is not None
+        while queue:
+            taken = list(queue[0])
+            batches = 1
+            while batches < len(queue) and len(taken) + len(queue[batches]) <= _ENTRIES_AT_ONCE:
+                taken += queue[batches]
+                batches += 1
             try:
-                async with self._database.connect() as connection:
-                    await store.delete_outbox(connection, self._service, partition, destination, deletable)
+                await self._log.append(*destination, taken)
             except Exception as error:
-                # What stays is deleted with the next, or published again by the next owner and dropped by its readers.
+                # What is committed has to go out, whatever stands in the way: nothing can take its place.
                 failures += 1
                 self._failing.add((partition, destination))
+                if failures == 1 and not isinstance(error, Unavailable):
+                    self._logger.error("publishing failed, and is tried again", exc_info=error)
+                self._trouble.met(("publishing", partition, destination), error)
+                await _back_off(failures)
+                continue
+            reached(f"{self._service}.published")
+            for _ in range(batches):
+                queue.popleft()
+            self._measure()
+            origin = taken[-1].origin
+            assert origin is not None
+            failures = 0
+            self._failing.discard((partition, destination))
+            self._trouble.over(("publishing", partition, destination))
+            self._acknowledged[partition, destination] = origin.seq
+            if self._emptying is None or self._emptying.done():
+                self._emptying = asyncio.create_task(self._empty())
+
+    async def _empty(self) -> None:
+        """Delete what is acknowledged, of all partitions in one statement: for each alone it would cost more than all
+        else of it. What a crash leaves is published again by the next owner, and dropped by its readers."""
+        failures = 0
+        while self._acknowledged:
+            await asyncio.sleep(_EMPTY_SECONDS)
+            gone = dict(self._acknowledged)
+            if not gone:
+                return
+            try:
+                async with self._database.connect() as connection:
+                    await store.delete_outbox(connection, self._service, gone)
+            except Exception as error:
+                failures += 1
+                self._stuck = True
                 if not is_transient(error) and failures == 1:
-                    self._logger.error("the outbox cannot be emptied", partition=partition, exc_info=error)
-                if not queue:
-                    await _back_off(failures)
+                    self._logger.error("the outbox cannot be emptied", exc_info=error)
+                await _back_off(failures)
             else:
                 reached(f"{self._service}.emptied")
-                deletable, failures = None, 0
-                self._failing.discard((partition, destination))
-                self._trouble.over(("publishing", partition, destination))
+                failures, self._stuck = 0, False
+                for key, seq in gone.items():
+                    if self._acknowledged.get(key) == seq:
+                        del self._acknowledged[key]
 
     def _measure(self) -> None:
         OUTBOX.labels(self._service).set(sum(map(len, self._queues.values())))

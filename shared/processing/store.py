@@ -353,17 +353,17 @@ async def read_outbox(
     return [((row["stream"], row["destination"]), row["first_seq"], unpack(row["entries"])) for row in rows]
 
 
-async def delete_outbox(
-    connection: Connection, service: str, partition: int, destination: Destination, through: int
-) -> None:
-    """Delete what is acknowledged, from the front."""
+async def delete_outbox(connection: Connection, service: str, through: Mapping[tuple[int, Destination], int]) -> None:
+    """Delete what is acknowledged, from the front: of each source partition and destination, up to a sequence."""
+    rows = [(partition, *destination, seq) for (partition, destination), seq in through.items()]
     await connection.execute(
-        "DELETE FROM processing.outbox WHERE service = $1 AND partition = $2 AND stream = $3 AND destination = $4"
-        " AND first_seq <= $5",
+        "DELETE FROM processing.outbox o"
+        " USING unnest($2::smallint[], $3::text[], $4::smallint[], $5::bigint[])"
+        "       AS done (partition, stream, destination, through)"
+        " WHERE o.service = $1 AND o.partition = done.partition AND o.stream = done.stream"
+        "   AND o.destination = done.destination AND o.first_seq <= done.through",
         service,
-        partition,
-        *destination,
-        through,
+        *zip(*rows, strict=True),
     )
 
 
