@@ -19,7 +19,8 @@ from shared.errors import RapportError
 from shared.language.bodies import BodyKind, Source, compile_body
 from shared.language.locales import fallbacks, tidy
 from shared.language.playbook import Message, Playbook
-from shared.language.templating import Rendition, TemplateInvalid, compile_template, render
+from shared.language.template_values import Rendition
+from shared.language.templating import TemplateInvalid, compile_template, render
 from shared.language.variables import BrandFields, MessageFields, TemplateVariables
 from shared.walltime import zone_of
 

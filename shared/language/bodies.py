@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 import css_inline
 import mrml
 
-from shared.language.templating import LINK, TemplateInvalid
+from shared.language.template_filters import LINK
+from shared.language.templating import TemplateInvalid
 
 BodyKind = Literal["mjml", "html"]
 

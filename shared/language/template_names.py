@@ -16,7 +16,8 @@ from typing import NamedTuple
 from jinja2 import Environment, TemplateError, nodes
 
 from shared.language.bodies import JINJA
-from shared.language.templating import GLOBALS, compile_template, environment
+from shared.language.template_filters import GLOBALS
+from shared.language.templating import compile_template, environment
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ from shared.language.problems import did_you_mean, listed, quoted
 from shared.language.reading import read
 from shared.language.sections import Hole
 from shared.language.source import Path
+from shared.language.template_filters import GLOBALS
 from shared.language.templates import Sender
-from shared.language.templating import GLOBALS
 from shared.language.variables import STANDARD
 
 _CALLED = {"email": "mail", "sms": "text message", "push": "notification"}

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from shared.language.bodies import compile_body
-from shared.language.templating import Rendition, TemplateInvalid, compile_template, render
+from shared.language.template_values import Rendition
+from shared.language.templating import TemplateInvalid, compile_template, render
 
 SECTION = "<mjml><mj-body><mj-section><mj-column>\n{}\n</mj-column></mj-section></mj-body></mjml>"
 

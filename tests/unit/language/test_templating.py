@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.language.templating import MAX_SOURCE, MAX_WORK, Rendition, TemplateInvalid, compile_template, render
+from shared.language.template_values import MAX_WORK, Rendition
+from shared.language.templating import MAX_SOURCE, TemplateInvalid, compile_template, render
 
 DATA = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
