@@ -7,10 +7,13 @@ import sys
 
 import pytest
 
+# They take a minute or two; other tests may be at work beside them.
+pytestmark = pytest.mark.timeout(600)
+
 
 def simulate(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.simulation", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
 
 
 def test_no_history_breaks_a_law_and_each_gives_the_same_when_replayed_in_one_piece_and_in_memory() -> None:
