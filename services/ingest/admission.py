@@ -321,6 +321,15 @@ def _names_nobody(text: str) -> bool:
 
 def _customer(value: Identifier, field: str) -> str | None:
     """A customer's id, or None where there is none."""
+    if (
+        # Nearly all are so, and name somebody: nothing more has to be asked.
+        type(value) is str
+        and 0 < len(value) <= MAX_ID
+        and value.isprintable()
+        and " " not in value
+        and value.lower() not in PLACEHOLDERS
+    ):
+        return value
     text = _text(value)
     if text is None:
         return None
@@ -334,6 +343,8 @@ def _customer(value: Identifier, field: str) -> str | None:
 
 
 def _message_id(value: Identifier) -> str:
+    if type(value) is str and len(value) <= MAX_MESSAGE_ID and value.isprintable():
+        return value
     text = _text(value)
     if text is None:
         return ""

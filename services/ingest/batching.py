@@ -21,6 +21,10 @@ APPEND_BYTES = 1024 * 1024
 _logger = structlog.get_logger("rapport.ingest")
 
 
+def _size(entry: Entry) -> int:
+    return len(entry.value)
+
+
 class OpenBatches:
     """Gathers entries and hands them to the log, in the order in which they came to each partition.
 
@@ -78,18 +82,15 @@ class OpenBatches:
         """A future that is done when the log has all entries (by partition), or raises Unavailable or RecordTooLarge.
 
         None where they exceed the bytes in flight, or after `close`: nothing was taken then."""
-        size = 0
-        for some in entries.values():
-            for entry in some:
-                size += len(entry.value)
-        if self._closed or not self.reserve(size):
+        sizes = [sum(map(_size, some)) for some in entries.values()]
+        if self._closed or not self.reserve(sum(sizes)):
             return None
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not entries:
             done.set_result(None)
         request = _Request(done, len(entries))
-        for partition, some in entries.items():
-            self._add(partition, some, request)
+        for (partition, some), size in zip(entries.items(), sizes, strict=True):
+            self._add(partition, some, size, request)
         return done
 
     async def close(self) -> None:
@@ -106,13 +107,13 @@ class OpenBatches:
                 writer.cancel()
             await asyncio.gather(*hanging, return_exceptions=True)
 
-    def _add(self, partition: int, entries: Sequence[Entry], request: _Request) -> None:
+    def _add(self, partition: int, entries: Sequence[Entry], size: int, request: _Request) -> None:
         lane = self._lanes[partition]
         if not lane.batches or lane.batches[-1].size >= APPEND_BYTES:
             batch = _Batch()
             batch.alarm = asyncio.get_running_loop().call_later(self._answer_seconds, self._give_up, lane, batch)
             lane.batches.append(batch)
-        lane.batches[-1].add(entries, request)
+        lane.batches[-1].add(entries, size, request)
         if not lane.busy and not lane.waiting:
             lane.waiting = True
             self._waiting.append(partition)
@@ -211,11 +212,10 @@ class _Batch:
         if alarm is not None:
             self.alarm = alarm
 
-    def add(self, entries: Sequence[Entry], request: _Request) -> None:
+    def add(self, entries: Sequence[Entry], size: int, request: _Request) -> None:
         self.parts.append((entries, request))
         self.entries.extend(entries)
-        for entry in entries:
-            self.size += len(entry.value)
+        self.size += size
 
     def settle(self, failure: RapportError | None) -> None:
         if not self.settled:
