@@ -5,8 +5,8 @@ head row (stream, partition, next) that is locked last before COMMIT, and heads 
 rows become visible in the order of their offsets, and writers never wait for each other in a circle.
 
 Readers of this process are handed its own appends once they are committed, as long as they keep up. What other
-processes append is seen by one look at all heads each 100 ms, for the whole process: NOTIFY inside transactions would
-halve the commit rate.
+processes append is seen by one look at all heads each 100 ms, and each 20 ms while they do, for the whole process:
+NOTIFY inside transactions would halve the commit rate.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ Appended = Mapping[Key, tuple[int, Sequence[Entry]]]
 """What a transaction appended, with the offset of the first entry."""
 
 LOOK_EVERY = 0.1
+LOOK_AGAIN = 0.02
+"""The next look after one that found what another process has appended: more is likely to come."""
 FRESH = 1.0
 """Seconds without an answer after which a log in trouble counts as unavailable."""
 APPEND_DEADLINE = 10.0
@@ -369,31 +371,41 @@ class PostgresLog:
         return head.earliest, head.next
 
     async def _look(self) -> None:
-        """One look at all heads each 100 ms, for as long as there are readers."""
+        """One look at all heads now and then, for as long as there are readers."""
         while self._readers:
+            moved = False
             try:
-                await self._read_heads()
+                moved = await self._read_heads()
             except Exception as error:
                 self._trouble = f"{type(error).__name__}: {error}"
                 for woken in self._woken.values():
                     woken.set()
             else:
                 self._trouble = None
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(LOOK_AGAIN if moved else LOOK_EVERY)
 
-    async def _read_heads(self) -> None:
+    async def _read_heads(self) -> bool:
+        """Says whether others have appended to what is read here."""
         asked = monotonic()
         async with asyncio.timeout(READ_DEADLINE), self._database.connect() as connection:
             rows = await connection.fetch(_HEADS)
+        read = {reader.stream for reader in self._readers}
+        moved = False
         for stream, partition, earliest, following in rows:
-            self._learn((stream, partition), _Head(earliest, following, asked))
+            news = self._learn((stream, partition), _Head(earliest, following, asked))
+            moved |= news and stream in read
+        return moved
 
-    def _learn(self, key: Key, head: _Head) -> None:
+    def _learn(self, key: Key, head: _Head) -> bool:
+        """Says whether it is news."""
         known = self._heads.get(key)
-        if known is None or head.asked >= known.asked:
-            self._heads[key] = head
-            if known is None or head.next != known.next:
-                self._woken[key].set()
+        if known is not None and head.asked < known.asked:
+            return False
+        self._heads[key] = head
+        if known is not None and head.next == known.next:
+            return False
+        self._woken[key].set()
+        return True
 
     async def _read_rows(self, key: Key, offset: int, limit: int) -> tuple[int, list[Record]]:
         """Up to about `limit` records from `offset` on; with the number of announcements that they follow."""
@@ -486,7 +498,7 @@ class PostgresReader:
 
     def __init__(self, log: PostgresLog, stream: str) -> None:
         self._of = log
-        self._stream = stream
+        self.stream = stream
         self._lanes: dict[int, _Lane] = {}
 
     def assign(self, offsets: Mapping[int, int]) -> None:
@@ -502,7 +514,7 @@ class PostgresReader:
     def hand(self, key: Key, moves: int, start: int, entries: Sequence[Entry]) -> None:
         """Take what was just committed here, if all before it has been read."""
         lane = self._lanes.get(key[1])
-        if key[0] != self._stream or lane is None or lane.read_to != start or lane.moves != moves - 1:
+        if key[0] != self.stream or lane is None or lane.read_to != start or lane.moves != moves - 1:
             return
         size = sum(map(size_of, entries))
         if lane.handed + size > HANDED_BYTES:
@@ -512,7 +524,7 @@ class PostgresReader:
         lane.ahead.extend(Record(start + index, *entry) for index, entry in enumerate(entries))
 
     async def fetch(self, partition: int, limit: int, wait: float) -> Fetched:
-        key = (self._stream, partition)
+        key = (self.stream, partition)
         lane = self._lane(partition)
         woken = self._of._woken[key]
         began = monotonic()
@@ -534,7 +546,7 @@ class PostgresReader:
                 break
             if self._of._trouble is not None and not (head := self._of._heads[key]).fresh:
                 raise Unavailable(
-                    f"log: {self._stream}[{partition}] has not answered for {monotonic() - head.asked:.1f} s: "
+                    f"log: {self.stream}[{partition}] has not answered for {monotonic() - head.asked:.1f} s: "
                     f"{self._of._trouble}"
                 )
             if woken.is_set():
@@ -560,7 +572,7 @@ class PostgresReader:
         try:
             return self._lanes[partition]
         except KeyError:
-            raise RapportError(f"log: {self._stream}[{partition}] is not assigned to this reader.") from None
+            raise RapportError(f"log: {self.stream}[{partition}] is not assigned to this reader.") from None
 
 
 async def _partitions_by_stream(connection: Connection) -> dict[str, int]:
