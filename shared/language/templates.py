@@ -163,6 +163,7 @@ def check_names(
             continue
         for use in template.used.uses:
             _check_use(message, template, use, urls, properties_absent, report)
+        _check_beginning(message, template, report)
     _check_senders(message, report)
     _check_unsubscribing(message, report)
 
@@ -227,8 +228,6 @@ def _check_trigger(
         if not sender.sound or sender.channel != template.channel:
             continue
         if sender.begins_with is None:
-            text = f"{sender.file} does not begin with an event, so {'.'.join(use.path)} is empty here."
-            report(template.problem(use, text, "Use traits or customer, or give it under with.", warning=True))
             return
         absent = properties_absent(sender.begins_with, use.path[1:])
         if absent is not None:
@@ -237,6 +236,20 @@ def _check_trigger(
             remedy = did_you_mean(part, known, "Correct it, or add it to the event's file.")
             report(template.problem(use, text, remedy))
             return
+
+
+def _check_beginning(message: MessageTemplates, template: TemplateFile, report: Callable[[Problem], None]) -> None:
+    """What the event that begins a journey would give, where none begins it. Said once, with its first place: a
+    template asks for much of it."""
+    sender = next((one for one in message.senders if one.sound and one.channel == template.channel), None)
+    uses = [use for use in template.used.uses if use.path[0] == "trigger" and use.path[1:]] if template.used else []
+    if sender is None or sender.begins_with is not None or not uses:
+        return
+    uses.sort(key=lambda use: template.place(use.line, ".".join(use.path)))
+    names = list(dict.fromkeys(".".join(use.path) for use in uses))
+    empty = f"{names[0]} and {len(names) - 1} more are" if len(names) > 1 else f"{names[0]} is"
+    text = f"{sender.file} does not begin with an event, so {empty} empty here."
+    report(template.problem(uses[0], text, "Use traits or customer, or give it under with.", warning=True))
 
 
 def _check_senders(message: MessageTemplates, report: Callable[[Problem], None]) -> None:

@@ -16,7 +16,8 @@ from shared.language.checks.assembly import to_playbook
 from shared.language.checks.book import Book
 from shared.language.checks.brand import check_postal_address, read_brand, read_catalogue
 from shared.language.checks.coupons import check_coupons_used, read_coupons
-from shared.language.checks.journeys import check_journey, check_loops
+from shared.language.checks.journeys import check_journey
+from shared.language.checks.loops import check_loops
 from shared.language.checks.messages import read_messages
 from shared.language.checks.segments import check_segments, check_stages
 from shared.language.checks.tests import TestedJourney, check_tests

@@ -19,7 +19,6 @@ from shared.language.checks.book import (
     some_of,
 )
 from shared.language.checks.certain import check_ways
-from shared.language.checks.circles import circle_from
 from shared.language.checks.coupons import check_carriers, check_coupon, check_encrypted
 from shared.language.checks.hours import Clock, check_hours, clocks
 from shared.language.checks.names import check_event, check_match, check_name, read_expression
@@ -224,38 +223,6 @@ def check_emitted(book: Book, journey: ReadJourney, placed: Placed, step: writte
             remedy = did_you_mean(name, absent[1], "Add it there, or remove it here.")
             book.report(journey.document.problem(journey.document.at_key(here), message, remedy))
         read_expression(book, journey, here, text, GIVEN, step=placed)
-
-
-def check_loops(book: Book) -> None:
-    """Journeys that begin one another without end: each is begun by any event that the one before it reports, and
-    takes a customer in again at once."""
-    begun_by: dict[str, list[str]] = {}
-    for name, journey in book.journeys.items():
-        trigger = journey.shape.trigger
-        if not isinstance(trigger, EventTrigger) or journey.shape.again != "always":
-            continue
-        if trigger.where is None and trigger.if_ is None:
-            begun_by.setdefault(trigger.event, []).append(name)
-    emits: dict[str, list[str]] = {}
-    for name, journey in book.journeys.items():
-        events = [placed.step.emit for placed in journey.layout.placed if isinstance(placed.step, written.EmitStep)]
-        emits[name] = [begun for event in events for begun in begun_by.get(event, ())]
-    done: set[str] = set()
-    for start in emits:
-        circle = circle_from(start, emits, done)
-        if circle is None:
-            continue
-        done.update(circle)
-        following = circle[1] if len(circle) > 1 else circle[0]
-        journey = book.journeys[circle[0]]
-        placed = next(
-            placed
-            for placed in journey.layout.placed
-            if isinstance(placed.step, written.EmitStep) and following in begun_by.get(placed.step.emit, ())
-        )
-        shown = [quoted(name) for name in [*circle[1:], circle[0]]]
-        message = f"this begins {', which begins '.join(shown)}, and so without end."
-        book.wrong_at(journey.document, (*placed.path, "emit"))(message, "Add again: to one of them, or a where.")
 
 
 def check_answer(

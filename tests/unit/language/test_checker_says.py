@@ -592,6 +592,14 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             " of them out of the circle.",
         ],
     ),
+    "a mail that asks for much of an event that is none": (
+        cart(journey("- email: cart-reminder", trigger=BIRTHDAY.replace("22:00", "09:00")))
+        | {"messages/cart-reminder/body.html": b"{{ trigger.total }} {{ trigger.cart_id }} {{ unsubscribe_url }}"},
+        [
+            "messages/cart-reminder/body.html:1:4: warning: journeys/cart.yaml does not begin with an event, so "
+            "trigger.total and 1 more are empty here. Use traits or customer, or give it under with.",
+        ],
+    ),
     "a journey that begins itself": (
         cart(journey("- emit: Cart Updated")),
         [

@@ -546,8 +546,50 @@ def test_journeys_that_begin_one_another_without_end() -> None:
         'journeys/cart.yaml:6:11: this begins "pong", which begins "cart", and so without end. '
         "Add again: to one of them, or a where."
     ]
-    once = pong.replace("trigger:", "again: 1d\ntrigger:")
-    assert said_of(sample(journeys__cart_yaml=ping, journeys__pong_yaml=once)) == []
+    for ends in (
+        pong.replace("trigger:", "again: 1d\ntrigger:"),
+        pong.replace("- emit: Ping", "- if: traits.tired == null\n    then: [emit: Ping]"),
+        pong.replace("- emit: Ping", "- if: traits.tired == true\n    then: [exit: tired]\n  - emit: Ping"),
+        pong.replace("trigger:", "exit_on: [event: Tired]\ntrigger:").replace("- emit", "- wait: 1d\n  - emit"),
+        # The other finds the customer inside still.
+        pong.replace("- emit: Ping", "- emit: Ping\n  - wait: 1d"),
+    ):
+        assert said_of(sample(journeys__cart_yaml=ping, journeys__pong_yaml=ends)) == []
+
+
+@pytest.mark.parametrize(
+    ("begins", "sets"),
+    [
+        ("{segment: asked, change: entered}", ["false", "true"]),
+        ("{segment: asked, change: left}", ["true", "false"]),
+        ("{stage: convert}", ["false", "true"]),
+    ],
+)
+def test_a_journey_that_moves_the_segment_or_stage_it_begins_with_begins_without_end(
+    begins: str, sets: list[str]
+) -> None:
+    steps = "\n".join(f"- set: {{traits.asked: {value}}}" for value in sets)
+    text = journey(steps, trigger="event: Ping").replace("trigger:\n  event: Ping", f"trigger: {begins}")
+    files = {
+        "segments_yaml": "segments: {asked: {when: traits.asked == true}}",
+        "stages_yaml": "stages: {convert: traits.asked == true, attract: true}",
+    }
+    said = 'this begins "cart", and so without end. Add again: to one of them, or an if to its trigger.'
+    assert [line.partition(": ")[2] for line in said_of(sample(journeys__cart_yaml=text, **files))] == [said]
+    once = text.replace(steps.splitlines()[1], "- wait: 1d")
+    assert said_of(sample(journeys__cart_yaml=once, **files)) == []
+
+
+def test_two_journeys_that_move_a_customer_to_and_fro_begin_one_another_without_end() -> None:
+    to = journey("- set: {traits.asked: false}", trigger="segment: asked\nchange: entered")
+    fro = journey("- set: {traits.asked: true}", trigger="segment: asked\nchange: left").replace(
+        ": cart\n", ": fro\n", 1
+    )
+    segments = 'segments: {asked: {when: "traits.asked == true and traits.country == null"}}'
+    assert said_of(sample(journeys__cart_yaml=to, journeys__fro_yaml=fro, segments_yaml=segments)) == []
+    segments = 'segments: {asked: {when: "traits.asked == true and traits.asked != 1"}}'
+    (said,) = said_of(sample(journeys__cart_yaml=to, journeys__fro_yaml=fro, segments_yaml=segments))
+    assert 'this begins "fro", which begins "cart", and so without end.' in said
 
 
 # Whole files
