@@ -103,6 +103,9 @@ class Cell:
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=self.zone or UTC)
 
 
+_OF_A_CUSTOMER = {"userId", "anonymousId", "messageId", "timestamp", "receivedAt"}
+"""Fields that no two rows need have alike: a text that is also the name of a column was meant as one."""
+
 Value = Cell | str | int | float | bool
 
 
@@ -145,6 +148,11 @@ class Columns:
             if cell.column not in places:
                 remedy = did_you_mean(cell.column, places, f"There are {listed(header, 'and')}.")
                 raise NotCsv(1, f'there is no column "{cell.column}". {remedy}')
+        for field in _OF_A_CUSTOMER & self.fields.keys():
+            value = self.fields[field]
+            if isinstance(value, str) and value in places:
+                said = f'the mapping gives every row the {field} "{value}", which is the name of a column.'
+                raise NotCsv(1, f"{said} Write {field}: {{column: {value}}}.")
         return places
 
     def _row(self, line: int, cells: list[str], width: int, places: Mapping[str, int]) -> Row | BadRow:

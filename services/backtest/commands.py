@@ -17,6 +17,7 @@ from shared.clock import SystemClock
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
+    from services.backtest.report import Report
     from services.backtest.simulation import Progress
 
 
@@ -86,12 +87,20 @@ def _simulate(
     if form == "json":
         told = msgspec.json.encode(comparison or reports[0])
         sys.stdout.write(msgspec.json.format(told, indent=2).decode() + "\n")
+        _fail_without(reports[0])
         return
     out = Terminal(markup=True)
     for part in as_comparison(comparison) if comparison is not None else as_tables(reports[0]):
         out.print(part, highlight=False, soft_wrap=True)
     if html is not None:
         say(f"\nThe page with charts is {html}")
+    _fail_without(reports[0])
+
+
+def _fail_without(report: Report) -> None:
+    """A history of which nothing could be read is a mistake, whatever else is said."""
+    if not report.events:
+        raise typer.Exit(1)
 
 
 def export(

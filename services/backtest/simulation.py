@@ -56,7 +56,7 @@ class Simulation:
         findings, house = self.findings, self.house
         for person in house.people.values():
             for enrollment in person.enrollments:
-                if enrollment.inside:
+                if enrollment.inside and enrollment.status != "held_out":
                     findings.still_inside(enrollment.journey, enrollment.step)
         for (journey, reason), count in house.declined.items():
             findings.declined(journey, reason, count)

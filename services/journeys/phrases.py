@@ -264,11 +264,21 @@ def _passed(teller: Teller, decided: Decided, decision: Decision) -> str:
         return f"{places.written(journey, step, 'choose', int(way) - 1, 'if') or f'{step}: way {way}'}: yes"
     if way:
         return f"{step}: {way}"
-    for word in ("coupon", "emit", "task", "pause", "webhook"):
-        written = places.written(journey, step, word)
+    for path, what in _DONE.items():
+        written = places.written(journey, step, *path)
         if written:
-            return f"{word} {written}"
-    return f"{step} is done"
+            return f"{what} {written}"
+    return f"{step} is passed"
+
+
+_DONE = {
+    ("coupon",): "a code of",
+    ("emit",): "reports",
+    ("task", "title"): "gives somebody the task",
+    ("pause",): "pauses advertising for",
+    ("webhook", "url"): "calls",
+}
+"""What is said of a step that has one way out, before what is written there."""
 
 
 def _awaited(teller: Teller, decided: Decided, step: str) -> str:

@@ -81,6 +81,6 @@ def as_text(found: Counter[Outlook]) -> str:
         return "nobody is inside an older version"
     lines = [f"{sum(found.values())} inside older versions:"]
     for outlook, count in sorted(found.items()):
-        at = outlook.step or outlook.status
-        lines.append(f"  {count:>7,}  {outlook.version[:_SHOWN]}  {at} ({outlook.status}): {outlook.becomes}")
+        at = f"{outlook.step} ({outlook.status})" if outlook.step else outlook.status.replace("_", " ")
+        lines.append(f"  {count:>7,}  {outlook.version[:_SHOWN]}  {at}: {outlook.becomes}")
     return "\n".join(lines)

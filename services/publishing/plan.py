@@ -149,7 +149,7 @@ def _changed_journey(change: JourneyChange, journey: Journey, fate: Fate) -> Lin
     if change.restructured and fate.inside:
         details.append(f"{_inside(fate.inside, 'finish')} the version that they began:")
         details += [
-            f"  {count} at {step}" + (", which the new version does not have" if step in fate.without_step else "")
+            _at(step, count) + (", which the new version does not have" if step in fate.without_step else "")
             for step, count in fate.by_step.items()
         ]
         if fate.movable:
@@ -221,7 +221,11 @@ def _plainly(named: Named) -> Iterable[Line]:
 
 
 def _by_step(by_step: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(f"  {count} at {step}" for step, count in by_step.items())
+    return tuple(_at(step, count) for step, count in by_step.items())
+
+
+def _at(step: str, count: int) -> str:
+    return f"  {count} held out" if step == "held_out" else f"  {count} at {step}"
 
 
 def _people(count: int) -> str:

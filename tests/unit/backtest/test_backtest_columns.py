@@ -65,6 +65,12 @@ def test_a_column_that_is_not_there_is_told_with_the_one_that_was_meant(tmp_path
     assert 'Did you mean "amount"?' in refusal.message
 
 
+def test_a_text_that_names_a_column_was_meant_as_one(tmp_path: Path) -> None:
+    (refusal,) = read(tmp_path, mapping=MAPPING.replace("userId: {column: customer}", "userId: customer"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.message.endswith("Write userId: {column: customer}.")
+
+
 def test_a_mapping_tells_every_mistake_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(MappingInvalid) as raised:
         read(tmp_path, mapping="evnt: Order Completed\nproperties:\n  total: {colum: amount}\n")
