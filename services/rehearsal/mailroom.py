@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from services.mailer.batch import MailerBatch
@@ -79,12 +79,9 @@ class Mailroom:
 
     def decide(self, out: Outputs) -> None:
         """All that is due, and hand over what may go."""
-        due = sorted(self._requested.values(), key=lambda one: (one.due, -one.asked.priority, one.id))
-        candidates = [self._candidate(message) for message in due]
+        turn = self._decided(self._requested.values(), out)
         self._requested.clear()
-        now, playbook = out.as_of, self._playbooks.get(self._memo.decode())
-        turn = Turn(now, out)
-        turn.decide(candidates, self._known(candidates, playbook, now), self._means, len(candidates))
+        now = turn.now
         undelivered = len(turn.changes)
         for message, error in turn.defects:
             self._witness.set_aside(message, "not_made", f"{type(error).__name__}: {error}", now)
@@ -100,6 +97,15 @@ class Mailroom:
                 self._change(change, None, now)
         for change in turn.changes[undelivered:]:
             self._change(change, mails[change.id], now)
+
+    def _decided(self, messages: Iterable[Message], out: Outputs) -> Turn:
+        """What becomes of these messages now, in the order in which they are due."""
+        due = sorted(messages, key=lambda one: (one.due, -one.asked.priority, one.id))
+        candidates = [self._candidate(message) for message in due]
+        turn = Turn(out.as_of, out)
+        known = self._known(candidates, self._playbooks.get(self._memo.decode()), turn.now)
+        turn.decide(candidates, known, self._means, len(candidates))
+        return turn
 
     def _batch(self) -> MailerBatch:
         return MailerBatch(0, self._memo, self._paused(), self._messages, self._people, lambda channels: None)

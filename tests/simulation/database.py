@@ -24,6 +24,7 @@ from services.segmenter import spans
 from services.segmenter.store import make_room
 from shared.database.engine import Database
 from tests.simulation.machine import START, Process, VirtualLoop
+from tests.simulation.mailing import TRAIL
 from tests.simulation.weather import Weather
 
 T = TypeVar("T")
@@ -140,6 +141,7 @@ class Server:
         if self._keeper is None:
             self._keeper = self._connect()
             self.ask(make_room(self._keeper, _SPANS))
+            self.ask(self._keeper.execute(TRAIL))
         self.ask(self._empty(self._keeper))
 
     async def _empty(self, keeper: asyncpg.Connection) -> None:
@@ -242,7 +244,8 @@ class Session:
         return _Transaction(self)
 
     def is_in_transaction(self) -> bool:
-        return self._raw is not None and self._raw.is_in_transaction()
+        # As the driver has it: who lost the connection is not told that the transaction is over.
+        return self._depth > 0 if self._raw is None else self._raw.is_in_transaction()
 
     def is_closed(self) -> bool:
         return self._raw is None

@@ -130,6 +130,8 @@ def _acts(dice: random.Random) -> Iterator[Any]:
     shop = _Shop(dice)
     by_hand = dice.random() < 0.4
     """Journeys may be paused, and people taken along, by hand: a simulation of a playbook knows nothing of that."""
+    if dice.random() < 0.85:
+        yield shop.meet()
     for _ in range(dice.randint(25, 50)):
         lot = dice.random()
         if lot < 0.60:
@@ -167,6 +169,15 @@ class _Shop:
         self._number = 0
         self._posted: list[dict[str, Any]] = []
         self._ago: dict[str, timedelta] = {}
+
+    def meet(self) -> Any:
+        """Most customers say who they are first."""
+        calls = []
+        for customer in self._dice.sample(CUSTOMERS, 4):
+            self._number += 1
+            said = {"messageId": f"call-{self._number}", "userId": customer, "type": "identify"}
+            calls.append(said | {"traits": self._traits(customer)})
+        return _with(Post, calls=tuple(calls), tries=40)
 
     def post(self) -> Any:
         dice = self._dice

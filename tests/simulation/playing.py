@@ -24,7 +24,7 @@ from shared.contracts.streams import STREAMS
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
 from shared.database.migrations import migrate
-from tests.simulation import laws, rehearsal, replay
+from tests.simulation import laws, mailing, rehearsal, replay
 from tests.simulation.database import Server, Sessions, SimulatedDatabase
 from tests.simulation.history import History, draw
 from tests.simulation.machine import Process, register_tasks, virtual
@@ -92,6 +92,7 @@ def _replayed(world: World, server: Server) -> list[str]:
         for stream in STREAMS
         for partition in range(PARTITIONS)
     }
+    trail = mailing.noted(world.query(mailing.READ))
     with virtual(world.history.seed) as loop:
         asyncio.set_event_loop(loop)
         register_tasks(loop)
@@ -100,15 +101,18 @@ def _replayed(world: World, server: Server) -> list[str]:
         database = SimulatedDatabase(Sessions(server, loop, calm), process)
 
         async def compare() -> list[str]:
+            async with database.connect() as connection:
+                playbooks = {name: await SHELF.get(connection, name) for name, _ in mailing.in_force(journal)}
+            found = [f"mailer: {line}" for line in mailing.differences(journal, trail, playbooks, PARTITIONS)]
             beside = await replay.beside(journal, database, SHELF)
             if beside.early:
-                return []
+                return found
             recorded = await replay.states(database)
             server.empty()
             async with asyncio.timeout(300):
                 again = await replay.replay(journal, database, world.installation, SHELF, PARTITIONS)
             replayed = await replay.states(database)
-            found = [f"replay: {line}" for line in replay.differences(journal, recorded, again, replayed, beside)]
+            found += [f"replay: {line}" for line in replay.differences(journal, recorded, again, replayed, beside)]
             lived = await rehearsal.rehearse(journal, recorded, beside, database, SHELF, PARTITIONS)
             return found + [f"in memory: {line}" for line in lived]
 
