@@ -75,6 +75,7 @@ _decode_body = msgspec.msgpack.Decoder(Body).decode
 _decode_changes = msgspec.msgpack.Decoder(Changes).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
+_EVENT, _DERIVED = int(Kind.EVENT), int(Kind.DERIVED)
 _KINDS = {"time": Kind.TIME, "definition": Kind.DEFINITION}
 
 
@@ -101,7 +102,8 @@ def row(record: CustomerUpdated | DateReached, playbook: str = "") -> Row:
     )
     if event is None:
         return Row(record.customer.key, record.as_of, _KINDS[record.cause], "", "", "", b"", changes)
-    body = Body(
+    # As a `Body` is encoded, without making one: there is a row for each event.
+    body = (
         event.type,
         event.received_at,
         event.user_id,
@@ -113,7 +115,7 @@ def row(record: CustomerUpdated | DateReached, playbook: str = "") -> Row:
         _packed(event.context),
         _packed(event.extra),
     )
-    kind = Kind.DERIVED if record.derived else Kind.EVENT
+    kind = _DERIVED if record.derived else _EVENT
     return Row(event.key, event.occurred_at, kind, event.id, event.source, event.name, _encoder.encode(body), changes)
 
 
@@ -148,7 +150,10 @@ def rebuild(
 
 
 def _packed(raw: msgspec.Raw) -> bytes:
-    return bytes(raw) if len(raw) > len(_NOTHING) or bytes(raw) != _NOTHING else b""
+    if raw is EMPTY:
+        return b""
+    said = bytes(raw)
+    return said if said != _NOTHING else b""
 
 
 _NOTHING = bytes(EMPTY)

@@ -52,14 +52,14 @@ def size_of(entry: Entry) -> int:
     return len(entry.key) + len(entry.value) + 64
 
 
-def in_portions(entries: Sequence[Entry], *, limit: int) -> Iterator[Sequence[Entry]]:
-    """The entries in order, in portions of about `limit` bytes at most; a larger entry is a portion of its own."""
+def in_portions(entries: Sequence[Entry], *, limit: int) -> Iterator[tuple[Sequence[Entry], int]]:
+    """The entries in order, in portions of about `limit` bytes at most, each with its size (`size_of`, summed up); a
+    larger entry is a portion of its own."""
     start = size = 0
-    for index, entry in enumerate(entries):
-        taken = size_of(entry)
+    for index, taken in enumerate(map(size_of, entries)):
         if index > start and size + taken > limit:
-            yield entries[start:index]
+            yield entries[start:index], size
             start, size = index, 0
         size += taken
     if start < len(entries):
-        yield entries[start:]
+        yield entries[start:], size

@@ -279,6 +279,8 @@ class PostgresLog:
         if stream not in STREAMS or not 0 <= partition < self._partitions:
             raise RapportError(f"log: there is no {stream}[{partition}] among {self._partitions} partitions.")
         for entry in entries:
+            if len(entry.value) + 4 * len(entry.key) <= LARGEST_RECORD:
+                continue  # however its key is encoded
             size = len(entry.key.encode()) + len(entry.value)
             if size > LARGEST_RECORD:
                 raise RecordTooLarge(
@@ -318,12 +320,12 @@ class PostgresLog:
         streams, partitions, skips, counts, sizes, bodies = [], [], [], [], [], []
         for key in keys:
             skip = 0
-            for portion in in_portions(outputs[key], limit=ROW_BYTES):
+            for portion, size in in_portions(outputs[key], limit=ROW_BYTES):
                 streams.append(key[0])
                 partitions.append(key[1])
                 skips.append(skip)
                 counts.append(len(portion))
-                sizes.append(sum(map(size_of, portion)))
+                sizes.append(size)
                 bodies.append(pack(portion))
                 skip += len(portion)
         inserted = await connection.fetch(

@@ -49,7 +49,8 @@ def test_portions_hold_everything_in_order_and_keep_the_limit_where_they_can(
     given_entries: list[Entry], limit: int
 ) -> None:
     portions = list(in_portions(given_entries, limit=limit))
-    assert [entry for portion in portions for entry in portion] == given_entries
-    for portion in portions:
+    assert [entry for portion, _ in portions for entry in portion] == given_entries
+    for portion, size in portions:
         assert portion
-        assert len(portion) == 1 or sum(map(size_of, portion)) <= limit
+        assert size == sum(map(size_of, portion))
+        assert len(portion) == 1 or size <= limit
