@@ -16,11 +16,7 @@ from services.publishing import commands as publishing
 from services.publishing.coupons import coupons_app
 from services.publishing.journeys import journeys_app
 from services.publishing.tasks import tasks_app
-from services.terminal import DEFAULT_DATA, Data, Folder, columns
-from services.terminal import database as _database
-from services.terminal import fail as _fail
-from services.terminal import out as _out
-from services.terminal import run as _run
+from services.terminal import DEFAULT_DATA, Data, Folder, columns, database, fail, one_of, out, run, say
 from services.trials import commands as trials
 from services.why import why_in
 from shared.errors import RapportError
@@ -94,27 +90,19 @@ def up(
         public_url=public_url,
     )
 
-    async def run() -> None:
+    async def work() -> None:
         from services.serving import stop_requested
 
         async with embedded.running(options) as running:
-            _out.print(f"Rapport is up at {running.address}", highlight=False, soft_wrap=True)
-            _out.print(
-                f"  post events to  {running.address}/v1/batch   write key {running.write_key}",
-                highlight=False,
-                soft_wrap=True,
-            )
-            _out.print(
-                f"  customers       {running.address}/segmenter/v1/customers/KEY   read key {running.read_key}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"Rapport is up at {running.address}")
+            say(f"  post events to  {running.address}/v1/batch   write key {running.write_key}")
+            say(f"  customers       {running.address}/segmenter/v1/customers/KEY   read key {running.read_key}")
             if smtp == INBOX:
-                _out.print(f"  read the mails  {running.address}/mailer/inbox", highlight=False, soft_wrap=True)
-            _out.print(f"  API reference   {running.address}/docs", highlight=False, soft_wrap=True)
+                say(f"  read the mails  {running.address}/mailer/inbox")
+            say(f"  API reference   {running.address}/docs")
             await stop_requested(running.server)
 
-    _run(run())
+    run(work())
 
 
 @app.command()
@@ -128,14 +116,14 @@ def serve(
 
     if service not in serving.SERVICES:
         raise typer.BadParameter(f"there is no service {service!r}. There are {', '.join(serving.SERVICES)}.")
-    _run(serving.serve(service, host, port))
+    run(serving.serve(service, host, port))
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database's tables, and Kafka's topics, to what this release needs."""
 
-    async def run() -> None:
+    async def work() -> None:
         from services import serving
         from shared.database.engine import Database
         from shared.database.migrations import migrate as bring_up
@@ -147,15 +135,15 @@ def migrate() -> None:
         database = Database(settings.database_url)
         try:
             for line in await bring_up(database, serving.MIGRATIONS):
-                _out.print(line, highlight=False, soft_wrap=True)
+                say(line)
         finally:
             await database.close()
         if settings.kafka_bootstrap_servers:
             for topic in await kafka_log(settings).ensure_streams(settings.kafka_replication_factor):
-                _out.print(f"kafka: topic {topic}", highlight=False, soft_wrap=True)
-        _out.print("up to date")
+                say(f"kafka: topic {topic}")
+        say("up to date")
 
-    _run(run())
+    run(work())
 
 
 @app.command()
@@ -174,7 +162,7 @@ def demo(
     """A fictional shop, a fast clock, and the mails that its customers get."""
     from services.demo import run_demo
 
-    _run(run_demo(seconds=seconds, headless=headless, report=report, port=port, data=data))
+    run(run_demo(seconds=seconds, headless=headless, report=report, port=port, data=data))
 
 
 @playbook_app.command("init")
@@ -183,13 +171,13 @@ def playbook_init(folder: Folder) -> None:
     from shared.language import SHIPPED, read_folder, write_schemas
 
     if folder.exists() and any(folder.iterdir()):
-        _fail(f"{folder} is not empty. Choose a new folder.")
+        fail(f"{folder} is not empty. Choose a new folder.")
     for name, content in read_folder(SHIPPED).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     write_schemas(folder)
-    _out.print(f"{folder} is ready. Edit it, then: rapport playbook check {folder}", highlight=False, soft_wrap=True)
+    say(f"{folder} is ready. Edit it, then: rapport playbook check {folder}")
 
 
 @playbook_app.command("schema")
@@ -198,7 +186,7 @@ def playbook_schema(folder: Folder) -> None:
     from shared.language import write_schemas
 
     write_schemas(folder)
-    _out.print(f"written to {folder / '.schema'}", highlight=False, soft_wrap=True)
+    say(f"written to {folder / '.schema'}")
 
 
 @playbook_app.command("show")
@@ -215,10 +203,9 @@ def playbook_show(
     from shared.language.flowchart_svg import as_svg
     from shared.language.problems import did_you_mean
 
-    if form not in ("text", "mermaid", "svg"):
-        raise typer.BadParameter(f"there is no format {form!r}. There are text, mermaid and svg.")
+    one_of(form, "text", "mermaid", "svg")
 
-    async def run() -> None:
+    async def work() -> None:
         journeys = load(read_folder(folder)).journeys
         if journey not in journeys:
             remedy = did_you_mean(journey, journeys, f"There are {', '.join(journeys) or 'none'}.")
@@ -227,7 +214,7 @@ def playbook_show(
         if counts:
             from services.journeys.store import inside_by_step
 
-            async with _database(data) as connection:
+            async with database(data) as connection:
                 inside = await inside_by_step(connection, journey)
         flow, title = flow_of(journeys[journey]), journeys[journey].title
         drawn = {
@@ -237,7 +224,7 @@ def playbook_show(
         }
         typer.echo(drawn[form]())
 
-    _run(run())
+    run(work())
 
 
 @letters_app.command("list")
@@ -248,18 +235,18 @@ def letters_list(
 ) -> None:
     """The newest dead letters."""
 
-    async def run() -> None:
+    async def work() -> None:
         from shared.processing import dead_letters
 
-        async with _database(data) as connection:
+        async with database(data) as connection:
             letters = await dead_letters.newest(connection, service, limit)
         table = columns("id", "filed", "service", "key", "code", "reason")
         for letter in letters:
             filed = letter.filed_at.strftime("%Y-%m-%d %H:%M:%S")
             table.add_row(str(letter.id), filed, letter.service, letter.key, letter.code, letter.message)
-        _out.print(table if letters else "there are none")
+        out.print(table if letters else "there are none")
 
-    _run(run())
+    run(work())
 
 
 @letters_app.command("show")
@@ -269,16 +256,16 @@ def letters_show(
 ) -> None:
     """One dead letter with its bytes."""
 
-    async def run() -> None:
+    async def work() -> None:
         from shared.processing import dead_letters
 
-        async with _database(data) as connection:
+        async with database(data) as connection:
             found = await dead_letters.read(connection, letter)
         for name, value in found._asdict().items():
             shown = value.decode(errors="replace") if isinstance(value, bytes) else value
-            _out.print(f"{name + ':':<14}{shown}", highlight=False, soft_wrap=True)
+            say(f"{name + ':':<14}{shown}")
 
-    _run(run())
+    run(work())
 
 
 @letters_app.command("retry")
@@ -292,19 +279,17 @@ def letters_retry(
     if bool(letters) == bool(service or code):
         raise typer.BadParameter("give ids, or --service or --code.")
 
-    async def run() -> None:
+    async def work() -> None:
         from shared.processing import dead_letters
 
-        async with _database(data) as connection:
+        async with database(data) as connection:
             if letters:
                 asked = await dead_letters.ask_retry(connection, letters)
             else:
                 asked = await dead_letters.ask_retry_of_all(connection, service, code)
-        _out.print(
-            f"{asked} will be tried again within a second or two; see `rapport dead-letters list`", highlight=False
-        )
+        say(f"{asked} will be tried again within a second or two; see `rapport dead-letters list`")
 
-    _run(run())
+    run(work())
 
 
 @partitions_app.command("list")
@@ -314,33 +299,33 @@ def partitions_list(
 ) -> None:
     """How far each partition has come, and who owns it."""
 
-    async def run() -> None:
+    async def work() -> None:
         from shared.processing import partitions
 
-        async with _database(data) as connection:
+        async with database(data) as connection:
             found = await partitions.standings(connection, service)
         table = columns("service", "partition", "offset", "road", "failures in a row", "owner")
         for one in found:
             road = one.as_of.strftime("%Y-%m-%d %H:%M:%S") if one.as_of else ""
             failures = str(one.failures or "")
             table.add_row(one.service, str(one.partition), str(one.offset), road, failures, one.host or "nobody")
-        _out.print(table)
+        out.print(table)
 
-    _run(run())
+    run(work())
 
 
 @partitions_app.command("resume")
 def partitions_resume(service: Service, partition: Partition, data: Data = DEFAULT_DATA) -> None:
     """Begin anew with a partition that stands still, where it stands, once its cause is mended."""
 
-    async def run() -> None:
+    async def work() -> None:
         from shared.processing import partitions
 
-        async with _database(data) as connection:
+        async with database(data) as connection:
             await partitions.resume(connection, service, partition)
-        _out.print(f"{service}[{partition}] goes on within a few seconds", highlight=False)
+        say(f"{service}[{partition}] goes on within a few seconds")
 
-    _run(run())
+    run(work())
 
 
 @partitions_app.command("seek")
@@ -352,7 +337,7 @@ def partitions_seek(
 ) -> None:
     """Have a partition go on from another offset. What it skips is lost, what it goes back over is processed again."""
 
-    async def run() -> None:
+    async def work() -> None:
         from services import serving
         from shared.contracts.streams import READ_BY
         from shared.processing import partitions
@@ -372,9 +357,9 @@ def partitions_seek(
                 raise RapportError(f"the log has {READ_BY[service]}[{partition}] from {earliest} to {end} only.")
             async with runtime.database.connect() as connection:
                 await partitions.seek(connection, service, partition, target)
-        _out.print(f"{service}[{partition}] goes on from {target} within a few seconds", highlight=False)
+        say(f"{service}[{partition}] goes on from {target} within a few seconds")
 
-    _run(run())
+    run(work())
 
 
 @keys_app.command("new")
@@ -383,14 +368,14 @@ def keys_new() -> None:
     from shared.security import hash_key
 
     key = secrets.token_urlsafe(24)
-    _out.print(f"key   {key}\nhash  {hash_key(key)}", highlight=False, soft_wrap=True)
+    say(f"key   {key}\nhash  {hash_key(key)}")
 
 
 @keys_app.command("webhook")
 def keys_webhook(data: Data = DEFAULT_DATA) -> None:
     """What webhooks are signed with: give it to those who receive them."""
 
-    async def run() -> None:
+    async def work() -> None:
         from services import serving
         from services.mailer.main import webhook_keys
         from services.mailer.settings import MailerSettings
@@ -399,9 +384,9 @@ def keys_webhook(data: Data = DEFAULT_DATA) -> None:
         async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
             assert runtime.installation is not None
             for key in webhook_keys(MailerSettings.read(), runtime.installation.secret):
-                _out.print(written(key), highlight=False, soft_wrap=True)
+                say(written(key))
 
-    _run(run())
+    run(work())
 
 
 @keys_app.command("hash")
@@ -409,7 +394,7 @@ def keys_hash(key: Annotated[str, typer.Argument(help="A key.")]) -> None:
     """The hash of a key."""
     from shared.security import hash_key
 
-    _out.print(hash_key(key), highlight=False, soft_wrap=True)
+    say(hash_key(key))
 
 
 def _seconds(text: str) -> float:
