@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shared.errors import RapportError
+from shared.harmless import harmless
 
 if TYPE_CHECKING:
     from rich.segment import Segment
@@ -38,19 +38,12 @@ class Terminal:
         class Harmless(Console):
             def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
                 for segment in super().render(*args, **options):
-                    yield segment if segment.control else segment._replace(text=_harmless(segment.text))
+                    yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
         Harmless(markup=self._markup, stderr=self._stderr).print(*shown, **how)
 
 
 out = Terminal()
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def _harmless(text: str) -> str:
-    return _CONTROL.sub("\ufffd", text)
-
 
 DEFAULT_DATA = Path(".rapport")
 
@@ -68,7 +61,7 @@ def columns(*headings: str) -> Table:
 
 def say(text: str) -> None:
     """A line as it is, whatever brackets and figures are in it."""
-    typer.echo(_harmless(text))
+    typer.echo(harmless(text))
 
 
 def somebody() -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from shared.harmless import harmless
 
 if TYPE_CHECKING:
     import structlog
@@ -127,6 +129,11 @@ class _Libraries(logging.Handler):
         structlog.get_logger(library=record.name).log(record.levelno, record.getMessage().strip(), **more)
 
 
+def _harmless(logger: Any, name: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """What customers wrote may stand in an error, and a traceback is printed as it is."""
+    return {field: harmless(value) if isinstance(value, str) else value for field, value in fields.items()}
+
+
 def configure_logging(level: str = "info", form: str = "auto", file: TextIO = sys.stderr) -> None:
     """Logs go to `file`: as JSON lines, or for people where that is a terminal (or `form` says `console`).
 
@@ -142,6 +149,7 @@ def configure_logging(level: str = "info", form: str = "auto", file: TextIO = sy
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *([_harmless] if console else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
