@@ -34,7 +34,7 @@ READER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/2010010
 SERVICES = ("ingest", "segmenter", "journeys", "mailer")
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 60.0, what: str = "the condition") -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 120.0, what: str = "the condition") -> Any:
     """Wait for a condition, not for time."""
     deadline = time.monotonic() + seconds
     while True:
