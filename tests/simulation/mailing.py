@@ -85,12 +85,14 @@ def differences(
                 consent[said["address"]] = merge(consent.get(said["address"], {}), [word])
         elif what == "suppressed":
             suppressed.update({said["address"]: said["suppressed"] for _, said in rows})
-        elif turn not in batches:
-            changed = [said for was, said in rows if was == "requested"]
-            for partition in {said["partition"] for _, said in rows}:
-                room = rooms[partition]
-                room.conclude([said for was, said in rows if was == "sending" and said["partition"] == partition])
-                found += room.decide_again([said for said in changed if said["partition"] == partition])
+        else:
+            for partition, room in enumerate(rooms):
+                mine = [(was, said) for was, said in rows if said["partition"] == partition]
+                room.conclude([said for was, said in mine if was == "sending" != said["status"]])
+                # What a batch in the same transaction has cancelled is over here, too.
+                again = [said for was, said in mine if was == "requested" and not (turn in batches and room.over(said))]
+                for channel in dict.fromkeys(said["channel"] for said in again):
+                    found += room.decide_again([said for said in again if said["channel"] == channel])
     return found
 
 
@@ -154,6 +156,9 @@ class _Room(Mailroom):
             out.as_of = max(out.as_of, record.as_of)
             self.take(record, out)
 
+    def over(self, said: Mapping[str, Any]) -> bool:
+        return said["id"] not in self._messages
+
     def conclude(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """What hand-overs came to, as it was recorded."""
         for said in rows:
@@ -172,8 +177,6 @@ class _Room(Mailroom):
 
     def decide_again(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         """A turn's decisions: where they are others here, a line each."""
-        if not rows:
-            return
         out, told = _Out(), {said["id"]: said for said in rows}
         out.as_of = _now(rows)
         if absent := [id for id in told if id not in self._messages]:

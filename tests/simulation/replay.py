@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice, product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -39,7 +39,7 @@ from shared.language.playbook import Coupon, Journey, Playbook
 from shared.log.port import Entry, Log, Record
 from shared.processing.installation import Installation
 from shared.processing.playbooks import Shelf
-from shared.processing.port import Connection, Given, Lane, Outputs, Processor
+from shared.processing.port import Connection, Given, Lane, Outputs, Present, Processor
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -430,6 +430,18 @@ class _NoSending:
     channel = "email"
 
     def look(self, partition: int) -> None:
+        return
+
+    def sitting(self) -> Self:
+        return self
+
+    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
+        return
+
+    def committed(self) -> None:
+        return
+
+    def failed(self) -> None:
         return
 
     async def attend(self, lane: Lane) -> None:
