@@ -29,6 +29,10 @@ CLOCKS_APART = 1.2
 HANDED_OVER_WITHIN = 7.0
 """Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; and a little."""
 
+LAST_CODES = 10
+"""So many codes the pool has that runs out."""
+
+_CODES = re.compile(r"code=(\S*) rare=(\S*)")
 _SAID = re.compile(r"\b(\w+)=([0-9.]*)")
 _EVENT = 3  # segmenter.history.kind of what was posted
 _SOURCE = "shop"  # as the cluster's file of keys calls it
@@ -85,6 +89,10 @@ class Facts:
     dead: list[tuple[str, str, bytes]]
     """Code, message and body of each dead letter."""
     left_over: list[str]
+    tasks: Counter[str] = field(default_factory=Counter)
+    """By what their enrollment is about: how many there are."""
+    codes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Pool and enrollment of each code that was issued."""
 
 
 @dataclass
@@ -208,6 +216,11 @@ class Ledger:
             causes,
             [(row["code"], row["message"], row["body"]) for row in dead],
             left_over,
+            Counter(row["key"] for row in await connection.fetch("SELECT key FROM journeys.tasks")),
+            {
+                row["code"]: (row["pool"], str(row["enrollment"]))
+                for row in await connection.fetch("SELECT * FROM journeys.coupons WHERE issued_at IS NOT NULL")
+            },
         )
 
     # The verdict
@@ -221,6 +234,7 @@ class Ledger:
         buried = self._judge_dead_letters(facts, verdict)
         self._judge_customers(facts, verdict, buried)
         self._judge_mails(facts, verdict)
+        self._judge_partings(facts, verdict)
         return verdict
 
     def _judge_events(self, facts: Facts, verdict: Verdict) -> None:
@@ -322,6 +336,35 @@ class Ledger:
         for message, about in arrived.items():
             verdict.violations.append(f"mail {message} arrived, and nobody asked for it: {about}")
 
+    def _judge_partings(self, facts: Facts, verdict: Verdict) -> None:
+        """Whoever leaves is called once, and has a code that nobody else has."""
+        leaving = [
+            event.properties["closing"]
+            for event in self.posted.values()
+            if event.name == "Account Closed" and event.id in facts.history
+        ]
+        if facts.tasks != Counter(leaving):
+            wrong = {key for key in {*facts.tasks, *leaving} if facts.tasks[key] != leaving.count(key)}
+            verdict.violations.append(f"not called once: {sorted(wrong)}")
+        pools = Counter(pool for pool, _ in facts.codes.values())
+        verdict.counts["codes issued"] = pools.total()
+        verdict.counts["tasks"] = facts.tasks.total()
+        if pools["bye"] != len(leaving) or pools["last"] != min(len(leaving), LAST_CODES):
+            verdict.violations.append(f"{len(leaving)} customers left, and were issued {dict(pools)}")
+        holders: defaultdict[str, set[Cause]] = defaultdict(set)
+        for arrival in self.arrivals:
+            if arrival.cause[0] != "parting":
+                continue
+            said = _CODES.search(arrival.text)
+            code, rare = said.groups() if said is not None else ("", "")
+            if code not in facts.codes or (rare and rare not in facts.codes):
+                verdict.violations.append(f"{arrival.cause} tells of {code!r} and {rare!r}, which nobody issued")
+            for one in filter(None, (code, rare)):
+                holders[one].add(arrival.cause)
+        for code, causes in holders.items():
+            if len(causes) > 1:
+                verdict.violations.append(f"{code} went to {sorted(causes)}")
+
     def _explained(self, row: asyncpg.Record, accepted: Sequence[Arrival]) -> bool:
         if row["reason"] != "interrupted":
             return True  # it names what the mail server did
@@ -377,6 +420,7 @@ class _Life:
         wanted = Counter(("receipt", event.properties["order_id"]) for event in self._of("Order Completed"))
         wanted += Counter(("basket", event.properties["cart_id"]) for event in self._of("Basket Left"))
         wanted += Counter(("statement", event.properties["closing"]) for event in self._of("Account Closed"))
+        wanted += Counter(("parting", event.properties["closing"]) for event in self._of("Account Closed"))
         cooled = found.pop(("cooled", ""), 0)
         for entry in wanted.keys() | found.keys():
             if found[entry] != wanted[entry]:
@@ -405,6 +449,8 @@ class _Life:
                 yield from self._wrong_account(by_cause, "receipt", event.properties["order_id"], event)
             elif event.name == "Account Closed":
                 yield from self._wrong_account(by_cause, "statement", event.properties["closing"], event)
+                if ("parting", event.properties["closing"]) not in by_cause:
+                    yield f"there is no parting word for {event.properties['closing']}"
             elif event.name == "Basket Left":
                 yield from self._wrong_reminders(by_cause, event)
 

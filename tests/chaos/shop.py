@@ -20,7 +20,14 @@ import httpx
 from tests.chaos.ledger import Ledger, Posted
 from tests.chaos.mails import MailServer
 
-_TOPICS = {"receipt": "receipts", "reminder": "carts", "last-word": "carts", "cooled": "notes", "statement": "notes"}
+_TOPICS = {
+    "receipt": "receipts",
+    "reminder": "carts",
+    "last-word": "carts",
+    "cooled": "notes",
+    "statement": "notes",
+    "parting": "notes",
+}
 
 
 class Shop:

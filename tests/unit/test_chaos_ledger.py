@@ -91,6 +91,21 @@ def not_over(ledger: Ledger, facts: Facts) -> None:
     facts.left_over.append("1 messages held")
 
 
+def one_code_for_two(ledger: Ledger, facts: Facts) -> None:
+    for closing in ("ann-closing", "ben-closing"):
+        ledger.arrivals.append(Arrival(("parting", closing), "m1", "ann@chaos.example", 1.0, "code=BYE-1 rare=", "554"))
+    facts.codes["BYE-1"] = ("bye", "8")
+
+
+def a_code_that_nobody_issued(ledger: Ledger, facts: Facts) -> None:
+    parting = Arrival(("parting", "ann-closing"), "m1", "ann@chaos.example", 1.0, "code=BYE-1 rare=", "554")
+    ledger.arrivals.append(parting)
+
+
+def called_without_leaving(ledger: Ledger, facts: Facts) -> None:
+    facts.tasks["ann-closing"] = 1
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -105,6 +120,9 @@ def not_over(ledger: Ledger, facts: Facts) -> None:
         unknown_for_no_reason,
         sent_after_an_unsubscribe,
         not_over,
+        one_code_for_two,
+        a_code_that_nobody_issued,
+        called_without_leaving,
     ],
 )
 def test_each_harm_is_found(harm: Any) -> None:
