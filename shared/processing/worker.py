@@ -338,6 +338,7 @@ class Worker:
         if not idle:
             return
         now = self._clock.now()
+        before = {partition: lane.position for partition, lane in idle.items()}
         doubtful = {partition: lane.timers_low for partition, lane in idle.items() if (lane.timers_low or now) <= now}
         busy: set[int] = set()
         if doubtful:
@@ -347,10 +348,13 @@ class Worker:
             idle.pop(partition).timers_due = True
         async with AsyncExitStack() as turns:
             ready: list[tuple[Lane, datetime]] = []
-            for lane in idle.values():
+            for partition, lane in idle.items():
+                if lane.lock.locked():
+                    continue
+                await turns.enter_async_context(lane.lock)
                 at = lane.idle_at
-                if at is not None and not lane.lock.locked():
-                    await turns.enter_async_context(lane.lock)
+                # What was taken since may have set a timer that is due by then, which has to fire before the tick.
+                if at is not None and lane.position is before[partition]:
                     ready.append((lane, at))
             if ready:
                 await self._tick_together(ready)
