@@ -89,7 +89,8 @@ class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a partition remembers from batch to batch. `playbook` is what `name_in_force` calls it.
 
     `told` is the latest time that `messages` was told. `resumed` says when a journey that had been paused went on,
-    `moves` where those go who were inside, and `moved` how many moves there were.
+    `moves` where those go who were inside, and `moved` how many moves there were; `removed`, since when a journey is
+    not in the playbook any more.
     """
 
     playbook: str = ""
@@ -97,6 +98,7 @@ class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
     resumed: dict[str, datetime] = {}
     moves: dict[str, Moving] = {}
     moved: int = 0
+    removed: dict[str, datetime] = {}
 
 
 decode_memo = msgspec.msgpack.Decoder(Memo).decode
@@ -317,6 +319,8 @@ class JourneysBatch:
         for name, journey in before.journeys.items() if before is not None else ():
             if journey.status == "paused" and name in after.journeys and after.journeys[name].status != "paused":
                 resumed[name] = out.as_of
+        gone = dict.fromkeys(before.journeys if before is not None else (), out.as_of)
+        removed = {name: at for name, at in (gone | self._memo.removed).items() if name not in after.journeys}
         moves = {name: moving for name, moving in self._memo.moves.items() if name in after.journeys}
         number = self._memo.moved + len(record.moves)
         moves |= {name: Moving(out.as_of, name_now, number) for name in record.moves if name in after.journeys}
@@ -324,7 +328,7 @@ class JourneysBatch:
         # Who is inside may have begun under an older one.
         self._heard = frozenset[str]().union(*(triggers.heard for triggers in self._all_triggers.values()))
         self._courses.clear()
-        self._memo = Memo(name_now, self._told, resumed, moves, number)
+        self._memo = Memo(name_now, self._told, resumed, moves, number, removed)
         self._switched = True
         version = 2 if record.paused else 1
         forwarded = Activation(as_of=out.as_of, playbook=record.playbook, paused=record.paused, v=version)
@@ -342,7 +346,8 @@ class JourneysBatch:
             along, commands = self._taken_along(enrollment, before)
             moved, course = along, self._course(along)
             if course is None:
-                moved, more = engine.leave(along, engine.REMOVED, now)
+                # As of when its journey was removed, whoever comes first.
+                moved, more = engine.leave(along, engine.REMOVED, self._memo.removed.get(along.journey, now))
                 commands = [*commands, *more]
             else:
                 if along.status == "parked" and course.status != "paused":

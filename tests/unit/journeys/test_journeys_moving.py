@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from journeys_road import NOON, Road, Shop, at, email, journey, on, playbook
 from test_journeys_laws import PLAYBOOKS, STORIES, played
@@ -163,8 +163,20 @@ def test_a_pause_by_hand_holds_until_it_is_lifted_and_outlasts_other_playbooks()
 
 @settings(max_examples=150, deadline=None)
 @given(STORIES)
+# A journey is removed while somebody is inside, whose other enrollment's wait is over before the sweep comes by.
+@example(
+    [
+        (0, ("activates", "c", set(), {"cart"})),
+        (0, ("activates", "a", set(), set())),
+        (0, ("posts", "bert", "Cart Updated", {"cart_id": "c1"}, False)),
+        (0, ("vip", "bert", True)),
+        (0, ("activates", "b", set(), set())),
+        (90_000, ("posts", "anna", "Cart Updated", {"cart_id": "c1"}, False)),
+    ]
+)
 def test_it_makes_no_difference_when_the_sweep_comes_by(actions: list[Any]) -> None:
-    """A move and the end of a pause count from when they were asked for: whether a record comes first, or the sweep."""
+    """A move, a removal and the end of a pause count from when they were asked for: whether a record comes first, or
+    the sweep."""
     shop = played(actions)
     soon, late = Road(*PLAYBOOKS), Road(*PLAYBOOKS)
 
