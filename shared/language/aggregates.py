@@ -5,9 +5,9 @@ A state is plain data (lists, mappings of text, ints, text) and small. Two shape
 - Without a window it is the *amount*, the sum of what each event gave, in O(1) and the same in whatever order the
   events came.
 - With a window it is `[times, amounts]`, two lists of the same length sorted by time (microseconds since 1970): one
-  entry per event up to EXACT entries. Beyond that, entries of the same bucket of `window / 256` are folded into one
-  that keeps the time of its latest event, so that an event may count up to `window / 256` too long. `last` and
-  `exists` need only their latest event and are always exact.
+  entry per event up to EXACT entries, in whatever order they came. Beyond that, entries of the same bucket of
+  `window / 256` are folded into one that keeps the time of its latest event, so that an event may count up to
+  `window / 256` too long. `last` and `exists` need only their latest event and are always exact.
 
 `median_gap` and `list` keep the latest entries alone, with a window or without: `median_gap` the times of up to GAPS
 events, `list` up to LISTED events as `[microseconds, event id, values]`, both sorted.
@@ -153,7 +153,8 @@ def _insert(function: str, state: Any, at: int, amount: Any, width: int, oldest:
     if times[0] <= oldest:
         living = bisect_right(times, oldest)
         times, amounts = times[living:], amounts[living:]
-    if not times or (at >= times[-1] and len(times) < EXACT):
+    later = not times or at > times[-1] or (at == times[-1] and amounts[-1] == amount)
+    if later and len(times) < EXACT:
         return [[*times, at], [*amounts, amount]]
     times, amounts = list(times), list(amounts)
     if len(times) >= EXACT:
@@ -162,6 +163,9 @@ def _insert(function: str, state: Any, at: int, amount: Any, width: int, oldest:
             return [times, amounts]
         times, amounts = _folded(function, times, amounts, bucket_width)
     place = bisect_right(times, at)
+    # Entries of one instant have an order of their own, so that it does not matter which came first.
+    while place and times[place - 1] == at and repr(amounts[place - 1]) > repr(amount):
+        place -= 1
     times.insert(place, at)
     amounts.insert(place, amount)
     return [times, amounts]

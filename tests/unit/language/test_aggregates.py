@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.language.aggregates import EXACT, GAPS, LISTED, Aggregate, expires, falls_to, observe, value
@@ -398,6 +398,17 @@ def test_without_a_window_the_order_of_arrival_does_not_matter(text: str, events
     state = state_of(kept, events)
     assert msgspec.json.encode(state) == msgspec.json.encode(state_of(kept, shuffled))
     assert same(value(kept, state, NOW, "NOK", RATES), naive(kept, events, NOW))
+
+
+@pytest.mark.parametrize("text", [text.format(", within=60d") for text in TEXTS])
+@given(events=happenings(), seed=st.integers())
+@example([Happened("e0", NOW, {"total": 2, "currency": None}), Happened("e1", NOW, {"total": 1, "currency": None})], 2)
+@settings(max_examples=60)
+def test_neither_does_it_in_a_window_of_few_events(text: str, events: list[Happened], seed: int) -> None:
+    kept = aggregate(text)
+    shuffled = list(events)
+    random.Random(seed).shuffle(shuffled)
+    assert msgspec.json.encode(state_of(kept, events)) == msgspec.json.encode(state_of(kept, shuffled))
 
 
 @pytest.mark.parametrize("text", [text.format(", within=20d") for text in TEXTS])
