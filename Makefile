@@ -32,7 +32,7 @@ up: setup ## everything in one process, kept in .rapport
 
 .PHONY: test
 test: setup lint ## lint, types and every test, JOBS=2 files at a time
-	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: lint
 lint: setup ## ruff and mypy

@@ -398,8 +398,10 @@ class _Segmenter(SegmenterProcessor):
     def as_of(self, message: Any) -> datetime:
         if isinstance(message, Tick):
             return message.as_of
-        named = (message.source, message.id) if isinstance(message, Event) else ("", "")
-        return self._times.get(named) or super().as_of(message)
+        if isinstance(message, Event) and self._times:
+            # An event that was told of nowhere, since it was buried, moves nothing on that another does not.
+            return self._times.get((message.source, message.id), _ANY_TIME)
+        return super().as_of(message)
 
     async def load(self, connection: Connection, given: Sequence[Given]) -> Any:
         events = [one._replace(messages=[m for m in one.messages if not isinstance(m, Tick)]) for one in given]
