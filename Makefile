@@ -30,9 +30,13 @@ demo: setup ## a fictional shop with a fast clock: about a minute, then the mail
 up: setup ## everything in one process, kept in .rapport
 	@$(BIN)/rapport up
 
+# Their tests start servers and workers by the dozen, and would be in each other's way.
+ONE_BY_ONE := tests/chaos tests/contract tests/e2e
+
 .PHONY: test
-test: setup lint ## lint, types and every test, JOBS=2 files at a time
-	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup --no-loadscope-reorder
+test: setup lint ## lint, types and every test, JOBS=2 files at a time but for those that start many processes
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(ONE_BY_ONE))
+	@$(BIN)/python -m pytest $(ONE_BY_ONE)
 
 .PHONY: lint
 lint: setup ## ruff and mypy

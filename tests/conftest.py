@@ -69,17 +69,6 @@ def logged() -> Iterator[StringIO]:
     structlog.configure(**before)
 
 
-_OF_PROCESSES = {"chaos", "contract", "e2e"}
-"""Folders whose tests start servers and workers by the dozen, and would be in each other's way."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several run at a time: those of processes one after the other, and the others beside them, by file."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("processes" if folder in _OF_PROCESSES else item.location[0]))
-
-
 _TOLD = pytest.StashKey[list[str]]()
 
 
