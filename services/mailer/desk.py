@@ -30,3 +30,5 @@ class Desk:
     """Receipts that are not recorded yet, by `taken`. None: the hand-over was prepared and never begun."""
     gathered: bool = False
     """What is done has waited for more of its kind, and is worth a transaction."""
+    deciding: bool = False
+    """A transaction is under way that may bring more of it to `sending`."""

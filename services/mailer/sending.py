@@ -94,7 +94,7 @@ class Sending:
                     self._carriers.put_back(desk)
                     left_at = left_at or time.monotonic()
                     given_up = failures and time.monotonic() - left_at > _PATIENCE_SECONDS
-                    if given_up or not (desk.flying or desk.done):
+                    if given_up or not (desk.flying or desk.done or desk.deciding):
                         return
                 take = here and desk.due and self._slots.offered(desk)
                 receipts = desk.done and (desk.gathered or not here)

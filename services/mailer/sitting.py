@@ -70,7 +70,7 @@ class Sitting:
         for lane, memo, out in present:
             desk = office.desk(lane.partition)
             if desk.attended and (desk.done or (not lane.leaving.is_set() and (desk.due or desk.doubtful))):
-                desk.gathered = False
+                desk.gathered, desk.deciding = False, True
                 self._places.append(_Place(lane, desk, memo, Turn(max(now, out.as_of), out)))
         if not self._places:
             return
@@ -185,7 +185,7 @@ class Sitting:
         if any(place.turn.begun for place in self._places):
             reached("mailer.sending")
         for lane, desk, _, turn in self._places:
-            desk.doubtful = False
+            desk.deciding = desk.doubtful = False
             if not desk.due:
                 office.slots.withdraw(desk)
             for taken in turn.recorded:
@@ -214,6 +214,7 @@ class Sitting:
         begun = 0
         for _, desk, _, turn in self._places:
             # What was prepared may stand in `sending`, or may not; in neither case has its hand-over begun.
+            desk.deciding = False
             begun += self._not_begun(desk, turn)
             desk.due = desk.doubtful = True
         self._office.slots.give_back(self._taken - begun)

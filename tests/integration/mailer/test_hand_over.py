@@ -170,6 +170,28 @@ async def test_an_orderly_stop_puts_back_what_has_not_begun(post_office: PostOff
     assert {after[id].attempts for id in slow[2:]} == {0}
 
 
+async def test_an_orderly_stop_waits_for_what_is_being_taken(post_office: PostOffice) -> None:
+    await post_office.activate()
+    worker = await post_office.open()
+    await post_office.read_up()
+    post_office.shelf.wanted.clear()
+    post_office.shelf.pause.clear()  # the sender stands inside the transaction that brings the message and takes it
+    await post_office.ask("m1")
+    await post_office.shelf.wanted.wait()
+    stopping = asyncio.create_task(worker.stop())
+
+    async def the_others_have_ended() -> bool:
+        return sum(task.done() for task in worker._tasks.values()) == PARTITIONS - 1
+
+    await until(the_others_have_ended)
+    post_office.shelf.pause.set()
+    await stopping
+    post_office.workers.clear()
+    assert (await post_office.messages())["m1"].status == "requested"
+    await post_office.open()
+    await post_office.settled(m1="sent")
+
+
 async def test_a_database_that_restarts_while_mails_are_in_hand_makes_none_unknown(
     post_office: PostOffice, database_url: str
 ) -> None:
