@@ -32,3 +32,9 @@ class Desk:
     """What is done has waited for more of its kind, and is worth a transaction."""
     deciding: bool = False
     """A transaction is under way that may bring more of it to `sending`."""
+    took_at: float = 0.0
+    """When it last took something, in the loop's time."""
+
+    @property
+    def in_hand(self) -> bool:
+        return bool(self.flying or self.done)

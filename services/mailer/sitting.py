@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -77,7 +78,9 @@ class Sitting:
         suppressed = await self._record(connection)
         due = [place for place in self._places if place.desk.due and not place.lane.leaving.is_set()]
         if due:
-            self._taken = office.slots.take(self._recorded)
+            self._taken = office.slots.take(self._recorded, [place.desk for place in due])
+            # There may be fewer slots than partitions: who has waited longest comes first.
+            due.sort(key=lambda place: place.desk.took_at)
         if suppressed or (due and self._taken):
             await self._take(connection, due if self._taken else [], suppressed)
         await self._write(connection)
@@ -156,6 +159,8 @@ class Sitting:
             if turn.decide(of_one, Known(playbooks.get(memo), locked, consent, counted), office.means, most):
                 desk.due = desk.backlog = True
             left -= len(turn.begun)
+            if turn.begun:
+                desk.took_at = asyncio.get_running_loop().time()
             # Where nothing was to be handed over, many are settled at once; otherwise as many as there are slots.
             desk.look_at = min(2 * limit, _MOST_LOOKED_AT) if desk.due and not turn.begun else 0
 

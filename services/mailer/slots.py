@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Protocol
 
 _GATHERING_SECONDS = 0.02
@@ -19,6 +20,11 @@ class Waiting(Protocol):
     @property
     def backlog(self) -> bool:
         """It had more to hand over than it could take, the last time that it looked."""
+        ...
+
+    @property
+    def in_hand(self) -> bool:
+        """It has slots that it will give back."""
         ...
 
 
@@ -51,10 +57,13 @@ class Slots:
         self._offer()
         return False
 
-    def take(self, recorded: int) -> int:
-        """Every free slot, and those of what the same transaction records."""
+    def take(self, recorded: int, present: Collection[Waiting] = ()) -> int:
+        """Every free slot, and those of what the same transaction records, for those `present` in it. One of the latter
+        is left to each who waits elsewhere with nothing in hand: else whoever has slots would take them again until its
+        backlog is over."""
         self._gathered = False
-        taken = max(0, self._count - self._used + recorded)
+        left = sum(not (desk.in_hand or desk in present) for desk in self._waiting)
+        taken = max(0, self._count - self._used + max(0, recorded - left))
         self._used += taken
         return taken
 

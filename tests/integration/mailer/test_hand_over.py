@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ from conftest_mailer import NOON, PARTITIONS, Postbox, PostOffice, until
 
 from services.mailer import store
 from services.mailer.consent import Decision
+from services.mailer.transport import Accepted, Mail, Receipt
+from shared.contracts.streams import partition_of
 from shared.database.engine import is_transient
 from shared.processing.outlets import Outlet, Outputs
 from shared.processing.port import Connection
@@ -312,6 +315,57 @@ async def test_a_backlog_goes_out_in_few_transactions_over_all_connections(post_
     assert post_office.postbox.most_in_hand == 50
     assert sorted(post_office.postbox.ids) == sorted(f"m{number}" for number in range(600))
     assert await transactions(post_office) < 300  # with two for each mail it would be 1,200
+
+
+class OneByOne(Postbox):
+    """A transport that answers when it is told to, once for each time."""
+
+    def __init__(self) -> None:
+        super().__init__(connections=1)
+        self.answers_left = asyncio.Semaphore(0)
+
+    async def deliver(self, mail: Mail, data_by: float) -> Receipt:
+        self.mails.append(mail)
+        await self.answers_left.acquire()
+        return Accepted("250 ok")
+
+
+async def test_a_mail_or_two_do_not_wait_for_the_end_of_the_backlog_of_another_partition(
+    post_office: PostOffice,
+) -> None:
+    await post_office.activate()
+    postbox = OneByOne()
+    await post_office.open(postbox=postbox)
+    await post_office.read_up()
+    await post_office.record(*(post_office.request(f"a{number}", topic="receipts") for number in range(30)))
+    await post_office.settled(a0="sending")
+    await post_office.ask("b0", customer="berit", topic="receipts")
+    await post_office.settled(b0="requested")
+    for _ in range(31):
+        postbox.answers_left.release()
+    await until(lambda: all_sent(post_office, 31))
+    assert postbox.ids.index("b0") < 10
+
+
+async def test_partitions_that_have_a_backlog_take_turns_where_there_are_fewer_connections(
+    post_office: PostOffice,
+) -> None:
+    await post_office.activate()
+    requests = [post_office.request(f"m{number}", customer=f"c{number}", topic="receipts") for number in range(160)]
+    await post_office.record(*requests)
+    postbox = OneByOne()
+    await post_office.open(postbox=postbox)
+    for count in range(1, 61):
+
+        async def under_way(count: int = count) -> bool:
+            return len(postbox.mails) >= count
+
+        await until(under_way)
+        postbox.answers_left.release()
+    served = Counter(partition_of(mail.request.customer, PARTITIONS) for mail in postbox.mails[:60])
+    for _ in requests:
+        postbox.answers_left.release()
+    assert min(served[partition] for partition in range(PARTITIONS)) >= 8
 
 
 async def test_a_backlog_that_must_wait_for_the_morning_is_held_in_few_transactions(post_office: PostOffice) -> None:

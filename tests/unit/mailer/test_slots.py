@@ -34,6 +34,16 @@ async def test_a_transaction_takes_again_what_it_records() -> None:
     assert slots.take(0) == 0
 
 
+async def test_one_slot_of_what_is_recorded_is_left_to_each_who_waits_with_nothing_in_hand() -> None:
+    slots, first, second = Slots(4), desk(), desk()
+    slots.take(0)
+    slots.offered(first)
+    slots.offered(second)
+    assert slots.take(3, [first]) == 2
+    slots.give_back(3)
+    assert slots.take(3, [first, second]) == 4  # the one that was left is free
+
+
 async def test_a_backlog_is_called_when_half_of_the_slots_are_free() -> None:
     slots, first, second = Slots(4), desk(), desk()
     slots.take(0)
