@@ -31,7 +31,7 @@ from services.segmenter.worker import SegmenterProcessor
 from shared.clock import ManualClock
 from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, Tick
-from shared.contracts.events import Event
+from shared.contracts.events import Event, Refused
 from shared.contracts.messages import MessageCancelled, MessageRecord, MessageRequested
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
 from shared.database.engine import Database
@@ -398,9 +398,10 @@ class _Segmenter(SegmenterProcessor):
     def as_of(self, message: Any) -> datetime:
         if isinstance(message, Tick):
             return message.as_of
-        if isinstance(message, Event) and self._times:
-            # An event that was told of nowhere, since it was buried, moves nothing on that another does not.
-            return self._times.get((message.source, message.id), _ANY_TIME)
+        if self._times and isinstance(message, (Event, Refused)):
+            # What was told of nowhere, since it was refused or buried, moves nothing on that another does not.
+            named = (message.source, message.id) if isinstance(message, Event) else ("", "")
+            return self._times.get(named, _ANY_TIME)
         return super().as_of(message)
 
     async def load(self, connection: Connection, given: Sequence[Given]) -> Any:
