@@ -32,8 +32,8 @@ class Desk:
     """What is done has waited for more of its kind, and is worth a transaction."""
     deciding: bool = False
     """A transaction is under way that may bring more of it to `sending`."""
-    took_at: float = 0.0
-    """When it last took something, in the loop's time."""
+    took: int = 0
+    """The number of the turn at which it last took something (`Slots.turns`)."""
 
     @property
     def in_hand(self) -> bool:

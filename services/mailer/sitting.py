@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -80,7 +79,7 @@ class Sitting:
         if due:
             self._taken = office.slots.take(self._recorded, [place.desk for place in due])
             # There may be fewer slots than partitions: who has waited longest comes first.
-            due.sort(key=lambda place: place.desk.took_at)
+            due.sort(key=lambda place: place.desk.took)
         if suppressed or (due and self._taken):
             await self._take(connection, due if self._taken else [], suppressed)
         await self._write(connection)
@@ -160,7 +159,7 @@ class Sitting:
                 desk.due = desk.backlog = True
             left -= len(turn.begun)
             if turn.begun:
-                desk.took_at = asyncio.get_running_loop().time()
+                desk.took = next(office.slots.turns)
             # Where nothing was to be handed over, many are settled at once; otherwise as many as there are slots.
             desk.look_at = min(2 * limit, _MOST_LOOKED_AT) if desk.due and not turn.begun else 0
 

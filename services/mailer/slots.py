@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Collection
 from typing import Protocol
 
@@ -47,6 +48,8 @@ class Slots:
         self._waiting: dict[Waiting, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._gathered = False
+        self.turns = itertools.count(1)
+        """Numbers for those who take some: whose is the least has waited longest."""
 
     def offered(self, desk: Waiting) -> bool:
         """Whether it should take some now. If not, it is stirred when it should."""
