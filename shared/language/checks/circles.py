@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 
-def circle_from(start: str, asks: Mapping[str, Sequence[str]], done: set[str]) -> list[str] | None:
+def circles(asks: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Each circle, in its order; of those that share a name, one."""
+    done: set[str] = set()
+    for start in asks:
+        circle = _circle_from(start, asks, done)
+        if circle is not None:
+            done.update(circle)
+            yield circle
+
+
+def _circle_from(start: str, asks: Mapping[str, Sequence[str]], done: set[str]) -> list[str] | None:
     """The circle that a walk from `start` runs into, in its order."""
     trail: list[str] = []
     pending: list[tuple[str, int]] = [(start, 0)]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shared.language.certainty import always, implies, never
 from shared.language.checks.book import Book, ReadJourney
-from shared.language.checks.circles import circle_from
+from shared.language.checks.circles import circles
 from shared.language.graph import branches
 from shared.language.journey_file import EventTrigger, SegmentTrigger, StageTrigger
 from shared.language.problems import quoted
@@ -45,12 +45,7 @@ class _Standing(NamedTuple):
 def check_loops(book: Book) -> None:
     effects = {name: list(_effects(book, journey)) for name, journey in book.journeys.items()}
     begins = {name: [effect.begins for effect in found] for name, found in effects.items()}
-    done: set[str] = set()
-    for start in begins:
-        circle = circle_from(start, begins, done)
-        if circle is None:
-            continue
-        done.update(circle)
+    for circle in circles(begins):
         following = circle[1] if len(circle) > 1 else circle[0]
         effect = next(effect for effect in effects[circle[0]] if effect.begins == following)
         shown = [quoted(name) for name in [*circle[1:], circle[0]]]

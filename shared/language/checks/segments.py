@@ -6,7 +6,7 @@ from typing import cast
 
 from shared.language.checks.book import SEGMENT, STAGE, Book, Site
 from shared.language.checks.certain import check_possible, check_stages_apart
-from shared.language.checks.circles import circle_from
+from shared.language.checks.circles import circles
 from shared.language.checks.names import compile_at
 from shared.language.expressions import Compiled, Expression
 from shared.language.flips import unsolvable
@@ -76,12 +76,7 @@ def check_circles(book: Book, document: Document) -> None:
         asks[name] = asked(book, entry.when, SEGMENT)
         if any(used[:2] == ("customer", "stage") for used in book.segment_expressions[name].names):
             asks[name].append(stage)
-    done: set[str] = set()
-    for start in asks:
-        circle = circle_from(start, asks, done)
-        if circle is None:
-            continue
-        done.update(circle)
+    for circle in circles(asks):
         first = next(name for name in circle if name != stage)
         turned = circle[circle.index(first) :] + circle[: circle.index(first)]
         shown = [name if name == stage else quoted(name) for name in [*turned, first]]
