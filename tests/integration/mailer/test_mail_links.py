@@ -193,6 +193,15 @@ async def test_who_follows_several_links_at_once_is_a_machine(town: Town) -> Non
     assert len({event.id for event in town.events()}) == 3
 
 
+async def test_a_mailer_that_ends_reports_at_once_the_click_that_waits_for_others(town: Town) -> None:
+    town.clock.speed = 0.001
+    await town.get(town.links.click(town.message, 0))
+    assert town.events() == []
+    await town.doors.stop()
+    (click,) = town.events()
+    assert msgspec.json.decode(click.properties)["machine"] is False
+
+
 async def test_a_scanner_that_says_so_is_a_machine_and_proves_no_delivery(town: Town) -> None:
     async with town.database.connect() as connection:
         unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
