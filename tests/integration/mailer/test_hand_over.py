@@ -183,10 +183,11 @@ async def test_an_orderly_stop_waits_for_what_is_being_taken(post_office: PostOf
     await post_office.shelf.wanted.wait()
     stopping = asyncio.create_task(worker.stop())
 
-    async def the_others_have_ended() -> bool:
-        return sum(task.done() for task in worker._tasks.values()) == PARTITIONS - 1
+    async def everybody_is_told() -> bool:
+        return all(lane.leaving.is_set() for lane in worker._lanes.values())
 
-    await until(the_others_have_ended)
+    # Which partitions stand in the same transaction, and so cannot end before it, is chance.
+    await until(everybody_is_told)
     post_office.shelf.pause.set()
     await stopping
     post_office.workers.clear()
