@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +10,15 @@ import typer
 
 from services.backtest import commands as backtest
 from services.checking import check_in
+from services.operating.dead_letters import letters_app
+from services.operating.keys import keys_app
+from services.operating.partitions import partitions_app
 from services.preview import commands as preview
 from services.publishing import commands as publishing
 from services.publishing.coupons import coupons_app
 from services.publishing.journeys import journeys_app
 from services.publishing.tasks import tasks_app
-from services.terminal import DEFAULT_DATA, Data, Folder, columns, database, fail, one_of, out, run, say
+from services.terminal import DEFAULT_DATA, Data, Folder, database, fail, one_of, run, say
 from services.trials import commands as trials
 from services.why import why_in
 from shared.errors import RapportError
@@ -32,11 +34,6 @@ app = typer.Typer(
 playbook_app = typer.Typer(
     help="The folder that marketers edit: make one, check it, put it in force.", no_args_is_help=True
 )
-letters_app = typer.Typer(help="Records that could not be processed: list, read, try again.", no_args_is_help=True)
-partitions_app = typer.Typer(
-    help="Where each partition stands, and what to do with one that stands still.", no_args_is_help=True
-)
-keys_app = typer.Typer(help="Write keys and read keys.", no_args_is_help=True)
 check_in(playbook_app)
 publishing.publish_in(playbook_app)
 backtest.simulate_in(app)
@@ -50,9 +47,6 @@ app.add_typer(tasks_app, name="tasks")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(partitions_app, name="partitions")
 app.add_typer(keys_app, name="keys")
-
-Service = Annotated[str, typer.Argument(help="segmenter, journeys or mailer.")]
-Partition = Annotated[int, typer.Argument(help="Its number.")]
 
 
 @app.command()
@@ -225,176 +219,6 @@ def playbook_show(
         typer.echo(drawn[form]())
 
     run(work())
-
-
-@letters_app.command("list")
-def letters_list(
-    service: Annotated[str | None, typer.Option(help="Only those of one service.")] = None,
-    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 50,
-    data: Data = DEFAULT_DATA,
-) -> None:
-    """The newest dead letters."""
-
-    async def work() -> None:
-        from shared.processing import dead_letters
-
-        async with database(data) as connection:
-            letters = await dead_letters.newest(connection, service, limit)
-        table = columns("id", "filed", "service", "key", "code", "reason")
-        for letter in letters:
-            filed = letter.filed_at.strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(str(letter.id), filed, letter.service, letter.key, letter.code, letter.message)
-        out.print(table if letters else "there are none")
-
-    run(work())
-
-
-@letters_app.command("show")
-def letters_show(
-    letter: Annotated[int, typer.Argument(help="Its id.")],
-    data: Data = DEFAULT_DATA,
-) -> None:
-    """One dead letter with its bytes."""
-
-    async def work() -> None:
-        from shared.processing import dead_letters
-
-        async with database(data) as connection:
-            found = await dead_letters.read(connection, letter)
-        for name, value in found._asdict().items():
-            shown = value.decode(errors="replace") if isinstance(value, bytes) else value
-            say(f"{name + ':':<14}{shown}")
-
-    run(work())
-
-
-@letters_app.command("retry")
-def letters_retry(
-    letters: Annotated[list[int] | None, typer.Argument(help="Their ids.", show_default=False)] = None,
-    service: Annotated[str | None, typer.Option(help="Instead: all of this service,")] = None,
-    code: Annotated[str | None, typer.Option(help="or of this code, or of both.")] = None,
-    data: Data = DEFAULT_DATA,
-) -> None:
-    """Have the owners of their partitions process them again, in the order in which they were set aside."""
-    if bool(letters) == bool(service or code):
-        raise typer.BadParameter("give ids, or --service or --code.")
-
-    async def work() -> None:
-        from shared.processing import dead_letters
-
-        async with database(data) as connection:
-            if letters:
-                asked = await dead_letters.ask_retry(connection, letters)
-            else:
-                asked = await dead_letters.ask_retry_of_all(connection, service, code)
-        say(f"{asked} will be tried again within a second or two; see `rapport dead-letters list`")
-
-    run(work())
-
-
-@partitions_app.command("list")
-def partitions_list(
-    service: Annotated[str | None, typer.Option(help="Only those of one service.")] = None,
-    data: Data = DEFAULT_DATA,
-) -> None:
-    """How far each partition has come, and who owns it."""
-
-    async def work() -> None:
-        from shared.processing import partitions
-
-        async with database(data) as connection:
-            found = await partitions.standings(connection, service)
-        table = columns("service", "partition", "offset", "road", "failures in a row", "owner")
-        for one in found:
-            road = one.as_of.strftime("%Y-%m-%d %H:%M:%S") if one.as_of else ""
-            failures = str(one.failures or "")
-            table.add_row(one.service, str(one.partition), str(one.offset), road, failures, one.host or "nobody")
-        out.print(table)
-
-    run(work())
-
-
-@partitions_app.command("resume")
-def partitions_resume(service: Service, partition: Partition, data: Data = DEFAULT_DATA) -> None:
-    """Begin anew with a partition that stands still, where it stands, once its cause is mended."""
-
-    async def work() -> None:
-        from shared.processing import partitions
-
-        async with database(data) as connection:
-            await partitions.resume(connection, service, partition)
-        say(f"{service}[{partition}] goes on within a few seconds")
-
-    run(work())
-
-
-@partitions_app.command("seek")
-def partitions_seek(
-    service: Service,
-    partition: Partition,
-    offset: Annotated[str, typer.Argument(help="An offset, or earliest, or end.")],
-    data: Data = DEFAULT_DATA,
-) -> None:
-    """Have a partition go on from another offset. What it skips is lost, what it goes back over is processed again."""
-
-    async def work() -> None:
-        from services import serving
-        from shared.contracts.streams import READ_BY
-        from shared.processing import partitions
-
-        if service not in READ_BY:
-            raise RapportError(f"{service} reads no stream. There are {', '.join(READ_BY)}.")
-        async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
-            assert runtime.database is not None
-            if not 0 <= partition < runtime.log.partitions:
-                raise RapportError(f"there is no partition {partition} among {runtime.log.partitions}.")
-            earliest, end = await runtime.log.range_of(READ_BY[service], partition)
-            names = {"earliest": earliest, "end": end}
-            if offset not in names and not offset.isdecimal():
-                raise RapportError(f"{offset!r} is no offset. Give a number, earliest or end.")
-            target = names.get(offset) if offset in names else int(offset)
-            if target is None or not earliest <= target <= end:
-                raise RapportError(f"the log has {READ_BY[service]}[{partition}] from {earliest} to {end} only.")
-            async with runtime.database.connect() as connection:
-                await partitions.seek(connection, service, partition, target)
-        say(f"{service}[{partition}] goes on from {target} within a few seconds")
-
-    run(work())
-
-
-@keys_app.command("new")
-def keys_new() -> None:
-    """Make a key, and the hash that goes into the file of sources or into RAPPORT_READ_KEYS."""
-    from shared.security import hash_key
-
-    key = secrets.token_urlsafe(24)
-    say(f"key   {key}\nhash  {hash_key(key)}")
-
-
-@keys_app.command("webhook")
-def keys_webhook(data: Data = DEFAULT_DATA) -> None:
-    """What webhooks are signed with: give it to those who receive them."""
-
-    async def work() -> None:
-        from services import serving
-        from services.mailer.main import webhook_keys
-        from services.mailer.settings import MailerSettings
-        from services.mailer.signing import written
-
-        async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
-            assert runtime.installation is not None
-            for key in webhook_keys(MailerSettings.read(), runtime.installation.secret):
-                say(written(key))
-
-    run(work())
-
-
-@keys_app.command("hash")
-def keys_hash(key: Annotated[str, typer.Argument(help="A key.")]) -> None:
-    """The hash of a key."""
-    from shared.security import hash_key
-
-    say(hash_key(key))
 
 
 def _seconds(text: str) -> float:

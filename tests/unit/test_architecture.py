@@ -18,6 +18,7 @@ LEAVES = {
     "services.checking",
     "services.serving",
     "services.demo",
+    "services.operating",
     "services.preview",
     "services.publishing",
     "services.rehearsal",

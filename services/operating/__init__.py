@@ -1,0 +1,1 @@
+"""What an operator asks a running installation, and does to it: dead letters, partitions, keys."""
