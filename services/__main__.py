@@ -34,19 +34,6 @@ app = typer.Typer(
 playbook_app = typer.Typer(
     help="The folder that marketers edit: make one, check it, put it in force.", no_args_is_help=True
 )
-check_in(playbook_app)
-publishing.publish_in(playbook_app)
-backtest.simulate_in(app)
-trials.test_in(playbook_app)
-preview.preview_in(playbook_app)
-why_in(app)
-app.add_typer(playbook_app, name="playbook")
-app.add_typer(journeys_app, name="journeys")
-app.add_typer(coupons_app, name="coupons")
-app.add_typer(tasks_app, name="tasks")
-app.add_typer(letters_app, name="dead-letters")
-app.add_typer(partitions_app, name="partitions")
-app.add_typer(keys_app, name="keys")
 
 
 @app.command()
@@ -228,6 +215,22 @@ def _seconds(text: str) -> float:
         return float(number) * units[unit]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no duration. Write 40s or 2m.") from None
+
+
+# In the order in which --help lists them.
+check_in(playbook_app)
+publishing.publish_in(playbook_app)
+backtest.simulate_in(app)
+trials.test_in(playbook_app)
+preview.preview_in(playbook_app)
+why_in(app)
+app.add_typer(playbook_app, name="playbook")
+app.add_typer(journeys_app, name="journeys")
+app.add_typer(coupons_app, name="coupons")
+app.add_typer(tasks_app, name="tasks")
+app.add_typer(letters_app, name="dead-letters")
+app.add_typer(partitions_app, name="partitions")
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:
