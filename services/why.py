@@ -87,9 +87,9 @@ class _AllTables:
         return await past.told(self._connection, rulebook, self._partition, customer, since, names)
 
     async def mailed(self, customer: str, since: datetime) -> Mailed:
-        from services.mailer.told import told
+        from services.mailer import past
 
-        return await told(self._connection, self._partition, customer, since)
+        return await past.told(self._connection, self._partition, customer, since)
 
 
 _MARGIN = " " * len("2026-03-02 20:14  ")

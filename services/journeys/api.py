@@ -118,8 +118,8 @@ def create(
     async def enrollments(key: str) -> CustomerEnrollments:
         """What a customer is in and has been in, the latest first."""
         async with database.connect() as connection:
-            told = await store.enrollments_of(connection, partition_of(key, partitions), key, MOST_ENROLLMENTS)
-        return CustomerEnrollments(customer=key, enrollments=[_shown(one) for one in told])
+            rows = await store.enrollments_of(connection, partition_of(key, partitions), key, MOST_ENROLLMENTS)
+        return CustomerEnrollments(customer=key, enrollments=[_shown(row) for row in rows])
 
     @app.get("/v1/customers/{key:path}/story", tags=["reading"], dependencies=readers, response_model=Story)
     async def story(
@@ -187,20 +187,20 @@ def _lift(others: Counter[str], held_out: Counter[str]) -> float | None:
     return round((others["goal"] / others["all"]) / (held_out["goal"] / held_out["all"]) - 1, 4)
 
 
-def _shown(told: store.Told) -> EnrollmentShown:
+def _shown(row: store.EnrollmentRow) -> EnrollmentShown:
     return EnrollmentShown(
-        id=str(told.id),
-        journey=told.journey,
-        version=told.version,
-        key=told.key or None,
+        id=str(row.id),
+        journey=row.journey,
+        version=row.version,
+        key=row.key or None,
         # That the goal of one who has left is watched on is no business of the reader's.
-        status="ended" if told.status in _LEFT else told.status,
-        step=told.step,
-        due=None if told.status in _LEFT else told.due,
-        entered_at=told.entered_at,
-        ended_at=told.ended_at,
-        reason=told.reason or None,
-        goal_at=told.goal_at,
-        attributed=None if told.attributed is None else float(round(told.attributed, 2)),
-        currency=told.currency or None,
+        status="ended" if row.status in _LEFT else row.status,
+        step=row.step,
+        due=None if row.status in _LEFT else row.due,
+        entered_at=row.entered_at,
+        ended_at=row.ended_at,
+        reason=row.reason or None,
+        goal_at=row.goal_at,
+        attributed=None if row.attributed is None else float(round(row.attributed, 2)),
+        currency=row.currency or None,
     )

@@ -9,7 +9,7 @@ import msgspec
 
 from services.journeys import unsent
 from services.journeys.decisions import Decided, Decision
-from services.journeys.story import Own, Rule, Teller, Told
+from services.journeys.story import Own, Rule, StoryEntry, Teller
 from services.journeys.triggers import MOST_AT_ONCE
 from shared.contracts import events
 from shared.contracts.events import MAX_HOPS
@@ -19,7 +19,7 @@ from shared.language.places import SEGMENTS, STAGES, TOPICS
 from shared.language.playbook import Email, EventTrigger, Journey
 
 
-def entries(teller: Teller, own: Own) -> list[Told]:
+def entries(teller: Teller, own: Own) -> list[StoryEntry]:
     """The whole story, in order."""
     told = [one for happened in teller.remembered.past for one in _of_segmenter(teller, happened)]
     told += [_of_journeys(teller, decided, decision) for decided in own.decided for decision in decided.decisions]
@@ -36,20 +36,20 @@ def _is_news(asked: Asked) -> bool:
     return of_its_own and asked.ended_at is not None and asked.ended_at > asked.requested_at
 
 
-def _on_the_road(told: Told, news: Set[str]) -> int:
+def _on_the_road(told: StoryEntry, news: Set[str]) -> int:
     """What of one moment comes first."""
     if told.by == "mailer":
         return 1 if told.what != "held" and told.message_id in news else 3
     return 0 if told.by == "segmenter" else 2
 
 
-def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[Told]:
+def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[StoryEntry]:
     book = happened.playbook
     places = teller.books.places(book)
     why = _by_what(happened)
 
-    def told(what: str, text: str, rule: Rule | None = None, journey: str = "") -> Told:
-        return Told(at=happened.at, by="segmenter", what=what, text=text, rule=rule, journey=journey)
+    def told(what: str, text: str, rule: Rule | None = None, journey: str = "") -> StoryEntry:
+        return StoryEntry(at=happened.at, by="segmenter", what=what, text=text, rule=rule, journey=journey)
 
     if happened.kind == "date":
         rule = teller.books.rule(
@@ -73,7 +73,7 @@ def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[Told]:
         yield _of_a_mail(happened)
 
 
-def _of_a_mail(happened: Happened) -> Told:
+def _of_a_mail(happened: Happened) -> StoryEntry:
     about = _object(happened.properties)
 
     def said(name: str) -> str:
@@ -83,7 +83,7 @@ def _of_a_mail(happened: Happened) -> Told:
     verb = _MAIL[happened.name]
     if about.get("machine") is True:
         verb, link = f"a machine {verb}", said("reason")
-    return Told(
+    return StoryEntry(
         at=happened.at,
         by="segmenter",
         what=_WHAT[happened.name],
@@ -123,7 +123,7 @@ def _by_what(happened: Happened) -> str:
     return ""
 
 
-def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
+def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> StoryEntry:
     journey, book = decided.journey, decided.playbook
     places = teller.books.places(book)
     message = message_id = remedy = ""
@@ -166,7 +166,7 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> Told:
             text, place = "reached the goal in time, after the end", places.journey(journey, "goal")
         case "attributed":
             text, place = f"has the order, worth {decision.word}", places.journey(journey, "goal", "value")
-    return Told(
+    return StoryEntry(
         at=decided.at,
         by="journeys",
         what=decision.what,
@@ -309,9 +309,9 @@ def end(reason: str) -> tuple[str, tuple[str, ...] | None]:
     return _ENDS.get(reason) or (reason, None)
 
 
-def _of_mailer(teller: Teller, asked: Asked, key: str) -> Iterator[Told]:
-    def told(what: str, at: Any, text: str, because: unsent.Because | None = None, remedy: str = "") -> Told:
-        return Told(
+def _of_mailer(teller: Teller, asked: Asked, key: str) -> Iterator[StoryEntry]:
+    def told(what: str, at: Any, text: str, because: unsent.Because | None = None, remedy: str = "") -> StoryEntry:
+        return StoryEntry(
             at=at,
             by="mailer",
             what=what,

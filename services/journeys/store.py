@@ -69,7 +69,7 @@ class Changes(NamedTuple):
     switched: bool
 
 
-class Told(NamedTuple):
+class EnrollmentRow(NamedTuple):
     """An enrollment as it is shown."""
 
     id: UUID
@@ -447,7 +447,7 @@ async def attributed(connection: Connection) -> list[Attributed]:
     return [Attributed(*row) for row in rows]
 
 
-async def enrollments_of(connection: Connection, partition: int, customer: str, limit: int) -> list[Told]:
+async def enrollments_of(connection: Connection, partition: int, customer: str, limit: int) -> list[EnrollmentRow]:
     """A customer's enrollments, the latest first."""
     rows = await connection.fetch(
         "SELECT id, journey, version, key, status, step, due, entered_at, ended_at, reason, goal_at, attributed,"
@@ -457,7 +457,7 @@ async def enrollments_of(connection: Connection, partition: int, customer: str, 
         customer,
         limit,
     )
-    return [Told(*row) for row in rows]
+    return [EnrollmentRow(*row) for row in rows]
 
 
 async def playbooks_in_use(connection: Connection) -> set[str]:

@@ -26,7 +26,7 @@ class Rule(BaseModel, frozen=True):
     playbook: str
 
 
-class Told(BaseModel, frozen=True):
+class StoryEntry(BaseModel, frozen=True):
     """One thing that was decided. `text` says it to a person, in the customer's own time; `remedy` what to do where
     that is not what was wanted. `what` is a stable word for programs."""
 
@@ -61,7 +61,7 @@ class Story(BaseModel, frozen=True):
     timezone: str
     playbook: str
     since: datetime
-    entries: tuple[Told, ...]
+    entries: tuple[StoryEntry, ...]
     answers: tuple[Answer, ...]
 
     def as_json(self, indent: int | None = None) -> str:
@@ -125,7 +125,7 @@ def zone_for(remembered: Remembered, books: Books) -> ZoneInfo:
     return zone_of(timezone, books.in_force.brand.timezone if books.in_force is not None else "UTC")
 
 
-def about(entries: Iterable[Told], subject: str, sending: Iterable[str]) -> list[Told]:
+def about(entries: Iterable[StoryEntry], subject: str, sending: Iterable[str]) -> list[StoryEntry]:
     """The part of a story that is about one message (by its id), a message (by its name) or a journey. `sending` are
     the journeys that send the message of this name: what they decided belongs to it, also where nothing was sent."""
     told, journeys = list(entries), {subject, *sending}

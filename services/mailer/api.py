@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import AwareDatetime
 
-from services.mailer import pages, store, told
+from services.mailer import pages, past, store
 from services.mailer.doors import Doors, page
 from services.mailer.inbox import open_mail
 from shared.contracts.streams import DEFAULT_PARTITIONS, partition_of
@@ -87,7 +87,7 @@ def create(
     async def part(key: str, since: AwareDatetime) -> Response:
         """For journeys, which puts the story of a customer together (`shared.contracts.story.Mailed`)."""
         async with database.connect() as connection:
-            mailed = await told.told(connection, partition_of(key, partitions), key, since)
+            mailed = await past.told(connection, partition_of(key, partitions), key, since)
         body = msgspec.json.encode(mailed)
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 

@@ -44,7 +44,6 @@ _COUNT_BYTES = 64
 """The most by which a count grows in a packed profile."""
 
 _encode = msgspec.json.Encoder().encode
-Told = CustomerUpdated | DateReached
 
 
 def customer_of(timer: Timer) -> str:
@@ -115,7 +114,7 @@ class SegmenterBatch:
         self._reads = reads
         self._changed: set[str] = set()
         self.taken: dict[bytes, Seen] = {}
-        self._told: list[tuple[Told, str]] = []
+        self._told: list[tuple[CustomerUpdated | DateReached, str]] = []
         self.processed = 0
         self.deduplicated = 0
         self._moved: dict[str, int] = {}
@@ -343,7 +342,7 @@ class SegmenterBatch:
                 if due != (held.due if held is not None else None):
                     out.set_timer(DATE, f"{journey}\n{key}", due)
 
-    def _tell(self, record: Told, out: Outputs) -> None:
+    def _tell(self, record: CustomerUpdated | DateReached, out: Outputs) -> None:
         self._told.append((record, self._memo.playbook[:NAMED_BY]))
         if isinstance(record, CustomerUpdated) and (record.stage_before or record.entered or record.left):
             self._moved[record.cause] = self._moved.get(record.cause, 0) + 1
