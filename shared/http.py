@@ -5,11 +5,13 @@ from __future__ import annotations
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated
 
 from asyncpg import DataError
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
@@ -20,11 +22,13 @@ from shared.reference import POLICY, reference_page
 from shared.security import hash_key, same
 
 
-class Refusal(BaseModel):
-    """Why a request was not answered: `code` for programs, `message` for people."""
+class Refusal(BaseModel, use_attribute_docstrings=True):
+    """Why a request was not answered."""
 
     code: str
+    """Stable, for programs."""
     message: str
+    """For people: what was wrong, where, and what to do."""
 
 
 _REFUSALS: dict[int | str, dict[str, object]] = {
@@ -101,7 +105,15 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
     return app
 
 
-def may_read(read_keys: str) -> Callable[[Request], None]:
+_READ_KEY = HTTPBearer(
+    auto_error=False,
+    scheme_name="readKey",
+    description="A key whose hash is in RAPPORT_READ_KEYS; as the user of Basic authentication, too.",
+)
+"""For OpenAPI alone: keys are looked at by `may_read`."""
+
+
+def may_read(read_keys: str) -> Callable[..., None]:
     """A dependency that lets in who shows a read key, as a bearer token or as the user of Basic authentication.
 
     `read_keys` are their SHA-256 hashes, separated by commas. 401 without a key, 403 with another one: a write key,
@@ -109,7 +121,7 @@ def may_read(read_keys: str) -> Callable[[Request], None]:
     """
     hashes = [one.strip().lower() for one in read_keys.split(",") if one.strip()]
 
-    def check(request: Request) -> None:
+    def check(request: Request, documented: Annotated[object, Depends(_READ_KEY)]) -> None:
         key = _shown_key(request.headers.get("authorization", ""))
         if not key:
             raise HTTPException(401, "Show a read key: Authorization: Bearer KEY.", {"WWW-Authenticate": "Bearer"})

@@ -14,19 +14,36 @@ from services.ingest.refusals import REASONS
 _FIELDS = {field.name: msgspec.json.schema(field.type) for field in msgspec.structs.fields(Call)}
 _BATCH_FIELDS = {field.encode_name: msgspec.json.schema(field.type) for field in msgspec.structs.fields(BatchCall)}
 
-_ERROR = {"type": "object", "required": ["code", "message"], "properties": {}}
+_CODE = {"enum": list(REASONS), "description": "Stable, for programs."}
+_MESSAGE = {"type": "string", "description": "For people: what was wrong, where, and what to do."}
+_ERROR = {
+    "type": "object",
+    "description": "Why nothing was taken.",
+    "required": ["code", "message"],
+    "properties": {"code": _CODE, "message": _MESSAGE},
+}
 _REJECTION = {
     "type": "object",
+    "description": "Why one event of a batch was not taken.",
     "required": ["index", "code", "message"],
-    "properties": {"index": {"type": "integer"}, "code": {"type": "string"}, "message": {"type": "string"}},
+    "properties": {
+        "index": {"type": "integer", "description": "Its place in `batch`, from 0 on."},
+        "code": _CODE,
+        "message": _MESSAGE,
+    },
 }
 _TAKEN = {
     "type": "object",
+    "description": "What was taken.",
     "required": ["success", "accepted", "rejected"],
     "properties": {
-        "success": {"const": True},
-        "accepted": {"type": "integer", "minimum": 0},
-        "rejected": {"type": "array", "items": {"$ref": "#/components/schemas/Rejection"}},
+        "success": {"const": True, "description": "The log has what was accepted."},
+        "accepted": {"type": "integer", "minimum": 0, "description": "How many events the log has."},
+        "rejected": {
+            "type": "array",
+            "items": {"$ref": "#/components/schemas/Rejection"},
+            "description": "The others, each with the reason.",
+        },
     },
 }
 
@@ -64,9 +81,8 @@ def paths() -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    error = {**_ERROR, "properties": {"code": {"enum": list(REASONS)}, "message": {"type": "string"}}}
     calls: dict[str, Any] = {call.type: _body(call) for call in CALLS}
-    return {**calls, "batch": _batch_body(), "Taken": _TAKEN, "Rejection": _REJECTION, "Error": error}
+    return {**calls, "batch": _batch_body(), "Taken": _TAKEN, "Rejection": _REJECTION, "Error": _ERROR}
 
 
 def _body(call: Definition) -> dict[str, Any]:

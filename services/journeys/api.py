@@ -29,10 +29,11 @@ MOST_ENROLLMENTS = 500
 _LEFT = frozenset({"watching", "ended"})
 
 
-class HeldOut(BaseModel):
+class HeldOut(BaseModel, use_attribute_docstrings=True):
     """Who entered a journey and got nothing of it, so that what it brings can be seen."""
 
     entered: int = 0
+    """Enrollments of theirs."""
     goal: int = 0
     """How many of them reached the goal in time all the same."""
     lift: float | None = None
@@ -40,10 +41,11 @@ class HeldOut(BaseModel):
     None while nobody who was held out has reached it. It says little before there are some hundred of them."""
 
 
-class JourneyCounts(BaseModel):
+class JourneyCounts(BaseModel, use_attribute_docstrings=True):
     """The enrollments of one journey, over all of its versions."""
 
     journey: str
+    """Its name."""
     entered: int = 0
     """Enrollments that began; a restart is none."""
     inside: dict[str, int] = {}
@@ -66,33 +68,53 @@ class JourneyCounts(BaseModel):
     """Those who entered and got nothing. None where there are none."""
 
 
-class AllCounts(BaseModel):
+class AllCounts(BaseModel, use_attribute_docstrings=True):
+    """How the journeys stand."""
+
     journeys: list[JourneyCounts]
+    """By name; those that are no more in the playbook among them."""
 
 
-class EnrollmentShown(BaseModel):
-    """One enrollment. `step` is where it stands or ended; `due` when time is the next to move it."""
+class EnrollmentShown(BaseModel, use_attribute_docstrings=True):
+    """One enrollment."""
 
     id: str
+    """By which its messages name it (`enrollment`)."""
     journey: str
+    """The journey's name."""
     version: str
+    """The version that was begun: a hash of what the journey does."""
     key: str | None
+    """What it is about: a cart, say. Null where the journey has no `key`."""
     status: str
+    """`waiting`, `listening`, `sending`, `parked`, `held_out` or `ended`."""
     step: str
+    """Where it stands, or ended."""
     due: datetime | None
+    """When time is the next to move it."""
     entered_at: datetime
+    """When it began."""
     ended_at: datetime | None
+    """When it ended; null while the customer is inside."""
     reason: str | None
+    """How it ended: `completed`, `goal`, `exit_on`, `unsubscribed`, `restarted`, `removed`, `held_out`, or what an
+    `exit` step says."""
     goal_at: datetime | None
+    """When the goal was reached, also after it had ended."""
     attributed: float | None
     """What the order that reached the goal is worth to it, in `currency`. None where another journey has its value, or
     nothing had been sent."""
     currency: str | None
+    """ISO 4217; null where nothing is attributed."""
 
 
-class CustomerEnrollments(BaseModel):
+class CustomerEnrollments(BaseModel, use_attribute_docstrings=True):
+    """What a customer is in and has been in."""
+
     customer: str
+    """Their key."""
     enrollments: list[EnrollmentShown]
+    """The latest first."""
 
 
 def create(

@@ -18,51 +18,74 @@ from shared.language.playbook import Playbook
 from shared.walltime import zone_of
 
 
-class Rule(BaseModel, frozen=True):
-    """Where a rule stands, in the version of the playbook that was active; `playbook` begins its hash."""
+class Rule(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """Where a rule stands, in the version of the playbook that was active."""
 
     file: str
+    """Its path in the playbook's folder."""
     line: int
+    """From 1 on."""
     playbook: str
+    """How that playbook's hash begins."""
 
 
-class StoryEntry(BaseModel, frozen=True):
-    """One thing that was decided. `text` says it to a person, in the customer's own time; `remedy` what to do where
-    that is not what was wanted. `what` is a stable word for programs."""
+class StoryEntry(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """One thing that was decided. What does not apply is left out."""
 
     at: datetime
+    """When it was decided."""
     by: Literal["segmenter", "journeys", "mailer"]
+    """The service that decided it."""
     what: str
+    """A stable word for programs: `stage`, `entered`, `declined`, `waits`, `asked`, `held`, `sent`, `left`…"""
     text: str
+    """The same for people, in the customer's own time."""
     journey: str = ""
+    """The journey's name."""
     enrollment: str = ""
+    """The enrollment's id."""
     key: str = ""
+    """What the enrollment is about: a cart, say."""
     step: str = ""
+    """The step's id."""
     message: str = ""
+    """The message's name."""
     message_id: str = ""
+    """The message's own id, which stands in the mail's `Message-ID`."""
     rule: Rule | None = None
+    """What it was decided by."""
     remedy: str = ""
+    """What to do where that is not what was wanted."""
 
 
-class Answer(BaseModel, frozen=True):
+class Answer(BaseModel, frozen=True, use_attribute_docstrings=True):
     """What there is to say to whoever asked about one message or journey."""
 
     about: str
+    """The message or journey."""
     text: str
+    """What became of it, or why it never began."""
     remedy: str = ""
+    """What to do where that is not what was wanted."""
     rule: Rule | None = None
+    """What it was decided by."""
 
 
-class Story(BaseModel, frozen=True):
-    """What was decided about a customer since `since`, in order; and the answers, where a message was asked about.
-    `playbook` begins the hash of the one in force; it is empty where none is."""
+class Story(BaseModel, frozen=True, use_attribute_docstrings=True):
+    """What was decided about a customer."""
 
     customer: str
+    """Their key."""
     timezone: str
+    """Theirs, else the brand's: an IANA name."""
     playbook: str
+    """How the hash of the playbook in force begins; empty where none is."""
     since: datetime
+    """What was decided before is not kept."""
     entries: tuple[StoryEntry, ...]
+    """In the order in which it was decided."""
     answers: tuple[Answer, ...]
+    """What there is to say where a message was asked about."""
 
     def as_json(self, indent: int | None = None) -> str:
         """What the HTTP API answers, and `rapport why --json`: what is empty is left out."""

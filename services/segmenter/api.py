@@ -32,66 +32,102 @@ _encode_place = msgspec.msgpack.Encoder().encode
 _decode_place = msgspec.msgpack.Decoder(Place).decode
 
 
-class Cart(BaseModel):
+class Cart(BaseModel, use_attribute_docstrings=True):
     """The open cart, where carts are derived."""
 
     id: str
+    """The shop's own, or one of ours where the shop gives none."""
     products: list[dict[str, Any]]
+    """What the shop said of each product, with its `quantity`."""
     currency: str | None
+    """ISO 4217, where the shop said one."""
     changed_at: datetime
+    """When something was last put in or taken out."""
 
 
-class Changed(BaseModel):
-    """What a row did to the customer; `stage_before` is absent where the stage stayed."""
+class Changed(BaseModel, use_attribute_docstrings=True):
+    """What a row did to the customer. What it did not change is absent."""
 
     stage: str | None = None
+    """The stage after it, where that is another one than before."""
     stage_before: str | None = None
+    """The stage before it; null where there was none."""
     entered: list[str] = []
+    """Segments."""
     left: list[str] = []
+    """Segments."""
     consent: dict[str, bool] = {}
+    """Yes or no by topic, where it was said anew; `*` stands for every promotional one."""
     address_before: str | None = None
+    """The address before it, where that was another one; null where there was none."""
 
 
-class TimelineRow(BaseModel):
-    """Something that happened. `kind` is `event`, `derived` (an event of our own making), `time` (a window ran out),
-    `definition` (the playbook changed) or `date` (a date that the journey `name` waits for came)."""
+class TimelineRow(BaseModel, use_attribute_docstrings=True):
+    """Something that happened. What does not apply is absent."""
 
     kind: str
+    """`event`, `derived` (an event of our own making), `time` (a window ran out), `definition` (the playbook changed)
+    or `date` (a date that the journey `name` waits for came)."""
     occurred_at: datetime
+    """When it happened, by the shop's word; never after `received_at`."""
     id: str | None = None
+    """The event's own; of a date its occasion."""
     source: str | None = None
+    """Who posted the event."""
     type: str | None = None
+    """The call: `track`, `identify`, `page`, `screen`, `group` or `alias`."""
     name: str | None = None
+    """The event's; of a date the journey's."""
     received_at: datetime | None = None
+    """When ingest took it."""
     historical: bool | None = None
+    """True where it was imported: it began no journey."""
     properties: dict[str, Any] | None = None
+    """As the shop sent them."""
     traits: dict[str, Any] | None = None
+    """As the shop sent them."""
     context: dict[str, Any] | None = None
+    """As the shop sent it."""
     changed: Changed | None = None
+    """What it changed."""
 
 
-class Timeline(BaseModel):
-    """Newest first. `next` is what to give as `before` for the rows before these; null where there are none."""
+class Timeline(BaseModel, use_attribute_docstrings=True):
+    """A page of what happened."""
 
     rows: list[TimelineRow]
+    """The newest first."""
     next: str | None
+    """What to give as `before` for the rows before these; null where there are none."""
 
 
-class CustomerPage(BaseModel):
+class CustomerPage(BaseModel, use_attribute_docstrings=True):
     """What is remembered of a customer."""
 
     key: str
+    """The user id, else the anonymous id."""
     stage: str | None
+    """The stage of the relationship; null before a playbook is in force."""
     segments: list[str]
+    """Those that the customer is in."""
     address: str | None
+    """Where mails go."""
     traits: dict[str, Any]
+    """What the shop said of them, the latest of each."""
     consent: dict[str, bool]
+    """The last yes or no by topic; `*` stands for every promotional one. Where a topic is missing, nothing was said."""
     locale: str | None
+    """Their language, where they or their device said one."""
     timezone: str | None
+    """An IANA name, where they or their device said one."""
     first_seen: datetime | None
+    """When the first event happened."""
     last_seen: datetime | None
+    """When the latest one did."""
     cart: Cart | None
+    """Null where none is open, or carts are not derived."""
     timeline: Timeline
+    """What happened, and what it changed."""
 
 
 def create(
@@ -118,7 +154,7 @@ def create(
     async def customer(
         key: str,
         limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="How many rows of the timeline.")] = 50,
-        before: Annotated[str | None, Query(description="`next` of the page after this one.")] = None,
+        before: Annotated[str | None, Query(description="`next` of a page, for the rows that follow it.")] = None,
     ) -> Response:
         """Profile, stage, segments and timeline of the customer with this key (user id, else anonymous id)."""
         place = None
