@@ -25,7 +25,7 @@ from services import embedded
 from services.demo import ledger
 from services.demo.shop import Shop
 from services.journeys import store as journeys_store
-from services.mailer import store as mailer_store
+from services.mailer import page_store as mailer_pages
 from services.segmenter import store as segmenter_store
 from services.serving import HttpServer, stop_requested
 from shared.errors import RapportError
@@ -120,7 +120,7 @@ async def _look(running: embedded.Embedded) -> Picture:
     async with running.database.connect() as connection:
         stages = await segmenter_store.customers_by_stage(connection)
         tallies = await journeys_store.counts(connection)
-        messages = await mailer_store.counts(connection)
+        messages = await mailer_pages.counts(connection)
         counted = await segmenter_store.events_counted(connection)
         dead = sum((await dead_letters.counts(connection)).values())
     enrollments: dict[str, int] = {}
@@ -146,7 +146,7 @@ async def _settle(running: embedded.Embedded, shop: Shop) -> tuple[Picture, ledg
             mails = [ledger.arrived(data) async for data in _inbox(connection)]
             excused = [
                 ledger.Excused(listed.customer, listed.journey)
-                for listed in await mailer_store.listing(connection, limit=1_000_000)
+                for listed in await mailer_pages.listing(connection, limit=1_000_000)
                 if listed.status != "sent"
             ]
         picture = await _look(running)
@@ -160,9 +160,9 @@ async def _settle(running: embedded.Embedded, shop: Shop) -> tuple[Picture, ledg
 
 async def _inbox(connection: Any) -> AsyncIterator[bytes]:
     before = None
-    while page := await mailer_store.inbox(connection, limit=500, before=before):
+    while page := await mailer_pages.inbox(connection, limit=500, before=before):
         for kept in page:
-            mail = await mailer_store.inbox_mail(connection, kept.number)
+            mail = await mailer_pages.inbox_mail(connection, kept.number)
             if mail is not None:
                 yield mail.data
         before = page[-1].number

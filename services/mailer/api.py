@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import AwareDatetime
 
-from services.mailer import pages, past, store
+from services.mailer import page_store, pages, past
 from services.mailer.doors import Doors, page
 from services.mailer.inbox import open_mail
 from shared.contracts.streams import DEFAULT_PARTITIONS, partition_of
@@ -103,7 +103,7 @@ def _add_inbox(app: FastAPI, database: Database, shelf: Shelf) -> None:
     ) -> Response:
         """The mails, the newest first."""
         async with database.connect() as connection:
-            found = await store.inbox(
+            found = await page_store.inbox(
                 connection,
                 limit=PAGE + 1,
                 before=before,
@@ -122,7 +122,7 @@ def _add_inbox(app: FastAPI, database: Database, shelf: Shelf) -> None:
     ) -> Response:
         """Every message that was asked for, the newest first: what became of it, and why."""
         async with database.connect() as connection:
-            found = await store.listing(
+            found = await page_store.listing(
                 connection,
                 limit=PAGE + 1,
                 before=(before, _stored(after)) if before and before.tzinfo else None,
@@ -158,11 +158,11 @@ def _add_inbox(app: FastAPI, database: Database, shelf: Shelf) -> None:
         headers = {**pages.HEADERS, "Content-Disposition": f'attachment; filename="mail-{kept.number}.eml"'}
         return _Source(kept.data, headers=headers)
 
-    async def _kept(number: int) -> store.Kept | None:
+    async def _kept(number: int) -> page_store.Kept | None:
         if not 0 <= number < 2**63:
             return None
         async with database.connect() as connection:
-            return await store.inbox_mail(connection, number)
+            return await page_store.inbox_mail(connection, number)
 
 
 async def _choice(request: Request) -> str:

@@ -15,13 +15,13 @@ import structlog
 from fastapi import Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from services.mailer import pages, store
+from services.mailer import page_store, pages, store
 from services.mailer.consent import Decision, normalise, refusal
 from services.mailer.links import Click, Links, Open, Unsubscribe, occurrence
 from services.mailer.openers import RUSH, clicked_by, opened_by
 from services.mailer.outcomes import Ended, report
 from services.mailer.outcomes import event as outcome
-from services.mailer.store import Sent
+from services.mailer.page_store import Sent
 from shared.clock import Clock
 from shared.consent import EVERY_TOPIC, later
 from shared.contracts import events
@@ -89,7 +89,7 @@ class Doors:
             return page(pages.nowhere(), 404)
         try:
             async with self._database.connect() as connection:
-                sent = await store.sent_message(connection, click.message)
+                sent = await page_store.sent_message(connection, click.message)
         except Exception as error:
             return self._later(error)
         if sent is None or click.number >= len(sent.links):
@@ -144,7 +144,7 @@ class Doors:
             return page(pages.nowhere(), 404)
         try:
             async with self._database.connect() as connection:
-                sent = await store.sent_message(connection, link.message)
+                sent = await page_store.sent_message(connection, link.message)
         except Exception as error:
             return self._later(error)
         if sent is None:
@@ -208,7 +208,7 @@ class Doors:
             return page(pages.nowhere(), 404)
         try:
             async with self._database.connect() as connection:
-                sent = await store.sent_message(connection, link.message)
+                sent = await page_store.sent_message(connection, link.message)
                 playbook = await self._playbook(connection)
         except Exception as error:
             return self._later(error)
@@ -266,7 +266,7 @@ class Doors:
                 await self._log.append(EVENTS, partition_of(sent.request.customer, self._log.partitions), entries)
                 if resolving:
                     async with self._database.connect() as connection:
-                        await store.resolve(connection, sent.id, resolving)
+                        await page_store.resolve(connection, sent.id, resolving)
                 return
             except Exception as error:
                 if not is_transient(error) or loop.time() + delay > until:

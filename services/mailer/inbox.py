@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from services.mailer import store
+from services.mailer import page_store
 from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Unknown
 from shared.clock import Clock
 from shared.database.engine import Database, is_transient
@@ -75,7 +75,7 @@ class InboxTransport:
                     return
                 begun = True
                 now = self._clock.now()
-                await store.keep_mails(
+                await page_store.keep_mails(
                     connection,
                     [
                         (mail.request.id, mail.recipient, mail.rendered.subject.replace("\0", ""), now, mail.data)

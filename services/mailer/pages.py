@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from services.mailer.inbox import Opened
-from services.mailer.store import Kept, Listed
+from services.mailer.page_store import Kept, Listed
 from shared.language.locales import fallbacks
 
 POLICY = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from services.mailer import lines, store
+from services.mailer import lines, page_store, store
 from services.mailer.consent import normalise
-from services.mailer.store import Recounted
+from services.mailer.page_store import Recounted
 from shared.contracts.story import Asked, Line, Mailed, Word
 from shared.processing.port import Connection
 
@@ -16,10 +16,10 @@ MOST = 1_000
 
 async def told(connection: Connection, partition: int, customer: str, since: datetime) -> Mailed:
     """The messages that were asked for since then, and how things stand with the customer's address."""
-    messages = await store.messages_of(connection, customer, since, MOST)
+    messages = await page_store.messages_of(connection, customer, since, MOST)
     person = (await store.people(connection, [(partition, customer)])).get(partition, {}).get(customer)
     address = normalise(person.address) if person is not None else None
-    suppressed = await store.suppression_of(connection, address) if address is not None else None
+    suppressed = await page_store.suppression_of(connection, address) if address is not None else None
     consent = (await store.consent_of(connection, [address]))[address] if address is not None else {}
     if person is not None and address is None:
         consent = person.decisions

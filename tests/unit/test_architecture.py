@@ -151,7 +151,7 @@ def test_hearts_do_no_io_and_read_no_clock(name: str) -> None:
 
 def test_sql_stands_in_stores_and_in_the_mechanics() -> None:
     for name, tree in MODULES.items():
-        if name.endswith(".store") or within(name, "shared.processing") or within(name, "shared.log"):
+        if name.endswith((".store", "_store")) or within(name, "shared.processing") or within(name, "shared.log"):
             continue
         if within(name, "shared.database"):
             continue

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest_asyncio
 
-from services.mailer import store
+from services.mailer import page_store, store
 from services.mailer.rendering import RenderingFailed
 from services.mailer.sending import Sending
 from services.mailer.transport import Accepted, Mail, Receipt
@@ -244,7 +244,7 @@ class PostOffice:
 
     async def messages(self) -> dict[str, store.Listed]:
         async with self.database.connect() as connection:
-            return {message.id: message for message in await store.listing(connection, limit=5000)}
+            return {message.id: message for message in await page_store.listing(connection, limit=5000)}
 
     async def settled(self, **statuses: str) -> dict[str, store.Listed]:
         """Wait until messages have these statuses."""

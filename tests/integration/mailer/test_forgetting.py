@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 from conftest_mailer import PostOffice
 
-from services.mailer import store
+from services.mailer import page_store
 from services.mailer.transport import Unknown
 
 DAY = timedelta(days=1)
@@ -49,7 +49,7 @@ async def test_what_went_out_or_may_have_is_kept_for_its_links_but_not_what_it_w
     await something_comes(post_office, 700 * DAY, "m3")
     assert await known(post_office, "m1", "m2") == {"m1", "m2"}
     async with post_office.database.connect() as connection:
-        sent = await store.sent_message(connection, "m1")
+        sent = await page_store.sent_message(connection, "m1")
     assert sent is not None
     assert (sent.links, sent.address, sent.request.data) == (("https://x.example/",), "anna@example.org", {})
     await something_comes(post_office, 40 * DAY, "m4")

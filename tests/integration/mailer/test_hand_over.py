@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from conftest_mailer import NOON, PARTITIONS, Postbox, PostOffice, until
 
-from services.mailer import store
+from services.mailer import page_store, store
 from services.mailer.consent import Decision
 from services.mailer.transport import Accepted, Mail, Receipt
 from shared.contracts.streams import partition_of
@@ -82,7 +82,7 @@ async def test_among_many_nothing_begins_after_its_unsubscribe_was_acknowledged(
         await until(mails_have_gone_out)
         await unsubscribe(post_office, f"{customer}@example.org")
         async with post_office.database.connect() as connection:
-            listed = await store.listing(connection, limit=100, customer=customer)
+            listed = await page_store.listing(connection, limit=100, customer=customer)
         begun[customer] = {message.id for message in listed if message.status not in ("requested", "held", "skipped")}
 
     async def shop() -> None:

@@ -15,7 +15,7 @@ import pytest_asyncio
 from fakes.memory_log import MemoryLog
 from mailer_playbook import request
 
-from services.mailer import store
+from services.mailer import page_store, store
 from services.mailer.api import create
 from services.mailer.consent import Decision
 from services.mailer.doors import Doors
@@ -271,7 +271,7 @@ async def test_an_open_in_the_mailbox_tells_that_a_mail_has_arrived(
         await store.change_messages(connection, [unknown])
     await town.http.get(town.links.open(town.message), headers=headers)
     async with town.database.connect() as connection:
-        listed = await store.listed(connection, town.message)
+        listed = await page_store.listed(connection, town.message)
     assert listed is not None
     names = [event.name for event in town.events()]
     if resolves:
@@ -398,7 +398,7 @@ async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(t
     properties = msgspec.json.decode(town.events()[0].properties)
     assert (properties["message_id"], properties["reason"]) == (town.message, "clicked")
     async with town.database.connect() as connection:
-        listed = await store.listed(connection, town.message)
+        listed = await page_store.listed(connection, town.message)
     assert listed is not None
     assert (listed.status, listed.reason) == ("sent", "clicked")
 

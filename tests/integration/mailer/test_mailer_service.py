@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from conftest_mailer import MIGRATIONS, PARTITIONS, until
 
-from services.mailer import main, store
+from services.mailer import main, page_store, store
 from services.mailer.settings import MailerSettings
 from shared import processing
 from shared.clock import ManualClock
@@ -75,7 +75,7 @@ class Shop:
     async def ended(self, id: str) -> store.Listed:
         async def found() -> store.Listed | None:
             async with self.database.connect() as connection:
-                listed = await store.listed(connection, id)
+                listed = await page_store.listed(connection, id)
             return listed if listed is not None and listed.ended_at is not None else None
 
         listed: store.Listed = await until(found)
@@ -116,8 +116,8 @@ async def test_a_mail_of_the_shipped_playbook_is_kept_and_its_unsubscribe_link_i
     sent = await shop.ended("5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e")
     assert sent.status == "sent", sent
     async with shop.database.connect() as connection:
-        kept = (await store.inbox(connection, limit=10))[0]
-        whole = await store.inbox_mail(connection, kept.number)
+        kept = (await page_store.inbox(connection, limit=10))[0]
+        whole = await page_store.inbox_mail(connection, kept.number)
     assert whole is not None
     mail = message_from_bytes(whole.data, policy=policy.default)
     assert isinstance(mail, EmailMessage)
@@ -138,9 +138,9 @@ async def test_a_click_leads_to_the_target_that_was_kept(shop: Shop) -> None:
     await shop.asks_for("5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e")
     await shop.ended("5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e")
     async with shop.database.connect() as connection:
-        message = await store.sent_message(connection, "5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e")
-        kept = (await store.inbox(connection, limit=10))[0]
-        whole = await store.inbox_mail(connection, kept.number)
+        message = await page_store.sent_message(connection, "5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e")
+        kept = (await page_store.inbox(connection, limit=10))[0]
+        whole = await page_store.inbox_mail(connection, kept.number)
     assert message is not None
     assert whole is not None
     mail = message_from_bytes(whole.data, policy=policy.default)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from conftest_mailer import NOON, PARTITIONS, PostOffice, until
 
-from services.mailer import store
+from services.mailer import page_store, store
 from services.mailer.transport import Deferred, Rejected, Unknown
 from shared.contracts.messages import ConsentChanged
 from shared.contracts.streams import MESSAGES, partition_of
@@ -40,7 +40,7 @@ async def test_a_message_that_is_due_is_handed_over_once_and_reported(post_offic
     assert (sent.address, sent.detail, sent.attempts) == ("anna@example.org", "250 ok", 1)
     assert await post_office.told("m1") == [("Email Sent", "", stamp(NOON))]
     async with post_office.database.connect() as connection:
-        found = await store.sent_message(connection, "m1")
+        found = await page_store.sent_message(connection, "m1")
     assert found is not None
     assert found.links == ("https://x.example/",)
 
@@ -439,7 +439,7 @@ async def test_counts_by_journey_say_how_messages_ended(post_office: PostOffice)
     await post_office.open()
     await post_office.read_up()
     async with post_office.database.connect() as connection:
-        assert await store.counts(connection) == {"abandoned-cart": {"sent": 2, "skipped": 1}}
+        assert await page_store.counts(connection) == {"abandoned-cart": {"sent": 2, "skipped": 1}}
 
 
 async def test_a_record_of_a_newer_release_is_waited_for_and_garbage_is_set_aside(post_office: PostOffice) -> None:
