@@ -24,8 +24,9 @@ from shared.database.engine import Database
 from shared.errors import RapportError
 from shared.log.kafka import KafkaLog
 from shared.log.postgres import PostgresLog
-from tests.chaos.ledger import CLOCKS_APART
+from tests.chaos import receiver
 from tests.chaos.mails import RUDENESS
+from tests.chaos.visits import CLOCKS_APART
 from tests.chaos.world import EXPIRY_SECONDS, PARTITIONS, WORKERS, World
 
 Inject = Callable[[World, random.Random], Coroutine[Any, Any, int]]
@@ -39,15 +40,20 @@ class Fault(NamedTuple):
     on_kafka_only: bool = False
     server: str = ""
     """What it has to itself: one such fault at a time."""
+    hinders: bool = False
+    """Meanwhile, and for a while, not everybody may reach the log."""
 
 
 FAULTS: list[Fault] = []
 EVERY_SERVER = "every server"
 
 
-def fault(name: str, weight: int, *, on_kafka_only: bool = False, server: str = "") -> Callable[[Inject], Inject]:
+def fault(
+    name: str, weight: int, *, on_kafka_only: bool = False, server: str = "", hinders: bool = False
+) -> Callable[[Inject], Inject]:
     def register(inject: Inject) -> Inject:
-        FAULTS.append(Fault(name, weight, inject, on_kafka_only, server))
+        hinders_others = hinders or server in ("database", "broker", EVERY_SERVER)
+        FAULTS.append(Fault(name, weight, inject, on_kafka_only, server, hinders_others))
         return inject
 
     return register
@@ -159,7 +165,7 @@ async def step_clock(world: World, dice: random.Random) -> int:
 # PostgreSQL
 
 
-@fault("a connection cut at COMMIT", 10)
+@fault("a connection cut at COMMIT", 10, hinders=True)
 async def cut_at_commit(world: World, dice: random.Random) -> int:
     between, count = world.before_postgres, dice.randint(1, 4)
     with world.on_servers("connections were cut at COMMIT"):
@@ -173,7 +179,7 @@ async def cut_at_commit(world: World, dice: random.Random) -> int:
     return between.cut - begun
 
 
-@fault("PostgreSQL ends some sessions", 5)
+@fault("PostgreSQL ends some sessions", 5, hinders=True)
 async def terminate_backends(world: World, dice: random.Random) -> int:
     with world.on_servers("sessions were ended"):
         try:
@@ -218,7 +224,7 @@ async def silent_postgres(world: World, dice: random.Random) -> int:
     return 1
 
 
-@fault("PostgreSQL is silent to one worker", 5)
+@fault("PostgreSQL is silent to one worker", 5, hinders=True)
 async def silent_to_one(world: World, dice: random.Random) -> int:
     workers = world.free_workers(*SERVICES[1:])
     if not workers:
@@ -291,7 +297,7 @@ async def kill_broker_at_acknowledgement(world: World, dice: random.Random) -> i
     return 1
 
 
-@fault("a connection cut at an append", 10, on_kafka_only=True)
+@fault("a connection cut at an append", 10, on_kafka_only=True, hinders=True)
 async def cut_at_append(world: World, dice: random.Random) -> int:
     between, count = world.before_kafka, dice.randint(1, 4)
     assert between is not None
@@ -342,6 +348,15 @@ async def rude_mails(world: World, dice: random.Random) -> int:
     await asyncio.sleep(dice.uniform(1, 5))
     world.mails.rude = ()
     return world.mails.was_rude.total() - begun
+
+
+@fault("the receiver of calls", 4, server="calls")
+async def rude_receiver(world: World, dice: random.Random) -> int:
+    begun = world.receiver.was_rude.total()
+    world.receiver.rude = tuple(dice.sample(receiver.RUDENESS, dice.randint(1, 4)))
+    await asyncio.sleep(dice.uniform(1, 5))
+    world.receiver.rude = ()
+    return world.receiver.was_rude.total() - begun
 
 
 # The log
@@ -412,7 +427,8 @@ async def _delete(world: World, connection: asyncpg.Connection, partition: int, 
         ids: list[str] = []
         for record in found:
             event = msgspec.json.decode(record.value)
-            if record.origin is not None or event["kind"] != "event" or event["id"] in world.ledger.reused:
+            by_a_shop = event["kind"] == "event" and event["source"] == "shop"
+            if record.origin is not None or not by_a_shop or event["id"] in world.ledger.reused:
                 break
             ids.append(event["id"])
         if not ids:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -18,26 +18,32 @@ from typing import Any
 import asyncpg
 import msgspec
 
-Cause = tuple[str, str]
-"""A message's name, and what it is about: the order, the basket, the closing, or the customer."""
+from tests.chaos import calls, visits
+from tests.chaos.calls import Call, Cause
+from tests.chaos.visits import CLOCKS_APART, Losses, Use, Visit
 
 REMINDED_AFTER = 4.0
 WARM_FOR = 12.0
 """Seconds here; minutes in the playbook."""
-CLOCKS_APART = 1.2
-"""Seconds by which the clock of a host may be wrong, either way."""
+ASKED_FOR = 10.0
+"""The same: how long an answer, or a click, is waited for."""
 HANDED_OVER_WITHIN = 7.0
 """Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; and a little."""
 
 LAST_CODES = 10
 """So many codes the pool has that runs out."""
 
+_PARTING_LINKS = ("https://chaos.example/back", "https://chaos.example/why")
 _CODES = re.compile(r"code=(\S*) rare=(\S*)")
 _SAID = re.compile(r"\b(\w+)=([0-9.]*)")
 _EVENT = 3  # segmenter.history.kind of what was posted
 _SOURCE = "shop"  # as the cluster's file of keys calls it
 _LISTENING = ("watching", "ended")
-_OUTCOMES = {"sent": "Email Sent", "skipped": "Email Skipped", "failed": "Email Failed", "unknown": "Email Unknown"}
+_CHANNELS = {"email": "Email", "webhook": "Webhook", "sms": "SMS", "push": "Push Notification"}
+_ENDS = ("sent", "skipped", "failed", "unknown")
+_OUTCOMES = [f"{channel} {end.title()}" for channel in _CHANNELS.values() for end in _ENDS]
+_USES = ("Email Link Clicked", "Email Opened")
+_STOPPED = "Topic Unsubscribed"
 
 
 @dataclass
@@ -92,9 +98,13 @@ class Facts:
     tasks: Counter[str] = field(default_factory=Counter)
     """By what their enrollment is about: how many there are."""
     codes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Pool and enrollment of each code that was issued."""
     last_held: int = 0
     """Codes of the pool that runs out which partitions have claimed and not issued."""
-    """Pool and enrollment of each code that was issued."""
+    uses: Counter[Use] = field(default_factory=Counter)
+    """What was told of links that were followed, and images that were fetched."""
+    stopped: set[tuple[str, str]] = field(default_factory=set)
+    """Customer and topic of each unsubscribe that was told of."""
 
 
 @dataclass
@@ -118,12 +128,20 @@ class Ledger:
     """By customer and topic: when it was acknowledged."""
     texts: dict[str, list[str]] = field(default_factory=dict)
     """What the mails of a message say, by its id; for the verdict."""
+    calls_for: dict[Cause, list[Call]] = field(default_factory=dict)
+    certain_visits: dict[str, list[Visit]] = field(default_factory=dict)
+    """Those of people that must be told of, by message; the same."""
     asked_to_stop: set[tuple[str, str]] = field(default_factory=set)
     """The same, whether or not it was answered."""
     hurt: dict[int, str] = field(default_factory=dict)
     """Processes that may have left a mail unknown, and why."""
     deleted: set[str] = field(default_factory=set)
     """Ids of events that were deleted from the log on purpose."""
+    calls: list[Call] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    written_down: dict[str, float] = field(default_factory=dict)
+    """By message: when it was seen that it is known to be sent."""
+    losses: Losses = field(default_factory=Losses)
 
     def customers(self) -> dict[str, list[Posted]]:
         found: defaultdict[str, list[Posted]] = defaultdict(list)
@@ -157,13 +175,11 @@ class Ledger:
         warm = await connection.fetch("SELECT state FROM segmenter.profiles")
         if count := sum("warm" in _segments(row["state"]) for row in warm):
             left.append(f"{count} customers are warm")
-        untold = await connection.fetchval(
-            "SELECT (SELECT count(*) FROM mailer.messages) - (SELECT count(DISTINCT id) FROM segmenter.history"
-            " WHERE name = ANY($1))",
-            list(_OUTCOMES.values()),
-        )
-        if untold:
-            left.append(f"{untold} outcomes are not in the history")
+        if not left:
+            asked = {row["id"] for row in await connection.fetch("SELECT id FROM mailer.messages")}
+            told = await connection.fetch("SELECT body FROM segmenter.history WHERE name = ANY($1)", _OUTCOMES)
+            if untold := asked - {_properties(row["body"])["message_id"] for row in told}:
+                left.append(f"the outcomes of {len(untold)} messages are not in the history")
         return left
 
     async def reached(self, connection: asyncpg.Connection) -> dict[int, datetime]:
@@ -172,13 +188,11 @@ class Ledger:
         return {row["partition"]: row["as_of"] for row in rows if row["as_of"] is not None}
 
     async def behind(self, connection: asyncpg.Connection, reached: Mapping[int, datetime]) -> list[str]:
-        """Which partitions further down the road have not heard of a later time than that: until then, what was said
-        before it may be on the way to them, where no table shows it."""
+        """Which partitions have not heard of a later time than that: until then, what was said before it may be on the
+        way to them, where no table shows it."""
         return [
             f"{row['service']}[{row['partition']}] is behind"
-            for row in await connection.fetch(
-                "SELECT service, partition, as_of FROM processing.partitions WHERE service IN ('journeys', 'mailer')"
-            )
+            for row in await connection.fetch("SELECT service, partition, as_of FROM processing.partitions")
             if row["partition"] in reached and (row["as_of"] is None or row["as_of"] <= reached[row["partition"]])
         ]
 
@@ -186,14 +200,20 @@ class Ledger:
         """`left_over` is what was not over when nobody waited any longer; ticks go on, and are never over."""
         history: defaultdict[str, list[str]] = defaultdict(list)
         outcomes: Counter[tuple[str, str]] = Counter()
+        uses: Counter[Use] = Counter()
+        stopped: set[tuple[str, str]] = set()
         for row in await connection.fetch(
             "SELECT id, source, customer, name, body FROM segmenter.history WHERE kind = $1", _EVENT
         ):
-            if row["name"] in _OUTCOMES.values():
-                properties = msgspec.json.decode(msgspec.msgpack.decode(row["body"])[6])
-                outcomes[properties["message_id"], row["name"]] += 1
+            if row["name"] in _OUTCOMES:
+                outcomes[_properties(row["body"])["message_id"], row["name"]] += 1
+            elif row["name"] in _USES:
+                said = _properties(row["body"])
+                uses[said["message_id"], said.get("link", ""), said["machine"]] += 1
             elif row["source"] == _SOURCE:
                 history[row["id"]].append(row["customer"])
+            elif row["name"] == _STOPPED:
+                stopped.add((row["customer"], _properties(row["body"])["topic"]))
         profiles = {
             row["key"]: (row["stage"], frozenset(_segments(row["state"])))
             for row in await connection.fetch("SELECT key, stage, state FROM segmenter.profiles")
@@ -205,7 +225,10 @@ class Ledger:
             enrollments[row["customer"]].append((row["journey"], row["key"], row["status"]))
         messages = await connection.fetch("SELECT * FROM mailer.messages")
         causes = {
-            row["id"]: (row["message"], keys.get(msgspec.json.decode(row["request"])["enrollment"]) or row["customer"])
+            row["id"]: (
+                row["message"] if row["channel"] == "email" else f"{row['channel']}:{row['message']}",
+                keys.get(msgspec.json.decode(row["request"])["enrollment"]) or row["customer"],
+            )
             for row in messages
         }
         dead = await connection.fetch("SELECT code, message, body FROM processing.dead_letters")
@@ -226,6 +249,8 @@ class Ledger:
             await connection.fetchval(
                 "SELECT count(*) FROM journeys.coupons WHERE pool = 'last' AND issued_at IS NULL"
             ),
+            uses,
+            stopped,
         )
 
     # The verdict
@@ -234,11 +259,19 @@ class Ledger:
         self.texts = defaultdict(list)
         for arrival in self.arrivals:
             self.texts[arrival.message].append(arrival.text)
+        self.calls_for = defaultdict(list)
+        for call in self.calls:
+            self.calls_for[call.cause].append(call)
+        self.certain_visits = defaultdict(list)
+        for visit in visits.certain(self.visits, self.written_down, self.losses):
+            self.certain_visits[visit.message].append(visit)
         verdict = Verdict([f"not over: {line}" for line in facts.left_over], Counter())
         self._judge_events(facts, verdict)
         buried = self._judge_dead_letters(facts, verdict)
         self._judge_customers(facts, verdict, buried)
-        self._judge_mails(facts, verdict)
+        self._judge_messages(facts, verdict)
+        self._judge_calls(facts, verdict)
+        self._judge_visits(facts, verdict)
         self._judge_partings(facts, verdict)
         return verdict
 
@@ -296,50 +329,84 @@ class Ledger:
         for customer in facts.profiles.keys() - self.customers().keys():
             verdict.violations.append(f"{customer} has a profile, and has done nothing")
 
-    def _judge_mails(self, facts: Facts, verdict: Verdict) -> None:
-        """No cause with two hand-overs that a server may have accepted; each request ended; what is unknown says so."""
+    def _judge_messages(self, facts: Facts, verdict: Verdict) -> None:
+        """Each cause has one message, and each message one end, which is told once."""
+        causes: Counter[Cause] = Counter()
         arrived: defaultdict[str, list[Arrival]] = defaultdict(list)
         for arrival in self.arrivals:
             arrived[arrival.message].append(arrival)
             verdict.counts["mails arrived"] += 1
-        causes: Counter[Cause] = Counter()
-        rows = {row["id"]: row for row in facts.messages}
-        for id, row in rows.items():
+        for row in facts.messages:
+            id, status, channel = row["id"], row["status"], row["channel"]
             cause = facts.causes[id]
-            name, about = f"message {id} {cause}", arrived.pop(id, [])
             # A customer may cool more than once: each time is a cause of its own.
             enrollment = msgspec.json.decode(row["request"])["enrollment"]
             causes[("cooled", enrollment) if row["message"] == "cooled" else cause] += 1
-            status = row["status"]
-            verdict.counts[
-                f"messages {status}" + (f" ({row['reason']})" if status in ("unknown", "failed") else "")
-            ] += 1
-            accepted = [one for one in about if one.may_be_accepted]
-            if len(accepted) > 1:
-                verdict.violations.append(f"{name} was handed over {len(accepted)} times: {about}")
-            if status == "sent" and [one.answer[:1] for one in accepted] != ["2"]:
-                verdict.violations.append(f"{name} is sent, and the mail server knows only {about}")
-            if status in ("skipped", "failed") and accepted:
-                verdict.violations.append(f"{name} is {status} ({row['reason']}), and the mail server has {about}")
-            if status == "unknown" and not self._explained(row, accepted):
-                verdict.violations.append(
-                    f"{name} is unknown ({row['reason']}) without a cause: {row['taken']}, {about}"
-                )
-            for one in about:
-                if one.cause != cause:
-                    verdict.violations.append(f"{name} arrived as {one.cause}")
-                if (
-                    at := self.unsubscribed.get((row["customer"], row["topic"]))
-                ) and one.data_at > at + HANDED_OVER_WITHIN:
-                    verdict.violations.append(f"{name} was handed over {one.data_at - at:.1f} s after an unsubscribe")
-            told = [facts.outcomes[id, event] for event in _OUTCOMES.values()]
-            if status in _OUTCOMES and (sum(told) != 1 or facts.outcomes[id, _OUTCOMES[status]] != 1):
-                verdict.violations.append(f"{name} is {status}, and what was told of it is {told}")
+            what = "messages" if channel == "email" else f"{channel} calls"
+            verdict.counts[f"{what} {status}" + (f" ({row['reason']})" if status in ("unknown", "failed") else "")] += 1
+            told = {end: facts.outcomes[id, f"{_CHANNELS[channel]} {end.title()}"] for end in _ENDS}
+            if channel == "email":
+                verdict.violations += self._wrong_mail(row, cause, arrived.pop(id, []), told)
+            elif told != {end: int(end == status) for end in _ENDS}:
+                verdict.violations.append(f"{id} {cause} is {status}, and what was told of it is {told}")
         for cause, count in causes.items():
             if count > 1:
                 verdict.violations.append(f"{cause} has {count} messages")
         for message, about in arrived.items():
             verdict.violations.append(f"mail {message} arrived, and nobody asked for it: {about}")
+
+    def _wrong_mail(
+        self, row: asyncpg.Record, cause: Cause, about: Sequence[Arrival], told: Mapping[str, int]
+    ) -> Iterator[str]:
+        """It was not handed over twice where the mail server may have accepted it; what is unknown says why."""
+        status, name = row["status"], f"message {row['id']} {cause}"
+        accepted = [one for one in about if one.may_be_accepted]
+        # Who follows its links, or looks at it, has the mail, also where that was not known. Who tells of it is heard
+        # first, and may then be killed.
+        resolved = bool(told["unknown"] and told["sent"] and self._was_used(row["id"]))
+        if len(accepted) > 1:
+            yield f"{name} was handed over {len(accepted)} times: {about}"
+        if status == "sent" and [one.answer[:1] for one in accepted] != ["2"] and not (resolved and accepted):
+            yield f"{name} is sent, and the mail server knows only {about}"
+        if status in ("skipped", "failed") and accepted:
+            yield f"{name} is {status} ({row['reason']}), and the mail server has {about}"
+        if status == "unknown" and not self._explained(row, accepted):
+            yield f"{name} is unknown ({row['reason']}) without a cause: {row['taken']}, {about}"
+        for one in about:
+            if one.cause != cause:
+                yield f"{name} arrived as {one.cause}"
+            at = self.unsubscribed.get((row["customer"], row["topic"]))
+            if at is not None and one.data_at > at + HANDED_OVER_WITHIN:
+                yield f"{name} was handed over {one.data_at - at:.1f} s after an unsubscribe"
+        ends = {"sent", "unknown"} if resolved else {status}
+        if told != {end: int(end in ends) for end in _ENDS}:
+            yield f"{name} is {status}, and what was told of it is {told}"
+
+    def _was_used(self, message: str) -> bool:
+        return any(visit.message == message for visit in self.visits)
+
+    def _judge_calls(self, facts: Facts, verdict: Verdict) -> None:
+        rows = [row for row in facts.messages if row["channel"] != "email"]
+        verdict.violations += calls.wrong(self.calls, rows, facts.causes)
+        verdict.counts += calls.counted(self.calls)
+        reachable = {one.customer for one in self.posted.values() if one.name == "identify" and one.id in facts.history}
+        for row in rows:
+            wanted = row["customer"] in reachable and (row["customer"], row["topic"]) not in self.asked_to_stop
+            if row["status"] == "skipped" and wanted:
+                verdict.violations.append(f"{facts.causes[row['id']]} was skipped ({row['reason']}), and wanted")
+
+    def _judge_visits(self, facts: Facts, verdict: Verdict) -> None:
+        """What people did counts, and nothing else; and nobody was unsubscribed who did not ask."""
+        doubtful = frozenset(id for (id, end), count in facts.outcomes.items() if count and end == "Email Unknown")
+        verdict.violations += visits.wrong(self.visits, facts.uses, self.written_down, doubtful, self.losses)
+        verdict.counts["links and images visited"] = len(self.visits)
+        verdict.counts["visits of people"] = sum(n for (_, _, machine), n in facts.uses.items() if not machine)
+        verdict.counts["visits of machines"] = sum(n for (_, _, machine), n in facts.uses.items() if machine)
+        verdict.counts["visits that had to count"] = sum(map(len, self.certain_visits.values()))
+        for customer, topic in facts.stopped - self.asked_to_stop:
+            verdict.violations.append(f"{customer} is unsubscribed from {topic}, and has not asked for it")
+        for customer, topic in self.unsubscribed.keys() - facts.stopped:
+            verdict.violations.append(f"{customer} unsubscribed from {topic}, and nobody was told")
 
     def _judge_partings(self, facts: Facts, verdict: Verdict) -> None:
         """Whoever leaves is called once, and has a code that nobody else has."""
@@ -428,7 +495,8 @@ class _Life:
         wanted = Counter(("receipt", event.properties["order_id"]) for event in self._of("Order Completed"))
         wanted += Counter(("basket", event.properties["cart_id"]) for event in self._of("Basket Left"))
         wanted += Counter(("statement", event.properties["closing"]) for event in self._of("Account Closed"))
-        wanted += Counter(("parting", event.properties["closing"]) for event in self._of("Account Closed"))
+        for journey in ("parting", "farewell", "asked"):
+            wanted += Counter((journey, event.properties["closing"]) for event in self._of("Account Closed"))
         cooled = found.pop(("cooled", ""), 0)
         for entry in wanted.keys() | found.keys():
             if found[entry] != wanted[entry]:
@@ -457,8 +525,7 @@ class _Life:
                 yield from self._wrong_account(by_cause, "receipt", event.properties["order_id"], event)
             elif event.name == "Account Closed":
                 yield from self._wrong_account(by_cause, "statement", event.properties["closing"], event)
-                if ("parting", event.properties["closing"]) not in by_cause:
-                    yield f"there is no parting word for {event.properties['closing']}"
+                yield from self._wrong_farewell(by_cause, event)
             elif event.name == "Basket Left":
                 yield from self._wrong_reminders(by_cause, event)
 
@@ -482,6 +549,54 @@ class _Life:
             said = {key: float(value or 0) for key, value in _SAID.findall(text)}
             if said != truth:
                 yield f"the {name} for {about} must say {truth}, and says {said}"
+
+    def _wrong_farewell(self, messages: Mapping[Cause, asyncpg.Record], left: Posted) -> Iterable[str]:
+        """Whoever leaves is told so by all ways; the shop is called, once more where they say why, or come back."""
+        closing = left.properties["closing"]
+        wanted = {"webhook:tell"}
+        if (self.customer, "notes") not in self.ledger.asked_to_stop:
+            wanted |= {"parting", "sms:farewell", "push:farewell"}
+        for name in sorted(wanted):
+            if (name, closing) not in messages:
+                yield f"there is no {name} for {closing}"
+        for call in self.ledger.calls_for.get(("webhook:tell", closing), ()):
+            said = msgspec.json.decode(call.body)["data"]
+            past = [one for one in self.events if one.turn <= left.turn and one.name == "Order Completed"]
+            truth = {"orders": len(past), "total": _total(past)}
+            if self.certain and {name: float(value or 0) for name, value in said.items()} != truth:
+                yield f"the call for {closing} must say {truth}, and says {said}"
+        answers = [event for event in self.events if event.name == "Survey Answered"]
+        answered = messages.get(("webhook:answered", closing))
+        if answered is not None:
+            scores = [event.properties["score"] for event in answers]
+            for call in self.ledger.calls_for.get(("webhook:answered", closing), ()):
+                if msgspec.json.decode(call.body)["data"]["score"] not in scores:
+                    yield f"{closing} has said {scores}, and the call says {call.body!r}"
+        if left.answered is None or any(one.answered is None or one.id in self.ledger.deleted for one in answers):
+            return
+        in_time = left.begun + ASKED_FOR - 2 * CLOCKS_APART
+        if answered is None and self.certain and any(one.answered < in_time for one in answers if one.answered):
+            yield f"{closing} was answered in time, and nobody is told"
+        too_late = left.answered + ASKED_FOR + 2 * CLOCKS_APART
+        if answered is not None and all(one.begun > too_late for one in answers):
+            yield f"{closing} was not answered in time, and somebody is told"
+        yield from self._wrong_return(messages, left)
+
+    def _wrong_return(self, messages: Mapping[Cause, asyncpg.Record], left: Posted) -> Iterable[str]:
+        """Whoever comes back by a link of the parting word is told of, and nobody else is."""
+        closing, ledger = left.properties["closing"], self.ledger
+        parting, clicked = messages.get(("parting", closing)), messages.get(("webhook:clicked", closing))
+        people = 0 if parting is None else sum(self.facts.uses[parting["id"], link, False] for link in _PARTING_LINKS)
+        if clicked is not None and not people:
+            yield f"nobody came back by the parting word for {closing}, and somebody is told"
+        due = left.begun + ASKED_FOR - 2 * CLOCKS_APART
+        in_time = [
+            visit
+            for visit in ledger.certain_visits.get("" if parting is None else parting["id"], ())
+            if visit.link and visit.begun < due - visits.TOLD_WITHIN and ledger.losses.calm(visit, due)
+        ]
+        if clicked is None and in_time and (self.customer, "notes") not in ledger.asked_to_stop:
+            yield f"{closing} came back in time, and nobody is told: {in_time}"
 
     def _wrong_reminders(self, messages: Mapping[Cause, asyncpg.Record], left: Posted) -> Iterable[str]:
         """Whoever ordered before the reminder was due has none; whoever did not, has one."""
@@ -516,6 +631,12 @@ def _seconds(event: Posted) -> float:
 
 def _total(orders: Iterable[Posted]) -> float:
     return float(sum(event.properties["total"] for event in orders))
+
+
+def _properties(body: bytes) -> Mapping[str, Any]:
+    """Of an event as the history keeps it."""
+    properties: Mapping[str, Any] = msgspec.json.decode(msgspec.msgpack.decode(body)[6])
+    return properties
 
 
 def _segments(state: bytes) -> Sequence[str]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from email import message_from_bytes
 from email.policy import default
+from urllib.parse import urlsplit
 
 from tests.chaos.ledger import Arrival, Ledger
 
@@ -26,6 +30,22 @@ RUDENESS = (
     "answers nothing to the mail",
 )
 _SILENT_SECONDS = 8.0
+_LINK = re.compile(r'<a [^>]*href="([^"]+/c/[^"]+)"[^>]*>([^<]+)</a>')
+_IMAGE = re.compile(r'<img [^>]*src="([^"]+/o/[^"]+)"')
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A mail as whoever got it sees it. Links have no host: any mailer answers them."""
+
+    customer: str
+    name: str
+    message: str
+    """Its Message-ID."""
+    unsubscribe: str
+    image: str
+    links: tuple[tuple[str, str], ...]
+    """Where each says that it leads, and where it goes first."""
 
 
 class MailServer:
@@ -36,8 +56,10 @@ class MailServer:
         self._random = random.Random(seed)
         self.rude: tuple[str, ...] = ()
         self.was_rude: Counter[str] = Counter()
-        self.unsubscribe_links: list[tuple[str, str, str]] = []
-        """Customer, message and link of each mail that was accepted."""
+        self.delivered: list[Letter] = []
+        """Each mail that was accepted."""
+        self.let_in: Callable[[Letter], Awaitable[None]] | None = None
+        """Looks at some mails before they are."""
         self._sessions: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> MailServer:
@@ -138,11 +160,26 @@ class MailServer:
             writer.write(b"who knows?\r\n")
             await writer.drain()
             return True
+        refused = "4xx" in way or "5xx" in way
+        html = mail.get_body(("html",))
+        letter = _opened(address, message, id, str(mail["List-Unsubscribe"]), html.get_content() if html else "")
+        if self.let_in is not None and not refused:
+            await self.let_in(letter)
         # Written down before it is said: what was said to a dead socket was said.
         arrival.answer = "452 4.3.1 later" if "4xx" in way else "554 5.7.1 never" if "5xx" in way else "250 2.0.0 taken"
         writer.write(arrival.answer.encode() + b"\r\n")
         await writer.drain()
-        if arrival.answer.startswith("2"):
-            link = str(mail["List-Unsubscribe"]).strip("<>")
-            self.unsubscribe_links.append((address.partition("@")[0], message, link))
+        if not refused:
+            self.delivered.append(letter)
         return True
+
+
+def _opened(address: str, name: str, message: str, unsubscribe: str, html: str) -> Letter:
+    image = _IMAGE.search(html)
+    assert image is not None, html
+    links = tuple((target, _path(link)) for link, target in _LINK.findall(html))
+    return Letter(address.partition("@")[0], name, message, _path(unsubscribe.strip("<>")), _path(image[1]), links)
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path

@@ -33,7 +33,7 @@ class Run:
     async def go(self) -> tuple[World, Verdict]:
         async with a_world(self.folder, self.log, self.seed) as world:
             self.say(f"{self.log}: everything is up (seed {self.seed})")
-            world.shop.open()
+            world.open()
             await self._hurt(world)
             self.say(f"{self.log}: {world.faults.total()} faults; waiting for the end of what is under way")
             return world, await judged(world, self.say)
@@ -46,11 +46,11 @@ class Run:
         begun = said = time.monotonic()
         while time.monotonic() - begun < self.seconds and world.faults.total() < self.count:
             await asyncio.sleep(dice.expovariate(1 / self.pause))
-            world.shop.check()
+            world.check()
             self._count(world, under_way)
             kind = dice.choices(kinds, weights)[0]
             if len(under_way) < _AT_ONCE and not _in_the_way(kind, under_way.values()):
-                task = asyncio.create_task(kind.inject(world, random.Random(dice.random())))
+                task = asyncio.create_task(_injected(kind, world, random.Random(dice.random())))
                 under_way[task] = kind
             if time.monotonic() - said > _EVERY:
                 said = time.monotonic()
@@ -63,12 +63,20 @@ class Run:
             await asyncio.wait(under_way)
         self._count(world, under_way)
         world.faults.update({f"the mail server {way}": count for way, count in world.mails.was_rude.items()})
+        world.faults.update({f"a receiver {way}": count for way, count in world.receiver.was_rude.items()})
 
     def _count(self, world: World, under_way: dict[asyncio.Task[int], faults.Fault]) -> None:
         for task in [task for task in under_way if task.done()]:
             kind = under_way.pop(task)
-            if (count := task.result()) and kind.name != "the mail server":
+            if (count := task.result()) and kind.server not in ("mails", "calls"):
                 world.faults[kind.name] += count
+
+
+async def _injected(kind: faults.Fault, world: World, dice: random.Random) -> int:
+    if not kind.hinders:
+        return await kind.inject(world, dice)
+    with world.hindered():
+        return await kind.inject(world, dice)
 
 
 def _in_the_way(kind: faults.Fault, others: Iterable[faults.Fault]) -> bool:
@@ -103,6 +111,8 @@ def report(world: World, verdict: Verdict, seconds: float) -> str:
     lines += [f"| {name} | {count} |" for name, count in sorted(world.faults.items())]
     lines += ["", "| the shop | |", "|---|---|"]
     lines += [f"| {name} | {count} |" for name, count in sorted(world.shop.did.items())]
+    lines += ["", "| the people | |", "|---|---|"]
+    lines += [f"| {name} | {count} |" for name, count in sorted(world.people.did.items())]
     lines += ["", "| the ledger | |", "|---|---|"]
     lines += [f"| {name} | {count} |" for name, count in sorted(verdict.counts.items())]
     lines += ["", f"{seconds:.0f} seconds. Violations: {len(verdict.violations) or 'none'}."]

@@ -7,7 +7,6 @@ bad ones among good ones, and ids that were used before.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -18,27 +17,15 @@ from typing import Any
 import httpx
 
 from tests.chaos.ledger import Ledger, Posted
-from tests.chaos.mails import MailServer
-
-_TOPICS = {
-    "receipt": "receipts",
-    "reminder": "carts",
-    "last-word": "carts",
-    "cooled": "notes",
-    "statement": "notes",
-    "parting": "notes",
-}
 
 
 class Shop:
-    """`addresses` are those of ingest's workers; `links` where the mailer's are."""
+    """`addresses` are those of ingest's workers."""
 
     def __init__(
         self,
         ledger: Ledger,
-        mails: MailServer,
         addresses: Callable[[], Sequence[str]],
-        links: Callable[[], Sequence[str]],
         write_key: str,
         seed: int,
         *,
@@ -46,8 +33,7 @@ class Shop:
     ) -> None:
         self.ledger = ledger
         self.did: Counter[str] = Counter()
-        self._mails = mails
-        self._addresses, self._links = addresses, links
+        self._addresses = addresses
         self._random = random.Random(seed)
         self._at_once = customers
         self._http = httpx.AsyncClient(timeout=4, auth=(write_key, ""), limits=httpx.Limits(max_connections=200))
@@ -69,7 +55,6 @@ class Shop:
     def open(self) -> None:
         self._open.set()
         self._tasks = [asyncio.create_task(self._one_after_the_other()) for _ in range(self._at_once)]
-        self._tasks.append(asyncio.create_task(self._unsubscribing()))
 
     async def close(self) -> None:
         """Let those who are there finish, and nobody in."""
@@ -91,6 +76,7 @@ class Shop:
     async def _life(self, customer: str, dice: random.Random) -> None:
         country = dice.choice(["NO", "SE", "DE", "FR"])
         traits = {"email": f"{customer}@chaos.example", "country": country}
+        traits |= {"phone": f"+4740{int(customer[1:]):06}", "push_token": f"device-of-{customer}"}
         await self._post(customer, dice, self._event(customer, "identify", traits=traits))
         orders = baskets = 0
         for _ in range(dice.randint(1, 8)):
@@ -123,6 +109,10 @@ class Shop:
                     await self._post(customer, dice, self._order(customer, orders, dice, cart_id=cart))
             await asyncio.sleep(dice.uniform(0.05, 1.0))
         await self._post(customer, dice, self._event(customer, "Account Closed", closing=f"{customer}-closing"))
+        if dice.random() < 0.5:
+            await asyncio.sleep(dice.uniform(0.0, 2.0))
+            said = self._event(customer, "Survey Answered", survey="farewell", score=dice.randint(0, 10))
+            await self._post(customer, dice, said)
 
     def _turn(self) -> int:
         self._turns += 1
@@ -191,24 +181,6 @@ class Shop:
         assert answer.status_code in (503, 429), answer.text
         self.did["posts answered 503"] += 1
         return False
-
-    async def _unsubscribing(self) -> None:
-        """Some of those who got a mail want no more of its kind."""
-        seen = 0
-        while self._open.is_set():
-            await asyncio.sleep(0.5)
-            links, seen = self._mails.unsubscribe_links[seen:], len(self._mails.unsubscribe_links)
-            for customer, message, link in links:
-                if self._random.random() < 0.03:
-                    token = link.rpartition("/")[2]
-                    self.ledger.asked_to_stop.add((customer, _TOPICS[message]))
-                    with contextlib.suppress(httpx.TransportError):
-                        answer = await self._http.post(
-                            f"{self._random.choice(self._links())}/u/{token}", data={"List-Unsubscribe": "One-Click"}
-                        )
-                        if answer.status_code == 200:
-                            self.ledger.unsubscribed.setdefault((customer, _TOPICS[message]), time.time())
-                            self.did["unsubscribed"] += 1
 
 
 def _late(by: timedelta) -> dict[str, str]:

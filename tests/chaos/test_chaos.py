@@ -41,7 +41,7 @@ async def test_nothing_is_lost_and_nothing_happens_twice(folder: Path, log: str)
 async def test_killed_at_every_point_of_the_transaction_and_of_the_hand_over(folder: Path) -> None:
     async with a_world(folder, LOGS[-1], seed=7) as world:
         world.arming = 0.0
-        world.shop.open()
+        world.open()
         await asyncio.gather(*(killed_at_each_of(world, service) for service in SERVICES))
         verdict = await judged(world)
     assert verdict.violations == [], "\n".join(verdict.violations)
@@ -52,7 +52,7 @@ async def test_killed_at_every_point_of_the_transaction_and_of_the_hand_over(fol
 @pytest.mark.parametrize("log", LOGS)
 async def test_what_was_deleted_halts_and_alarms_and_nothing_else_is_lost(folder: Path, log: str) -> None:
     async with a_world(folder, log, seed=7) as world:
-        world.shop.open()
+        world.open()
         dice = random.Random(7)
 
         async def deleted() -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -27,6 +28,8 @@ from shared.database.embedded import EmbeddedPostgres
 from tests.chaos.between import BeforeKafka, BeforePostgres
 from tests.chaos.ledger import Ledger
 from tests.chaos.mails import MailServer
+from tests.chaos.people import People
+from tests.chaos.receiver import SECRET, Receiver
 from tests.chaos.shop import Shop
 
 PARTITIONS = 4
@@ -36,6 +39,12 @@ DISK_BYTES = 1200 << 20
 SETTLED_WITHIN = 180.0
 """Seconds from the last fault to the end of everything."""
 PLAYBOOK = Path(__file__).parent / "playbook"
+_RECEIVER = "http://receiver.example"
+"""Whom the playbook calls: in a run, the receiver of that run."""
+_SEEN_WITHIN = 2.0
+"""Seconds after which it is seen at the latest that a process has ended, or stands still."""
+_RECOVERED_WITHIN = 6.0
+"""Seconds after a fault, at which the log is reached again: those who try wait longer each time, up to 5."""
 
 POINTS = {
     "ingest": ("appended",),
@@ -81,6 +90,7 @@ class World:
         """Workers that a fault has in its hands, or keeps away."""
         self.arming = 0.4
         """How likely a worker that is started is to be killed or stopped at a named point."""
+        self._stood_since: dict[int, float] = {}
         self._back: dict[str, float] = {}
         """When those who have ended are to be started again."""
         self.disk: Path | None = None
@@ -114,6 +124,7 @@ class World:
         stack.push_async_callback(self.postgres.stop, immediate=True)
         await asyncio.gather(*servers)
         self.mails = await stack.enter_async_context(MailServer(self.ledger, self.dice.randint(0, 1 << 30)))
+        self.receiver = await stack.enter_async_context(Receiver(self.ledger, self.dice.randint(0, 1 << 30)))
         launcher: Launcher = stack.enter_context(Preloaded())
         if (library := faketime()) is not None:
             self.clock = self.folder / "clock"
@@ -130,14 +141,19 @@ class World:
             "RAPPORT_CLOCK_SPEED": "60",
             "RAPPORT_MAILER_SMTP_URL": self.mails.url,
             "RAPPORT_MAILER_RETRY_SECONDS": "30",
+            "RAPPORT_MAILER_WEBHOOK_SECRETS": SECRET,
+            "RAPPORT_MAILER_WEBHOOK_PRIVATE": "true",
+            "RAPPORT_MAILER_SMS_URL": f"{self.receiver.url}/sms",
+            "RAPPORT_MAILER_PUSH_URL": f"{self.receiver.url}/push",
             "RAPPORT_FAULT_PROOF": str(self.folder / "reached"),
         }
         if self.broker is not None:
             environment["KAFKA_BOOTSTRAP_SERVERS"] = self.broker.bootstrap
         # One more of each than runs: it joins now and then.
-        self.cluster = Cluster(self.folder, environment, playbook=PLAYBOOK, workers=WORKERS + 1, launcher=launcher)
+        playbook = self._playbook()
+        self.cluster = Cluster(self.folder, environment, playbook=playbook, workers=WORKERS + 1, launcher=launcher)
         await self.cluster.command("migrate")
-        await self.cluster.command("playbook", "apply", str(PLAYBOOK))
+        await self.cluster.command("playbook", "apply", str(playbook))
         for worker in self.cluster.workers.values():
             if worker.number <= WORKERS:
                 self.launch(worker)
@@ -149,13 +165,36 @@ class World:
         self.shop = await stack.enter_async_context(
             Shop(
                 self.ledger,
-                self.mails,
                 lambda: [worker.address for worker in self.cluster.of("ingest")[:WORKERS]],
-                lambda: [worker.address for worker in self.cluster.of("mailer")[:WORKERS]],
                 WRITE_KEY,
                 self.dice.randint(0, 1 << 30),
             )
         )
+        self.people = await stack.enter_async_context(
+            People(self.ledger, self.mails, self._doors, self.connect, self.dice.randint(0, 1 << 30))
+        )
+
+    def open(self) -> None:
+        """From now on there are customers."""
+        self.shop.open()
+        self.people.open()
+
+    def check(self) -> None:
+        """Raises what somebody of the world outside has died of."""
+        self.shop.check()
+        self.people.check()
+
+    def _playbook(self) -> Path:
+        """The playbook, with the receiver of this run."""
+        ours = shutil.copytree(PLAYBOOK, self.folder / "playbook")
+        for journey in (ours / "journeys").iterdir():
+            journey.write_text(journey.read_text().replace(_RECEIVER, self.receiver.url))
+        return ours
+
+    def _doors(self) -> list[tuple[str, int]]:
+        """The mailers that may be asked, and the numbers of their processes."""
+        living = (self.lives.get(worker.name) for worker in self.cluster.of("mailer")[:WORKERS])
+        return [(life.worker.address, life.pid) for life in living if life is not None and life.worker.alive]
 
     # The processes
 
@@ -191,6 +230,12 @@ class World:
             life.told.append(what)
             if number in (signal.SIGKILL, signal.SIGSTOP):
                 self.hurt(worker, what)
+            if number == signal.SIGKILL:
+                self.ledger.losses.ended.setdefault(life.pid, time.time())
+            if number == signal.SIGSTOP:
+                self._stood_since[life.pid] = time.time()
+            elif number == signal.SIGCONT and (since := self._stood_since.pop(life.pid, None)) is not None:
+                self.ledger.losses.stops.append((life.pid, since, time.time()))
             worker.send(number)
 
     def hurt(self, worker: Worker, why: str) -> None:
@@ -221,6 +266,15 @@ class World:
                 life.told.append(why)
                 self.ledger.hurt.setdefault(life.pid, why)
         yield
+
+    @contextlib.contextmanager
+    def hindered(self) -> Iterator[None]:
+        """Meanwhile, and a little longer, clicks may wait to be told of."""
+        begun = time.time()
+        try:
+            yield
+        finally:
+            self.ledger.losses.troubles.append((begun, time.time() + _RECOVERED_WITHIN))
 
     async def _supervise(self) -> None:
         """What Kubernetes does: whoever has ended is started again, after a moment."""
@@ -266,6 +320,7 @@ class World:
                 self.faults[f"stopped at {_name(life.armed)}"] += 1
                 life.told.append("stopped at its point")
                 self.hurt(life.worker, "stopped at its point")
+                self._stood_since.setdefault(life.pid, time.time() - _SEEN_WITHIN)
                 asyncio.get_running_loop().call_later(
                     self.dice.choice([0.5, EXPIRY_SECONDS + 2]), self.tell, life.worker, "continued", signal.SIGCONT
                 )
@@ -279,6 +334,7 @@ class World:
         if code == -signal.SIGKILL and "killed" not in life.told and life.armed and not life.armed.startswith("stop@"):
             self.faults[f"killed at {_name(life.armed)}"] += 1
             self.hurt(life.worker, "killed at its point")
+            self.ledger.losses.ended.setdefault(life.pid, time.time() - _SEEN_WITHIN)
             return
         young = time.time() - life.begun < 60
         expected = (
@@ -299,6 +355,8 @@ class World:
                 told = json.loads(line)
                 if told.get("event") in ("partition lost", "heartbeat waits"):
                     self.ledger.hurt.setdefault(life.pid, told["event"])
+                if told.get("event") in ("click or open lost", "clicks or opens lost"):
+                    self.ledger.losses.said.add(life.pid)
                 if told.get("level") == "error" and "outside the log's range" not in told.get("reason", ""):
                     what = str(told.get("reason") or told.get("exception") or told.get("error") or "")[-300:]
                     self.noise[f"{told.get('service')}: {told['event']}: {what}"] += 1
@@ -312,7 +370,7 @@ class World:
             await asyncio.wait_for(worker.ended(), 60)
             await self._seen(worker)
 
-    async def comes_true(self, question: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> bool:
+    async def comes_true(self, question: Callable[[], Awaitable[bool]], seconds: float = 180.0) -> bool:
         deadline = time.monotonic() + seconds
         while not await question():
             if time.monotonic() > deadline:
@@ -352,7 +410,7 @@ class World:
     async def settle(self, say: Callable[[str], None]) -> list[str]:
         """No more faults, nobody in the shop: returns what is still under way when the time is over, if anything."""
         arming, self.arming = self.arming, 0.0
-        self.mails.rude = ()
+        self.mails.rude = self.receiver.rude = ()
         await self.shop.close()
         deadline = time.monotonic() + SETTLED_WITHIN
         said = time.monotonic()
@@ -370,6 +428,7 @@ class World:
                     left = await self.ledger.unfinished(connection)
                     over, reached = reached is not None, None
                     if not left and not over:
+                        await self.people.close()
                         reached = await self.ledger.reached(connection)
                         left = ["what may be on the way"]
                 if time.monotonic() - said > 15:

@@ -7,27 +7,37 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.calls import Call
 from tests.chaos.ledger import Arrival, Facts, Ledger, Posted
+from tests.chaos.visits import Visit
 
 RECEIPT = ("receipt", "o1")
+TELL = ("webhook:tell", "ann-closing")
+LINK = "https://chaos.example/order"
 
 
 def story() -> tuple[Ledger, Facts]:
-    """One customer, one order, one receipt that arrived: nothing is wrong."""
+    """One customer, one order, one receipt that arrived and whose link was followed, one call: nothing is wrong."""
     ledger = Ledger()
     order = Posted("e1.", "ann", "Order Completed", {"order_id": "o1", "total": 30}, 0.0, 0.1, 1)
     ledger.posted["e1."] = order
     ledger.arrivals.append(Arrival(RECEIPT, "m1", "ann@chaos.example", 1.0, "orders=1 total=30", "250 taken"))
     row = {"id": "m1", "customer": "ann", "message": "receipt", "topic": "receipts", "status": "sent", "reason": ""}
+    row |= {"taken": "7-x-0", "request": b'{"enrollment":"7"}', "channel": "email"}
+    call = {**row, "id": "m9", "message": "tell", "topic": "", "channel": "webhook"}
+    ledger.calls += [Call("m9", TELL, b"{}", True, 503), Call("m9", TELL, b"{}", True, 200)]
+    ledger.written_down["m1"] = 2.0
+    ledger.visits.append(Visit("m1", LINK, False, False, 10.0, 7, 10.1))
     facts = Facts(
         history={"e1.": ["ann"]},
-        outcomes=Counter({("m1", "Email Sent"): 1}),
+        outcomes=Counter({("m1", "Email Sent"): 1, ("m9", "Webhook Sent"): 1}),
         profiles={"ann": ("retain", frozenset())},
         enrollments={"ann": [("receipt", "o1", "ended"), ("cooled", "", "ended")]},
-        messages=[{**row, "taken": "7-x-0", "request": b'{"enrollment":"7"}'}],  # type: ignore[list-item]
-        causes={"m1": RECEIPT},
+        messages=[row, call],  # type: ignore[list-item]
+        causes={"m1": RECEIPT, "m9": TELL},
         dead=[],
         left_over=[],
+        uses=Counter({("m1", LINK, False): 1}),
     )
     return ledger, facts
 
@@ -74,12 +84,12 @@ def cooled_twice_in_one_enrollment(ledger: Ledger, facts: Facts) -> None:
 
 
 def told_twice(ledger: Ledger, facts: Facts) -> None:
-    facts.outcomes["m1", "Email Unknown"] = 1
+    facts.outcomes["m1", "Email Skipped"] = 1
 
 
 def unknown_for_no_reason(ledger: Ledger, facts: Facts) -> None:
     change(facts, status="unknown", reason="interrupted")
-    facts.outcomes = Counter({("m1", "Email Unknown"): 1})
+    facts.outcomes["m1", "Email Unknown"] = facts.outcomes.pop(("m1", "Email Sent"))
 
 
 def sent_after_an_unsubscribe(ledger: Ledger, facts: Facts) -> None:
@@ -100,6 +110,59 @@ def one_code_for_two(ledger: Ledger, facts: Facts) -> None:
 def a_code_that_nobody_issued(ledger: Ledger, facts: Facts) -> None:
     parting = Arrival(("parting", "ann-closing"), "m1", "ann@chaos.example", 1.0, "code=BYE-1 rare=", "554")
     ledger.arrivals.append(parting)
+
+
+def called_and_never_taken(ledger: Ledger, facts: Facts) -> None:
+    ledger.calls.pop()
+
+
+def called_under_another_id(ledger: Ledger, facts: Facts) -> None:
+    ledger.calls[1].id = "m8"
+
+
+def called_for_something_else(ledger: Ledger, facts: Facts) -> None:
+    ledger.calls[1].cause = ("webhook:tell", "ben-closing")
+
+
+def called_with_other_words(ledger: Ledger, facts: Facts) -> None:
+    ledger.calls[1].body = b"{1}"
+
+
+def called_without_a_signature(ledger: Ledger, facts: Facts) -> None:
+    ledger.calls[1].signed = False
+
+
+def a_call_that_was_told_of_twice(ledger: Ledger, facts: Facts) -> None:
+    facts.outcomes["m9", "Webhook Failed"] = 1
+
+
+def a_click_that_does_not_count(ledger: Ledger, facts: Facts) -> None:
+    facts.uses = Counter({("m1", LINK, True): 1})
+
+
+def a_click_that_is_lost(ledger: Ledger, facts: Facts) -> None:
+    facts.uses.clear()
+
+
+def a_click_that_is_lost_long_before_its_process_is_killed(ledger: Ledger, facts: Facts) -> None:
+    facts.uses.clear()
+    ledger.losses.ended[7] = 11.5
+
+
+def a_click_that_nobody_made(ledger: Ledger, facts: Facts) -> None:
+    facts.uses["m1", "", False] = 1
+
+
+def a_scanner_that_counts(ledger: Ledger, facts: Facts) -> None:
+    ledger.visits[0].scanner = True
+
+
+def a_click_before_the_mail_was_let_in_that_counts(ledger: Ledger, facts: Facts) -> None:
+    ledger.visits[0].before_yes = True
+
+
+def an_unsubscribe_that_nobody_asked_for(ledger: Ledger, facts: Facts) -> None:
+    facts.stopped.add(("ann", "notes"))
 
 
 def called_without_leaving(ledger: Ledger, facts: Facts) -> None:
@@ -123,6 +186,19 @@ def called_without_leaving(ledger: Ledger, facts: Facts) -> None:
         one_code_for_two,
         a_code_that_nobody_issued,
         called_without_leaving,
+        called_and_never_taken,
+        called_under_another_id,
+        called_for_something_else,
+        called_with_other_words,
+        called_without_a_signature,
+        a_call_that_was_told_of_twice,
+        a_click_that_does_not_count,
+        a_click_that_is_lost,
+        a_click_that_is_lost_long_before_its_process_is_killed,
+        a_click_that_nobody_made,
+        a_scanner_that_counts,
+        a_click_before_the_mail_was_let_in_that_counts,
+        an_unsubscribe_that_nobody_asked_for,
     ],
 )
 def test_each_harm_is_found(harm: Any) -> None:
@@ -135,4 +211,35 @@ def test_unknown_is_in_order_where_its_process_was_killed() -> None:
     ledger, facts = story()
     unknown_for_no_reason(ledger, facts)
     ledger.hurt[7] = "killed"
+    assert ledger.judge(facts).violations == []
+
+
+def test_a_click_is_lost_in_order_where_its_process_was_killed_within_a_second() -> None:
+    ledger, facts = story()
+    a_click_that_is_lost(ledger, facts)
+    ledger.losses.ended[7] = 10.9
+    assert ledger.judge(facts).violations == []
+
+
+def test_whoever_is_quick_or_follows_two_links_at_once_may_count_or_not() -> None:
+    for harm in (quick, at_once):
+        for machine in (False, True):
+            ledger, facts = story()
+            harm(ledger)
+            facts.uses = Counter({(visit.message, visit.link, machine): 1 for visit in ledger.visits})
+            assert ledger.judge(facts).violations == []
+
+
+def quick(ledger: Ledger) -> None:
+    ledger.written_down["m1"] = 8.0
+
+
+def at_once(ledger: Ledger) -> None:
+    ledger.visits.append(Visit("m1", "https://chaos.example/why", False, False, 11.0, 8, 11.1))
+
+
+def test_an_unknown_mail_whose_link_is_followed_has_arrived() -> None:
+    ledger, facts = story()
+    ledger.arrivals[0].answer = ""
+    facts.outcomes["m1", "Email Unknown"] = 1
     assert ledger.judge(facts).violations == []
