@@ -64,13 +64,17 @@ def say(text: str) -> None:
     typer.echo(harmless(text))
 
 
+def account() -> str:
+    """Whose account this is."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's account may have no name
+        return f"uid {os.getuid()}"
+
+
 def somebody() -> str:
     """Whose account this is, and on which machine."""
-    try:
-        account = getpass.getuser()
-    except (KeyError, OSError):  # a container's account may have no name
-        account = f"uid {os.getuid()}"
-    return f"{account}@{socket.gethostname()}"
+    return f"{account()}@{socket.gethostname()}"
 
 
 def one_of(form: str, *known: str) -> None:

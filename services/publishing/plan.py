@@ -75,7 +75,7 @@ async def make_plan(
     if redefines(held, playbook):
         expected = await forecast(connection, roads, playbook, lambda: passed(len(roads)))
     sections = [
-        ("Journeys", list(_journeys(changes, held, playbook, fates))),
+        ("Journeys", list(_journeys(changes, playbook, fates))),
         ("Segments", list(_segments(changes.segments, expected))),
         ("Stages", list(_stages(changes, expected))),
         ("Topics", list(_plainly(changes.topics))),
@@ -113,11 +113,11 @@ def _fate(journey: Journey | None, standing: Iterable[Standing]) -> Fate:
 # What is told of each thing.
 
 
-def _journeys(changes: Changes, before: Playbook | None, after: Playbook, fates: Mapping[str, Fate]) -> Iterable[Line]:
+def _journeys(changes: Changes, after: Playbook, fates: Mapping[str, Fate]) -> Iterable[Line]:
     for name in changes.journeys.new:
         yield Line("+", name, f"new. {_takes_in(after.journeys[name])}")
     for change in changes.changed_journeys:
-        yield _changed_journey(change, after.journeys[change.name], fates[change.name])
+        yield _changed_journey(change, fates[change.name])
     for name in changes.journeys.removed:
         inside = fates[name].inside
         text = f"removed. {_inside(inside, 'leave')} it, and mails of it that wait are not sent."
@@ -137,7 +137,7 @@ def _takes_in(journey: Journey) -> str:
     return f"{who}: `rapport journeys backfill {journey.name}` does that."
 
 
-def _changed_journey(change: JourneyChange, journey: Journey, fate: Fate) -> Line:
+def _changed_journey(change: JourneyChange, fate: Fate) -> Line:
     said = []
     if change.restructured:
         said.append(f"another version: {_what_differs(change)}.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Data, columns, database, one_of, out, run, say
+from services.terminal import DEFAULT_DATA, Data, account, columns, database, one_of, out, run, say
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def tasks_done(
 
         async with serving.open_runtime(serving.visited(data), visiting=True) as runtime:
             assert runtime.database is not None
-            now, who = runtime.clock.now(), by or getpass.getuser()
+            now, who = runtime.clock.now(), by or account()
             # Its row is held until the log has the event: so it is not done by two, and not done and untold.
             async with runtime.database.transaction() as connection:
                 found = _one(task, await store.tasks_named(connection, task))

@@ -113,11 +113,11 @@ def _begun_by(book: Book, journey: ReadJourney, path: Path, step: EmitStep) -> I
         trigger = other.shape.trigger
         if not isinstance(trigger, EventTrigger) or trigger.event != step.emit or not _takes_all(other):
             continue
-        if trigger.where is None and trigger.for_each is None and _has_key(journey, path, step, trigger.key):
+        if trigger.where is None and trigger.for_each is None and _has_key(journey, path, trigger.key):
             yield name
 
 
-def _has_key(journey: ReadJourney, path: Path, step: EmitStep, key: str | None) -> bool:
+def _has_key(journey: ReadJourney, path: Path, key: str | None) -> bool:
     """Whether what is reported certainly has what the other journey takes for its key."""
     if key is None:
         return True
