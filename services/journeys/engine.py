@@ -6,7 +6,6 @@ Nothing here reads a clock or draws lots, so the same signals give the same enro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -91,8 +90,7 @@ _encode = msgspec.json.Encoder().encode
 _UNWATCHED = frozenset({GOAL, RESTARTED, REMOVED})
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(msgspec.Struct, frozen=True):
     """One version of a journey as it runs now.
 
     Steps, goal and exits are the version's own; `status` and `playbook` (topics, brand) are those in force. Codes of

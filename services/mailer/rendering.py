@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from html import escape, unescape
 from typing import Any
 
+import msgspec
 from jinja2 import Template
 
 from services.mailer.links import MAX_LINKS, Links
@@ -34,8 +34,7 @@ class RenderingFailed(RapportError):
     """A mail that cannot be made of this request and this playbook, now or later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True):
     """What a person reads. `links` are the targets of the tracked links in `html` and `text`, by number."""
 
     subject: str
@@ -47,16 +46,14 @@ class Rendered:
     unsubscribe_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Short:
+class Short(msgspec.Struct, frozen=True):
     """The words of a text message (`text`) or of a notification (`title`, `body`, `url`)."""
 
     said: Mapping[str, str]
     locale: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     """One template of a message, with the file that errors name. `lines` lead from its lines to the file's."""
 
     path: str
@@ -68,8 +65,7 @@ class _Part:
         return RenderingFailed(f"{self.path}:{line}: {error.message}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
+class _Compiled(msgspec.Struct, frozen=True):
     """A message in one language: `language` is the folder that its body comes from, "" for the message's own."""
 
     subject: _Part

@@ -7,8 +7,9 @@ Deferred only where no server can have accepted the mail; where that is in doubt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
 
 from shared.contracts.messages import MessageRequested
 
@@ -19,8 +20,7 @@ DATA_WITHIN = 5.0
 """Seconds of the machine's time from the start of a hand-over within which DATA must have begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(msgspec.Struct, frozen=True):
     """A mail as it goes over the wire, made for one message by `mime.compose`.
 
     `sender` and `recipient` are the envelope's bare addresses, `data` the whole mail (RFC 5322, CRLF line ends).

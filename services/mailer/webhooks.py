@@ -14,10 +14,10 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import httpcore
+from msgspec.structs import replace
 
 from services.mailer.outcomes import NO_SUCH_ADDRESS
 from services.mailer.signing import headers

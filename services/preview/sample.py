@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,8 +31,7 @@ _NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 _ITEMS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """A request for a message that nobody made, and where its data is from, in a few words."""
 
     request: MessageRequested

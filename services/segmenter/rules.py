@@ -7,7 +7,6 @@ time alone may have flipped it; that must give what asking all of them would.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from graphlib import TopologicalSorter
@@ -16,6 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec.structs import replace
 
 from services.segmenter import carts, consent
 from shared.contracts.events import Activation
@@ -54,8 +54,7 @@ NOTHING_DEFINED = Definition(hash=b"")
 Foreseen = Callable[[Scope], datetime | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """A segment, or (`STAGE`) all stages in their order. `bit` is its place in masks; later ones may read earlier.
 
     `flip` foresees when time alone changes it, for each stage of its own; None where it never does."""
@@ -67,8 +66,7 @@ class Condition:
     stages: tuple[tuple[Stage, Foreseen | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Watcher:
+class Watcher(msgspec.Struct, frozen=True):
     """A condition that reads an aggregate. One more event changes nothing about it while the customer is in one of
     `stages`, or in the segment `member`, or while the aggregate counts fewer than `least`."""
 
@@ -90,8 +88,7 @@ def may_change(watchers: Iterable[Watcher], state: Any, stage: str, segments: Co
     return mask
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """`readers` maps what can change about a profile (an aggregate's id, `traits.country`, `customer.last_seen`,
     `segment.vip`, `consent`) to the mask of conditions that read it."""
 

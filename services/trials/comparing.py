@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from difflib import SequenceMatcher
@@ -31,8 +30,7 @@ class Difference(NamedTuple):
     due: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """Of the test with this number in its file, which begins at `start`."""
 
     tested: TestedJourney

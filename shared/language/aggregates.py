@@ -33,7 +33,6 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
 from functools import reduce
@@ -80,8 +79,7 @@ _RATIO = Context(prec=28)
 _NO_RATES: Mapping[str, Decimal] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
+class Aggregate(msgspec.Struct, frozen=True):
     """One value kept up over a customer's events called `event`.
 
     `field` is a path into the properties, `where` names only `event` and constants. `id` is a hash of all the rest as

@@ -8,9 +8,11 @@ from the functions, and from the catalogue where there is one.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from shared.language.durations import format_duration
 from shared.language.functions import (
@@ -72,8 +74,7 @@ _WHERE_TO_FIND: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(msgspec.Struct, frozen=True):
     """A name that an expression uses and that something else must know.
 
     - `event`: an event's name, in an aggregate
@@ -93,8 +94,7 @@ class Mention:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """Where an expression stands; see `compile_expression`."""
 
     allowed: Collection[str]
@@ -106,12 +106,11 @@ class Surroundings:
     each: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Analysis:
+class Analysis(msgspec.Struct):
     surroundings: Surroundings
-    problems: list[Remark] = field(default_factory=list)
-    warnings: list[Remark] = field(default_factory=list)
-    mentions: list[Mention] = field(default_factory=list)
+    problems: list[Remark] = []
+    warnings: list[Remark] = []
+    mentions: list[Mention] = []
 
     def error(self, node: Node, code: str, message: str, remedy: str) -> None:
         self.problems.append(Remark(node.offset, max(node.end - node.offset, 1), code, message, remedy))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from html import escape, unescape
 from typing import Literal, NamedTuple
 
 import css_inline
 import mrml
+import msgspec
 
 from shared.language.template_filters import LINK
 from shared.language.templating import TemplateInvalid
@@ -22,8 +22,7 @@ from shared.language.templating import TemplateInvalid
 BodyKind = Literal["mjml", "html"]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """A template's source, and for each of its lines (from 1) the line of the marketer's file that it comes from."""
 
     text: str
@@ -33,8 +32,7 @@ class Source:
         return self.lines[min(max(number, 1), len(self.lines)) - 1]
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(msgspec.Struct, frozen=True):
     """What a body became: an HTML template, and the text template that stands in where a marketer wrote none."""
 
     html: Source

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from shared.contracts import events as contracts
 
@@ -47,14 +48,13 @@ USUAL = (
 """Names of Segment's e-commerce spec, for the nearest word. https://segment.com/docs/connections/spec/ecommerce/v2/"""
 
 
-@dataclass(slots=True)
-class Catalogue:
+class Catalogue(msgspec.Struct):
     """Events by name; each has its properties as JSON Schema, or None where they are not known."""
 
     described: bool = False
     """Whether the shop keeps a catalogue at all; without one any event may come."""
-    events: dict[str, Mapping[str, Any] | None] = field(default_factory=lambda: dict(OWN))
-    files: dict[str, str] = field(default_factory=dict)
+    events: dict[str, Mapping[str, Any] | None] = msgspec.field(default_factory=lambda: dict(OWN))
+    files: dict[str, str] = {}
     """Event name to the file that describes it."""
 
     def derive_carts(self) -> None:

@@ -7,10 +7,11 @@ What is left are facts about a term, such as `event.total >= 20`, and those abou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeGuard
+
+import msgspec
 
 from shared.language import values
 from shared.language.tree import COMPARISONS, Binary, Call, ListOf, Literal, Logic, Node, Unary, render
@@ -28,8 +29,7 @@ _ORDERINGS: Final = {"<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _MIRRORED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
-@dataclass(frozen=True, slots=True)
-class Never:
+class Never(msgspec.Struct, frozen=True):
     """A condition that is never true; `clash` are two parts of it that exclude each other, where that is why."""
 
     clash: tuple[Node, Node] | None = None
@@ -80,8 +80,7 @@ def _certain(node: Node) -> bool | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
+class _Fact(msgspec.Struct, frozen=True):
     """What is said of one term: an operator and a constant, or several of them; or, without `holds`, that it is not so.
 
     To deny `<` is not to say `>=`: what cannot be ordered is neither.

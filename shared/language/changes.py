@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import fields
 
 from shared.language.playbook import Arm, Journey, Playbook, Step
 
@@ -37,8 +39,7 @@ class Named(NamedTuple):
         return bool(self.new or self.changed or self.removed)
 
 
-@dataclass(frozen=True, slots=True)
-class JourneyChange:
+class JourneyChange(msgspec.Struct, frozen=True):
     """A journey that both have. `restructured`: it is another version, so those inside finish the one that they began.
 
     `rules` are what else than steps differs, in a marketer's words; `status` is before and after, where that differs.
@@ -53,8 +54,7 @@ class JourneyChange:
     """The steps are the same, and lead elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """`brand` are the fields of rapport.yaml that differ."""
 
     journeys: Named

@@ -124,8 +124,7 @@ class Expression:
         return hash(self.canonical)
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(msgspec.Struct, frozen=True):
     """An expression with what was learned about it: its aggregates, what it mentions, and what is doubtful in it."""
 
     expression: Expression

@@ -16,10 +16,11 @@ again from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, Protocol
+
+import msgspec
 
 from shared.language.aggregates import Aggregate, expires, falls_to, living
 from shared.language.expressions import Expression, ExpressionError, Scope, aggregate_calls, aggregate_from, code_of
@@ -218,8 +219,7 @@ def _leaf(node: Node) -> Leaf | None:
     return StepLeaf(code_of(node), windowed) if windowed else None
 
 
-@dataclass(frozen=True, slots=True)
-class CountLeaf:
+class CountLeaf(msgspec.Struct, frozen=True):
     """`count(..., within=...)` against a whole number: time can only lower the count, so the flip is looked up."""
 
     aggregate: Aggregate
@@ -245,8 +245,7 @@ class CountLeaf:
         return falls_to(self.aggregate, state, probe.now, target)
 
 
-@dataclass(frozen=True, slots=True)
-class StepLeaf:
+class StepLeaf(msgspec.Struct, frozen=True):
     """A condition over windowed aggregates: it can change only when an event leaves one of the windows."""
 
     run: Callable[[Any], Any]
@@ -264,8 +263,7 @@ class StepLeaf:
         return _next_step(self.windowed, probe.aggregates, probe.now)
 
 
-@dataclass(frozen=True, slots=True)
-class SlopeLeaf:
+class SlopeLeaf(msgspec.Struct, frozen=True):
     """An ordering of what moves at every moment and what stays, or changes in steps."""
 
     run: Callable[[Any], Any]

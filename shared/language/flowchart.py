@@ -8,8 +8,9 @@ stands on it follows below. The picture is in `flowchart_svg`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from shared.language.durations import format_duration
 from shared.language.playbook import (
@@ -42,8 +43,7 @@ BEGIN, END = "begin", "end"
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(msgspec.Struct, frozen=True):
     """A step, the beginning or the end. `lines` say what it does, the first in a word or two."""
 
     id: str
@@ -51,8 +51,7 @@ class Box:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """What one branch is called, and what happens on it. `open` says whether it comes to what follows the fork."""
 
     label: str
@@ -60,8 +59,7 @@ class Way:
     open: bool
 
 
-@dataclass(frozen=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True):
     """A box that asks or draws lots, and the ways from there."""
 
     box: Box

@@ -6,9 +6,10 @@ It stands alone (no script, no font, nothing loaded), prints on paper, and follo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from html import escape
 from textwrap import wrap
+
+import msgspec
 
 from shared.language.flowchart import Box, Flow, Fork, Kind
 
@@ -39,8 +40,7 @@ text { font: 12.5px system-ui, sans-serif; fill: #1d2430 }
 """
 
 
-@dataclass(frozen=True)
-class _Size:
+class _Size(msgspec.Struct, frozen=True):
     """The room that something takes; `axis` is where its line comes in and goes out, from its left edge."""
 
     width: float
@@ -48,10 +48,9 @@ class _Size:
     axis: float
 
 
-@dataclass
-class _Canvas:
+class _Canvas(msgspec.Struct):
     inside: Mapping[str, int]
-    drawn: list[str] = field(default_factory=list)
+    drawn: list[str] = []
 
     def line(self, *points: tuple[float, float], arrow: bool = False) -> None:
         path = "M" + " L".join(f"{x:g} {y:g}" for x, y in points)

@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from shared.language.fields import LOCALE
 from shared.language.problems import PlaybookInvalid, Problem, did_you_mean, listed, nearest, quoted
@@ -75,18 +76,17 @@ def playbook_hash(files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-@dataclass(slots=True)
-class Sorted:
+class Sorted(msgspec.Struct):
     """A playbook's files by what they are. `messages` maps message, locale ("" for none) and file name to the path."""
 
-    top: set[str] = field(default_factory=set)
-    events: list[str] = field(default_factory=list)
-    journeys: list[str] = field(default_factory=list)
-    tests: list[str] = field(default_factory=list)
-    coupons: list[str] = field(default_factory=list)
-    lists: list[str] = field(default_factory=list)
+    top: set[str] = set()
+    events: list[str] = []
+    journeys: list[str] = []
+    tests: list[str] = []
+    coupons: list[str] = []
+    lists: list[str] = []
     """The CSV files of codes."""
-    messages: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    messages: dict[str, dict[str, dict[str, str]]] = {}
 
 
 def sort_files(paths: Iterable[str], report: Callable[[Problem], None]) -> Sorted:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from shared.language import steps as written
 from shared.language.fields import slug
@@ -13,8 +14,7 @@ from shared.language.sections import Hole
 from shared.language.source import Document, Path, Scalar
 
 
-@dataclass(slots=True)
-class Placed:
+class Placed(msgspec.Struct):
     """A step, its name and where it is written; `before` are the names of the steps that may have run before it."""
 
     id: str
@@ -23,13 +23,12 @@ class Placed:
     before: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class Layout:
+class Layout(msgspec.Struct):
     """The steps of a journey in the order in which they are written, and by their path."""
 
-    placed: list[Placed] = field(default_factory=list)
-    by_path: dict[Path, Placed] = field(default_factory=dict)
-    by_id: dict[str, Placed] = field(default_factory=dict)
+    placed: list[Placed] = []
+    by_path: dict[Path, Placed] = {}
+    by_id: dict[str, Placed] = {}
     sound: bool = True
     """Whether every step could be read: if not, a name that is not found may belong to one that could not."""
 

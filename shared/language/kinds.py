@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
+
+import msgspec
 
 from shared.language.tree import Literal as Constant
 
 KindName = Literal["number", "text", "bool", "moment", "duration", "list", "mapping", "null", "data", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """What sort of value comes out. `data` is anything that JSON holds, so no moment and no duration.
 
     `item` is the kind of a list's elements, `options` all values that the catalogue allows.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+
+import msgspec
 
 from shared.language.durations import UNITS, DurationError, parse_duration
 from shared.language.problems import Remark
@@ -47,8 +48,7 @@ _SYMBOL = re.compile("|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len
 _CURLY = re.compile("[“”„«»]([^“”„«»]*)[“”„«»]|[‘’‚]([^‘’‚]*)[‘’‚]")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """`kind` is `literal`, `word`, the keyword or symbol itself, or `end`."""
 
     kind: str

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
 from decimal import Decimal
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression
@@ -22,16 +24,14 @@ NAME = re.compile(r"(?!.{65})[a-z0-9]+(?:-[a-z0-9]+)*")
 Kind = Literal["promotional", "service", "transactional"]
 
 
-@dataclass(frozen=True, slots=True)
-class QuietHours:
+class QuietHours(msgspec.Struct, frozen=True):
     """No promotional or service mail from `start` to `end`, in the customer's local time; may span midnight."""
 
     start: time
     end: time
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
+class Cap(msgspec.Struct, frozen=True):
     """At most `limit` messages of a channel to one customer within `window`, rolling, across journeys."""
 
     limit: int
@@ -39,8 +39,7 @@ class Cap:
     channel: str = "email"
 
 
-@dataclass(frozen=True, slots=True)
-class Brand:
+class Brand(msgspec.Struct, frozen=True):
     """`rapport.yaml`: who sends, and the house rules. `urls` are names for templates, such as `urls.shop`."""
 
     name: str
@@ -61,21 +60,18 @@ class Brand:
         return [cap for cap in self.caps if cap.channel == channel]
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True):
     name: str
     when: Expression
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     name: str
     title: str
     when: Expression
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
+class Topic(msgspec.Struct, frozen=True):
     """What a customer can opt out of. `default` says what silence means; transactional topics ignore consent."""
 
     name: str
@@ -85,8 +81,7 @@ class Topic:
     default: Literal["opt_in", "opt_out"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A message's sources as text; `files` maps a locale ("" for the default) to file name to content.
 
     File names are `subject.txt`, `body.mjml` or `body.html`, and `body.txt` where the marketer wrote one; `sms.txt`;
@@ -96,12 +91,11 @@ class Message:
     title: str
     preheader: str
     files: Mapping[str, Mapping[str, str]]
-    preheaders: Mapping[str, str] = field(default_factory=dict)
+    preheaders: Mapping[str, str] = {}
     """The preheader by locale, "" for the default, where message.yaml of that locale has one."""
 
 
-@dataclass(frozen=True, slots=True)
-class CouponPool:
+class CouponPool(msgspec.Struct, frozen=True):
     """Where codes come from: `codes` in their order, or where there are none of them, `prefix` and `length` signs that
     are drawn, at most `limit` times. `expires` is how long a code can be used from when it is issued. `announced_to` is
     the web address that is called with each code that is issued; None where the shop takes them itself."""
@@ -116,8 +110,7 @@ class CouponPool:
     announced_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EventTrigger:
+class EventTrigger(msgspec.Struct, frozen=True):
     event: str
     where: Expression | None
     key: Expression | None
@@ -125,21 +118,18 @@ class EventTrigger:
     """The path of a list in the event: one enrollment for each of its items."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageTrigger:
+class StageTrigger(msgspec.Struct, frozen=True):
     """Entering a stage."""
 
     stage: str
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentTrigger:
+class SegmentTrigger(msgspec.Struct, frozen=True):
     segment: str
     change: Literal["entered", "left"]
 
 
-@dataclass(frozen=True, slots=True)
-class DateTrigger:
+class DateTrigger(msgspec.Struct, frozen=True):
     """A date trait, each year or once, at a local time of day, `before` that many calendar days earlier."""
 
     trait: tuple[str, ...]
@@ -151,23 +141,20 @@ class DateTrigger:
 Trigger = EventTrigger | StageTrigger | SegmentTrigger | DateTrigger
 
 
-@dataclass(frozen=True, slots=True)
-class EventMatch:
+class EventMatch(msgspec.Struct, frozen=True):
     """An event by name, and what must hold of it."""
 
     event: str
     where: Expression | None
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(msgspec.Struct, frozen=True):
     match: EventMatch
     within: timedelta | None
     value: Expression | None
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Wait `duration`, then until local time `until` on one of `weekdays` (0 is Monday); either part may be absent.
 
     With `date` (the path of a trait) it is until that day, at `until` or where it begins. With `between` it is for a
@@ -183,8 +170,7 @@ class Wait:
     between: tuple[timedelta, timedelta] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WaitFor:
+class WaitFor(msgspec.Struct, frozen=True):
     """Wait for an event, or for a click in the message that step `clicked` sent, or for a person who opens the one of
     step `opened`; or go `timed_out`."""
 
@@ -197,8 +183,7 @@ class WaitFor:
     opened: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Email:
+class Email(msgspec.Struct, frozen=True):
     """Send a message on a channel: `email`, `sms` or `push`."""
 
     id: str
@@ -211,16 +196,14 @@ class Email:
     channel: str = "email"
 
 
-@dataclass(frozen=True, slots=True)
-class If:
+class If(msgspec.Struct, frozen=True):
     id: str
     condition: Expression
     then: str | None
     otherwise: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Choose:
+class Choose(msgspec.Struct, frozen=True):
     """Take the first of `ways` whose condition holds, or go `otherwise`."""
 
     id: str
@@ -228,16 +211,14 @@ class Choose:
     otherwise: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
+class Arm(msgspec.Struct, frozen=True):
     """One way of a split: its share of all, from 0 to 1, and where it leads."""
 
     share: Decimal
     first: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(msgspec.Struct, frozen=True):
     """Lots are drawn, once for each enrollment, or once and for ever for each customer. The shares make 1."""
 
     id: str
@@ -245,8 +226,7 @@ class Split:
     by: Literal["enrollment", "customer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
+class Set(msgspec.Struct, frozen=True):
     """Keep `vars` for later steps of this enrollment, and write `traits` into the profile."""
 
     id: str
@@ -255,8 +235,7 @@ class Set:
     traits: Mapping[str, Expression]
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(msgspec.Struct, frozen=True):
     """Report an event of the customer."""
 
     id: str
@@ -265,8 +244,7 @@ class Emit:
     properties: Mapping[str, Expression]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """Give a person something to do, within `due` where that is said."""
 
     id: str
@@ -276,8 +254,7 @@ class Task:
     due: timedelta | None
 
 
-@dataclass(frozen=True, slots=True)
-class Webhook:
+class Webhook(msgspec.Struct, frozen=True):
     """Call a web address with POST, and go on when it is known what became of it. `type` says what it is about."""
 
     id: str
@@ -288,8 +265,7 @@ class Webhook:
     with_: Mapping[str, Expression]
 
 
-@dataclass(frozen=True, slots=True)
-class Coupon:
+class Coupon(msgspec.Struct, frozen=True):
     """Issue a code of a pool: one for each enrollment."""
 
     id: str
@@ -297,8 +273,7 @@ class Coupon:
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Send nothing promotional to the customer for so long; for no time at all it lifts what stands."""
 
     id: str
@@ -306,8 +281,7 @@ class Pause:
     duration: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     id: str
     reason: str
 
@@ -315,8 +289,7 @@ class Exit:
 Step = Wait | WaitFor | Email | If | Choose | Split | Set | Emit | Task | Webhook | Coupon | Pause | Exit
 
 
-@dataclass(frozen=True, slots=True)
-class Journey:
+class Journey(msgspec.Struct, frozen=True):
     """A journey as a graph: `steps` by id, `first` the entry; None as a next step is the end ("completed").
 
     `version` is a hash of the structure (all but title and status); an enrollment keeps the one it began with.
@@ -344,8 +317,7 @@ class Journey:
     """Who is in one of these journeys does not enter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Playbook:
+class Playbook(msgspec.Struct, frozen=True):
     """Everything that a marketer decided. `aggregates` are those of stages, segments and journeys, by id.
 
     `journey_aggregates` are the ids of those that journeys evaluate: their state travels on `customers`.
@@ -361,8 +333,8 @@ class Playbook:
     journeys: Mapping[str, Journey]
     messages: Mapping[str, Message]
     aggregates: Mapping[str, Aggregate]
-    journey_aggregates: frozenset[str] = field(default_factory=frozenset)
-    coupons: Mapping[str, CouponPool] = field(default_factory=dict)
+    journey_aggregates: frozenset[str] = frozenset()
+    coupons: Mapping[str, CouponPool] = {}
 
     def pausing(self, journeys: Collection[str]) -> Playbook:
         """The same playbook, with these of its journeys paused; its hash stays."""

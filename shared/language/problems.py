@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from shared.errors import RapportError
 
@@ -14,8 +15,7 @@ MAX_REMARKS: Final = 20
 """On one expression; more would be noise: one slip early in a text tends to be followed by others that are none."""
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True, order=True):
     """One thing wrong at one place. `line` and `column` count from 1; `message` and `remedy` are whole sentences.
 
     An error keeps a playbook from loading; a warning does not.
@@ -41,8 +41,7 @@ class PlaybookInvalid(RapportError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(msgspec.Struct, frozen=True):
     """Something wrong or doubtful in an expression: where (0-based, in characters), what, and what to do."""
 
     offset: int

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar
 
+import msgspec
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -42,13 +42,12 @@ class Hole:
 HOLE = Hole()
 
 
-@dataclass(slots=True)
-class Reading:
+class Reading(msgspec.Struct):
     """What is learned on the way: which class each mapping was read as, and the complaints, from which path on."""
 
     paths: dict[int, Path]
-    classes: dict[Path, type[Section]] = field(default_factory=dict)
-    complaints: list[tuple[Path, ErrorDetails]] = field(default_factory=list)
+    classes: dict[Path, type[Section]] = {}
+    complaints: list[tuple[Path, ErrorDetails]] = []
 
 
 def attempt(data: object, handler: Callable[[object], object], reading: Reading) -> object:

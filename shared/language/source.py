@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
 
+import msgspec
 import yaml
 
 from shared.language.problems import Problem, Severity, quoted
@@ -37,16 +37,14 @@ _CUT = re.compile(r"[ \t]+#")
 _ESCAPES = {"x": 2, "u": 4, "U": 8}
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Line and column, counted from 1 in characters, as editors do."""
 
     line: int
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(msgspec.Struct, frozen=True):
     """A single value. `text` is what was written, `value` what it means; `start` and `end` are places in the text."""
 
     text: str
@@ -56,14 +54,12 @@ class Scalar:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class ListNode:
+class ListNode(msgspec.Struct, frozen=True):
     items: list[Node]
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class MappingNode:
+class MappingNode(msgspec.Struct, frozen=True):
     entries: dict[str, tuple[Scalar, Node]]
     start: int
 
@@ -71,15 +67,14 @@ class MappingNode:
 Node = Scalar | ListNode | MappingNode
 
 
-@dataclass(slots=True)
-class Document:
+class Document(msgspec.Struct):
     """One YAML file. `broken` are the paths whose value was cut by a trap that has been reported already."""
 
     file: str
     text: str
     root: Node
-    broken: set[Path] = field(default_factory=set)
-    _lines: list[int] = field(default_factory=list)
+    broken: set[Path] = set()
+    _lines: list[int] = []
 
     def place_of(self, index: int) -> Place:
         """The place of the character with this index in the text."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
 from jinja2 import Environment, TemplateError, nodes
 
 from shared.language.bodies import JINJA
@@ -20,16 +20,14 @@ from shared.language.template_filters import GLOBALS
 from shared.language.templating import compile_template, environment
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(msgspec.Struct, frozen=True):
     """A name in a template, with what is asked of it (`urls.shop`: `("urls", "shop")`), and its line."""
 
     path: tuple[str, ...]
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
+class Used(msgspec.Struct, frozen=True):
     """The names that a template takes from outside; `optional` are those whose absence it provides for."""
 
     uses: tuple[Use, ...] = ()
@@ -40,8 +38,7 @@ class Used:
         return frozenset(use.path[0] for use in self.uses)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """What a stretch of a template asks for, and the names that it sets for what follows."""
 
     uses: tuple[Use, ...]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import msgspec
 from jinja2 import ChainableUndefined
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import Undefined
@@ -17,8 +17,7 @@ MAX_WORK = 500_000
 """What one rendering may spend: a unit for each character printed from data or in loops, and each node evaluated."""
 
 
-@dataclass(slots=True)
-class Rendition:
+class Rendition(msgspec.Struct):
     """One rendering: for whom, and what is left to spend. `link` turns the target of a link into what is printed."""
 
     locale: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 
+import msgspec
 from jinja2 import TemplateSyntaxError
 
 from shared.language.bodies import Body, BodyKind, compile_body, keeps_order
@@ -17,8 +17,7 @@ from shared.language.templating import TemplateInvalid, compile_template, enviro
 from shared.language.variables import BRAND, CUSTOMER, MESSAGE, STANDARD
 
 
-@dataclass(slots=True)
-class TemplateFile:
+class TemplateFile(msgspec.Struct):
     """One template of a message. `file` and `line` say where its first line stands."""
 
     file: str
@@ -51,8 +50,7 @@ class TemplateFile:
         return Problem(self.file, line, column, message, remedy, "warning" if warning else "error")
 
 
-@dataclass(slots=True)
-class Sender:
+class Sender(msgspec.Struct):
     """A step that sends the message. `sound` is False where what it gives could not be read."""
 
     file: str
@@ -72,20 +70,19 @@ _HREF = re.compile(r"\bhref\s*=\s*([\"'])(.*?)\1", re.IGNORECASE | re.DOTALL)
 _LEADS_NOWHERE = re.compile(r"#|mailto:|tel:|\{\{-?\s*unsubscribe_url\b", re.IGNORECASE)
 
 
-@dataclass(slots=True)
-class MessageTemplates:
+class MessageTemplates(msgspec.Struct):
     """All templates of one message, and what its message.yaml says they need."""
 
     name: str
     folder: str
-    files: list[TemplateFile] = field(default_factory=list)
-    bodies: list[TemplateFile] = field(default_factory=list)
+    files: list[TemplateFile] = []
+    bodies: list[TemplateFile] = []
     """Those of `files` that are bodies, in any locale."""
     variables: tuple[str, ...] = ()
     variables_known: bool = True
     channels: frozenset[str] = frozenset({"email"})
     """Those for which it has words."""
-    senders: list[Sender] = field(default_factory=list)
+    senders: list[Sender] = []
 
     @property
     def leads_somewhere(self) -> bool:

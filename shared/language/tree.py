@@ -3,54 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import astuple
 
 from shared.language.durations import format_duration
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, eq=False):
     """`offset` and `end` say where it stands in the text, and do not count when two trees are compared."""
 
-    offset: int = field(compare=False)
-    end: int = field(compare=False)
+    offset: int
+    end: int
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and _without_place(self) == _without_place(other)
+
+    def __hash__(self) -> int:
+        return hash(_without_place(self))
 
 
-@dataclass(frozen=True, slots=True)
-class Literal(Node):
+class Literal(Node, frozen=True, eq=False):
     value: bool | int | float | str | timedelta | None
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf(Node):
+class ListOf(Node, frozen=True, eq=False):
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Name(Node):
+class Name(Node, frozen=True, eq=False):
     path: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Unary(Node):
+class Unary(Node, frozen=True, eq=False):
     """`not` or `-`."""
 
     operator: str
     operand: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Logic(Node):
+class Logic(Node, frozen=True, eq=False):
     """`and` or `or` between two and more."""
 
     operator: str
     operands: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Binary(Node):
+class Binary(Node, frozen=True, eq=False):
     """A comparison or arithmetic."""
 
     operator: str
@@ -58,24 +59,25 @@ class Binary(Node):
     right: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Argument(Node):
+class Argument(Node, frozen=True, eq=False):
     """An argument by name, `within=30d`."""
 
     name: str
     value: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Node):
+class Call(Node, frozen=True, eq=False):
     function: str
     arguments: tuple[Node, ...]
     named: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Broken(Node):
+class Broken(Node, frozen=True, eq=False):
     """Where something was expected and not found; the problem has been noted."""
+
+
+def _without_place(node: Node) -> tuple[Any, ...]:
+    return astuple(node)[2:]
 
 
 def children(node: Node) -> tuple[Node, ...]:

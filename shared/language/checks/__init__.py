@@ -8,7 +8,8 @@ every template read (`templates`). What passes is turned into `playbook.Playbook
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from shared.language import playbook as proven
 from shared.language.catalogue import Catalogue
@@ -27,14 +28,13 @@ from shared.language.sections import Hole
 from shared.language.templates import check_names
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(msgspec.Struct, frozen=True):
     """What came of a playbook's files. `playbook` is None where there is any error."""
 
     playbook: proven.Playbook | None
     problems: tuple[Problem, ...]
     tests: tuple[TestedJourney, ...] = ()
-    catalogue: Catalogue = field(default_factory=Catalogue)
+    catalogue: Catalogue = msgspec.field(default_factory=Catalogue)
 
 
 def examine_files(files: Mapping[str, bytes], *, tests: bool = False) -> Examined:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+import msgspec
 
 from shared.language.aggregates import Aggregate
 from shared.language.catalogue import Catalogue
@@ -23,8 +24,7 @@ from shared.language.templates import MessageTemplates
 T = TypeVar("T", bound=Section)
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(msgspec.Struct, frozen=True):
     """A kind of place where expressions stand: what it is called there, and what they may name and call."""
 
     place: str
@@ -46,14 +46,13 @@ CONDITION = Site("in a step", _INSIDE)
 GIVEN = Site("in a step", _INSIDE, condition=False)
 
 
-@dataclass(slots=True)
-class ReadJourney:
+class ReadJourney(msgspec.Struct):
     """A journey on its way: the file, its shape, its graph, and its expressions by their path."""
 
     document: Document
     shape: JourneyFile
     layout: Layout
-    expressions: dict[Path, Expression] = field(default_factory=dict)
+    expressions: dict[Path, Expression] = {}
 
     def expression(self, path: Path) -> Expression | None:
         return self.expressions.get(path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from shared.contracts.events import EMAIL_OPENED, SURVEY_ANSWERED
 from shared.language.analysis import ANSWER, Mention

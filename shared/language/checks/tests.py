@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from shared.language.checks.book import Book, ReadJourney, some_of
 from shared.language.checks.names import check_event, check_known
@@ -27,8 +28,7 @@ DEFAULT_START = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """When a test begins that does not say: on a Monday."""
 
 
-@dataclass(frozen=True, slots=True)
-class TestedJourney:
+class TestedJourney(msgspec.Struct, frozen=True):
     """The tests of one journey, with the file that they stand in."""
 
     journey: str

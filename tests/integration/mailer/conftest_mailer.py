@@ -185,7 +185,7 @@ class PostOffice:
         """Put a playbook in force in which these journeys are paused, and no other."""
         name = f"paused: {', '.join(journeys)}"
         paused = {journey: paused_journey(journey) for journey in journeys}
-        self.shelf.others[name] = replace(self.shelf.playbook, hash=name, journeys=paused)
+        self.shelf.others[name] = msgspec.structs.replace(self.shelf.playbook, hash=name, journeys=paused)
         await self.activate(name)
 
     async def pause_promotion(self, length: timedelta, customer: str = "anna") -> None:
@@ -296,7 +296,7 @@ class PostOffice:
         ]
 
     def caps(self, *caps: Cap) -> None:
-        self.shelf.playbook = replace(self.shelf.playbook, brand=playbook(caps).brand)
+        self.shelf.playbook = msgspec.structs.replace(self.shelf.playbook, brand=playbook(caps).brand)
 
 
 @pytest_asyncio.fixture

@@ -10,12 +10,13 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import msgspec
 import pytest
 from conftest_mailer import NOON, PostOffice, compose, until
+from msgspec.structs import replace
 
 from services.mailer.composing import Composer, call
 from services.mailer.links import Links

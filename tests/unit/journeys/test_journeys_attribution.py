@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import combinations
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from journeys_road import Shop, at, email, journey, on, playbook, says
+from msgspec.structs import replace
 
 from services.journeys.store import MAILED
 from shared.contracts.messages import MessageRequested

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from journeys_road import NOON, Shop, email, journey, on, playbook
+from msgspec.structs import replace
 
 from services.journeys.coupons import Stock
 from shared.language.playbook import Coupon, CouponPool, Journey

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 from journeys_road import NOON, Shop, email, journey, on, playbook, says
+from msgspec.structs import replace
 
 from shared.contracts.messages import MessageRequested, PromotionPaused
 from shared.language.playbook import Emit, Pause, Set, Task, Wait, Webhook

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from journeys_road import NOON, Road, Shop, at, email, journey, on, playbook
+from msgspec.structs import replace
 from test_journeys_laws import PLAYBOOKS, STORIES, played
 
 from services.journeys.enrollment import Enrollment

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 import pytest
 from mailer_cases import NOON, asked, reader, said, topic
 from mailer_playbook import brand, playbook, request
+from msgspec.structs import replace
 
 from services.mailer.composing import Composer, short
 from services.mailer.consent import destination

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mailer_playbook import playbook, request
+from msgspec.structs import replace
 
 from services.mailer.links import Click, Links, Open
 from services.mailer.rendering import Rendered, Renderer, RenderingFailed
