@@ -253,6 +253,8 @@ async def _wait_for(database: Database) -> None:
             if not is_transient(error):
                 raise
             if not said:
-                structlog.get_logger().warning("waiting for the database", error=f"{type(error).__name__}: {error}")
+                remedy = "It goes on by itself once the server that DATABASE_URL names answers."
+                problem = f"{type(error).__name__}: {error}"
+                structlog.get_logger().warning("waiting for the database", error=problem, remedy=remedy)
                 said = True
             await asyncio.sleep(1)

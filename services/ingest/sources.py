@@ -123,7 +123,8 @@ class WatchedSources:
 
     def _keep_the_good_one(self, problem: str) -> None:
         INGEST_SOURCES_INVALID.set(1)
-        _logger.error("write keys not reloaded; the former ones stay in force", problem=problem)
+        remedy = "Mend the file, and it is taken; a process that starts meanwhile does not."
+        _logger.error("write keys not reloaded; the former ones stay in force", problem=problem, remedy=remedy)
 
     def _stamp(self) -> object:
         """What changes when the file does: a Secret's update puts another inode under the same name."""

@@ -62,7 +62,7 @@ class OffsetOutOfRange(RapportError):
     def __init__(self, stream: str, partition: int, offset: int, earliest: int, end: int) -> None:
         super().__init__(
             f"{stream}[{partition}]: offset {offset} is outside the log's range {earliest}..{end}. Restore the log, or "
-            f"set the partition's offset on purpose."
+            f"go on with what there is: rapport partitions seek."
         )
         self.stream, self.partition, self.offset, self.earliest, self.end = stream, partition, offset, earliest, end
 

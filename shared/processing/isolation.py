@@ -34,6 +34,7 @@ class Isolation:
         self._lane = lane
         self._frame = lane.frame
         self._logger = structlog.get_logger(service=lane.frame.service, partition=lane.partition)
+        self._remedy = f"It is kept: rapport dead-letters list --service {lane.frame.service}."
 
     async def take(self, items: Sequence[Item]) -> None:
         """One transaction for `items`, the first of what is pending, or for the first of them: what cannot be processed
@@ -131,7 +132,7 @@ class Isolation:
             service, partition, generation, seq = record.origin
             after.in_seqs = {**after.in_seqs, f"{service}/{partition}/{generation}": seq}
         await self._lane.commit(run, after)
-        self._logger.warning("record set aside", offset=record.offset, error=text_of(error))
+        self._logger.warning("record set aside", offset=record.offset, error=text_of(error), remedy=self._remedy)
 
     async def _bury_timer(self, timer: Timer, error: Exception) -> None:
         run, after = self._lane.begin()
@@ -141,7 +142,9 @@ class Isolation:
         key = storable(timer.subject)
         run.letters.append(DeadLetter("timers", None, key, timer.kind.encode(), None, "failed", text, False))
         await self._lane.commit(run, after)
-        self._logger.warning("timer set aside", kind=timer.kind, subject=timer.subject, error=text_of(error))
+        self._logger.warning(
+            "timer set aside", kind=timer.kind, subject=timer.subject, error=text_of(error), remedy=self._remedy
+        )
 
     def _one_failure_more(self, error: Exception) -> int:
         """Many failures in a row are not poison but a bad deploy: the record is left where it is, by the next owner
