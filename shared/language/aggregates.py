@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
 from functools import reduce
@@ -250,7 +250,7 @@ def _averaged(aggregate: Aggregate, event_id: str, at: int, properties: Mapping[
     return {currency_of(aggregate, properties): [str(_total(addends)), len(addends)]} if addends else None
 
 
-def _total(addends: list[Decimal]) -> Decimal:
+def _total(addends: Iterable[Decimal]) -> Decimal:
     return reduce(_EXACT.add, addends)
 
 
@@ -474,13 +474,17 @@ def _sum_reader(width: int) -> Reader:
     """As putting the amounts together and reading the result would, without writing each partial sum as text."""
 
     def read_sum(state: Any, now: datetime, currency: str, rates: Mapping[str, Decimal]) -> Decimal | None:
+        if state is None:
+            return Decimal(0)
+        amounts = _living_amounts(state, micros(now) - width)
+        texts = _of_one_currency(amounts)
+        if texts is not None:
+            return in_one_currency({next(iter(amounts[-1])): _total(map(Decimal, texts))}, currency, rates)
         totals: dict[str, Decimal] = {}
-        if state is not None:
-            times, amounts = state
-            for place in range(bisect_right(times, micros(now) - width), len(times)):
-                for name, text in amounts[place].items():
-                    before = totals.get(name)
-                    totals[name] = Decimal(text) if before is None else _EXACT.add(before, Decimal(text))
+        for amount in amounts:
+            for name, text in amount.items():
+                before = totals.get(name)
+                totals[name] = Decimal(text) if before is None else _EXACT.add(before, Decimal(text))
         return in_one_currency(totals, currency, rates)
 
     return read_sum
@@ -492,6 +496,24 @@ def living(state: Any, oldest: int) -> int:
     if times[0] > oldest:
         return sum(counts)
     return sum(counts[bisect_right(times, oldest) :])
+
+
+def _living_amounts(state: Any, oldest: int) -> list[Any]:
+    """What a window holds after `oldest`, in the order of time."""
+    times, amounts = state
+    found: list[Any] = amounts if times[0] > oldest else amounts[bisect_right(times, oldest) :]
+    return found
+
+
+def _of_one_currency(amounts: list[Any]) -> list[str] | None:
+    """The texts of a sum's amounts, where there are any and all name the same currency and no other."""
+    if not amounts or sum(map(len, amounts)) != len(amounts):
+        return None
+    (name,) = amounts[-1]
+    try:
+        return [amount[name] for amount in amounts]
+    except KeyError:
+        return None
 
 
 def _begin(state: list[Any], oldest: int) -> int:
@@ -617,4 +639,36 @@ def falls_to(aggregate: Aggregate, state: Any, now: datetime, count: int) -> dat
         left += counts[place]
         if left > count:
             return from_micros(times[place]) + aggregate.window
+    return None
+
+
+def only_adds(aggregate: Aggregate, state: Any, now: datetime) -> bool:
+    """Whether all amounts of a windowed sum at `now` are of one currency, and none takes away."""
+    assert aggregate.window is not None
+    amounts = _living_amounts(state, micros(now) - aggregate.window // MICROSECOND)
+    texts = _of_one_currency(amounts)
+    return not amounts or (texts is not None and "-" not in "".join(texts))
+
+
+def sum_falls(
+    aggregate: Aggregate,
+    state: Any,
+    now: datetime,
+    currency: str,
+    rates: Mapping[str, Decimal],
+    enough: Callable[[Decimal], bool],
+) -> datetime | None:
+    """The earliest moment after `now` at which a windowed sum that `only_adds` is not `enough` any more, which more
+    would be all the same; None where it is not now, or always will be."""
+    assert aggregate.window is not None
+    total = Decimal(0)
+    if enough(total):
+        return None
+    amounts = _living_amounts(state, micros(now) - aggregate.window // MICROSECOND)
+    for back, amount in enumerate(reversed(amounts), 1):
+        ((name, text),) = amount.items()
+        total = _EXACT.add(total, Decimal(text))
+        worth = in_one_currency({name: total}, currency, rates)
+        if worth is not None and enough(worth):
+            return from_micros(state[0][-back]) + aggregate.window
     return None

@@ -17,18 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from shared.language.aggregates import Aggregate, expires, falls_to, living
+from shared.language.aggregates import Aggregate, expires, falls_to, living, only_adds, sum_falls
 from shared.language.expressions import Expression, ExpressionError, Scope, aggregate_calls, aggregate_from, code_of
 from shared.language.functions import AGGREGATES
 from shared.language.problems import Remark, first_of_each
 from shared.language.tree import COMPARISONS, Binary, Call, ListOf, Logic, Name, Node, Unary, children, render
 from shared.language.tree import Literal as Constant
-from shared.language.values import MICROSECOND, micros, moment, number_or_none
+from shared.language.values import MICROSECOND, compare, micros, moment, number_or_none
 
 HORIZON: Final = timedelta(days=36_500)
 """A hundred years; what lies beyond is never."""
@@ -208,15 +209,22 @@ def _leaf(node: Node) -> Leaf | None:
     windowed = tuple(aggregate for call in aggregate_calls(node) if (aggregate := aggregate_from(call)).window)
     if shape == "slope" and isinstance(node, Binary) and node.operator in _ORDERINGS:
         return SlopeLeaf(code_of(node), windowed, _guess(node))
-    if isinstance(node, Binary) and len(windowed) == 1 and windowed[0].function == "count":
+    if not windowed:
+        return None
+    steps = StepLeaf(code_of(node), windowed)
+    if isinstance(node, Binary) and len(windowed) == 1:
         mirrored = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
         for counted, other, operator in (
             (node.left, node.right, node.operator),
             (node.right, node.left, mirrored.get(node.operator, node.operator)),
         ):
-            if isinstance(counted, Call) and isinstance(other, Constant) and type(other.value) is int:
+            if not (isinstance(counted, Call) and isinstance(other, Constant)):
+                continue
+            if counted.function == "count" and type(other.value) is int:
                 return CountLeaf(windowed[0], operator, other.value)
-    return StepLeaf(code_of(node), windowed) if windowed else None
+            if counted.function == "sum" and operator in _ORDERINGS and number_or_none(other.value) is not None:
+                return SumLeaf(windowed[0], operator in (">=", "<"), other.value, steps)
+    return steps
 
 
 class CountLeaf(msgspec.Struct, frozen=True):
@@ -261,6 +269,29 @@ class StepLeaf(msgspec.Struct, frozen=True):
             if (self.run(probe) is True) != before:
                 return step
         return _next_step(self.windowed, probe.aggregates, probe.now)
+
+
+class SumLeaf(msgspec.Struct, frozen=True):
+    """`sum(..., within=...)` ordered against a number. Where all amounts are of one currency and none takes away, time
+    can only lower the sum, so the flip is looked up: from the newest amount back, the first that brings it to the limit
+    (or, where it is not `inclusive`, beyond). Otherwise it is found by `steps`."""
+
+    aggregate: Aggregate
+    inclusive: bool
+    limit: Any
+    steps: StepLeaf
+
+    def next(self, probe: Scope) -> datetime | None:
+        state = probe.aggregates.get(self.aggregate.id)
+        if state is None:
+            return None
+        if not only_adds(self.aggregate, state, probe.now):
+            return self.steps.next(probe)
+        return sum_falls(self.aggregate, state, probe.now, probe.currency, probe.rates, self._enough)
+
+    def _enough(self, total: Decimal) -> bool:
+        order = compare(total, self.limit)
+        return order is not None and (order > 0 or (order == 0 and self.inclusive))
 
 
 class SlopeLeaf(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -121,6 +122,13 @@ def test_what_does_not_depend_on_time_never_flips() -> None:
     for text in ('traits.a == "x"', 'count("Order") >= 3', "true", 'in_segment("vip")', 'last("Order", "total") > 3'):
         assert foreseen(compiled(text)) is None
         assert next_flip(compiled(text), Scope(NOW)) is None
+
+
+def test_a_sum_far_above_its_limit_is_foreseen_in_one_look() -> None:
+    best = compiled('sum("Order", "total", within=365d) >= 100')
+    scope = scope_of(best, [order(days) for days in range(200)])
+    # The ten latest orders hold it up, and the tenth of them leaves the window first.
+    assert next_flip(best, scope) == NOW + 356 * DAY
 
 
 # --- what cannot be solved ------------------------------------------------------------------------------------------
@@ -269,3 +277,38 @@ def test_a_flip_is_the_exact_instant_of_the_change(text: str, happened: list[tup
     if flip is not None and "in [" not in text and "==" not in text and "!=" not in text:
         assert expression.truth(moved(scope, flip - INSTANT)) is expression.truth(scope)
         assert expression.truth(moved(scope, flip)) is not expression.truth(scope)
+
+
+PURCHASES = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 7, 24, 24, 119, 120, 121, 300, 479]),
+        st.sampled_from([0, 0.5, 1, 3, 40, -2]),
+        st.sampled_from(["", "EUR", "EUR", "SEK", "USD"]),
+    ),
+    max_size=14,
+)
+
+
+@given(
+    text=st.builds('sum("A", "total", within={}) {} {}'.format, WINDOW, ORDER, NUMBER),
+    happened=PURCHASES,
+    one_currency=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_truth_of_a_sum_never_changes_between_its_flips(
+    text: str, happened: list[tuple[int, float, str]], one_currency: bool
+) -> None:
+    expression = compiled(text)
+    history = [
+        ("A", NOW - timedelta(hours=hours), {"total": total, "currency": happened[0][2] if one_currency else currency})
+        for hours, total, currency in happened
+    ]
+    scope = scope_of(expression, history, currency="EUR", rates={"SEK": Decimal("0.1")})
+    ahead = list(flips_of(expression, scope))
+    truth = expression.truth(scope)
+    for at in sorted(instants(history) | set(ahead)):
+        if ahead and at == ahead[0]:
+            ahead.pop(0)
+            truth = expression.truth(moved(scope, at))
+        assert expression.truth(moved(scope, at)) is truth, f"{text} at {at}"
+    assert not ahead
