@@ -12,10 +12,10 @@ from services.segmenter import fingerprints, history, store
 from services.segmenter.fingerprints import Names
 from services.segmenter.glance import note
 from services.segmenter.history import Row
+from services.segmenter.learning import Unreadable
 from services.segmenter.profile import (
     Change,
     Profile,
-    Unreadable,
     adopt,
     missing,
     reach_date,
@@ -174,7 +174,7 @@ class SegmenterBatch:
         if profile is None or profile.definition == rules.definition.hash:
             return profile
         before = self._definitions[profile.definition]
-        lacking = missing(profile, rules, before)
+        lacking = missing(rules, before)
         states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
         if self.activated and lacking:
             # Events of this very batch, from before the activation, are not in the database yet.

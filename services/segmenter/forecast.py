@@ -60,7 +60,7 @@ async def forecast(
                 definitions |= await store.definitions(connection, unknown)
             lacking: dict[frozenset[str], list[str]] = {}
             for key, profile in profiles.items():
-                ids = missing(profile, rules, definitions[profile.definition]) & asked
+                ids = missing(rules, definitions[profile.definition]) & asked
                 if ids:
                     lacking.setdefault(ids, []).append(key)
             rebuilt = {}

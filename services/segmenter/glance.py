@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from services.segmenter.profile import Profile, decode_device
+from services.segmenter.learning import decode_device
+from services.segmenter.profile import Profile
 from services.segmenter.rules import Rules, may_change
 from shared.contracts.events import MAILER_SOURCE, Event
 from shared.language.aggregates import observe

@@ -6,7 +6,6 @@ no clock: `now` is the time that the road has reached.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -17,67 +16,13 @@ from msgspec.structs import replace
 from services.segmenter import carts, consent
 from services.segmenter.consent import Said
 from services.segmenter.dates import next_occasion
-from services.segmenter.rules import READS_CONSENT, Definition, Rules, change_of, may_change
-from shared.consent import EVERY_TOPIC
+from services.segmenter.learning import count, learn, object_of, said, see
+from services.segmenter.rules import READS_CONSENT, Definition, Rules
+from services.segmenter.tags import NOTHING, Tags, evaluate, set_timer, tells
 from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdated, DateReached
-from shared.contracts.events import (
-    EMAIL_BOUNCED,
-    EMAIL_FAILED,
-    EMAIL_SENT,
-    EMAIL_SKIPPED,
-    EMAIL_UNKNOWN,
-    MAIL_USES,
-    MAILER_SOURCE,
-    PUSH_FAILED,
-    PUSH_SENT,
-    PUSH_SKIPPED,
-    SMS_FAILED,
-    SMS_SENT,
-    SMS_SKIPPED,
-    UNSUBSCRIBED,
-    WEBHOOK_FAILED,
-    WEBHOOK_SENT,
-    WEBHOOK_SKIPPED,
-    Event,
-)
-from shared.errors import RapportError
-from shared.language.aggregates import observe
-from shared.language.expressions import Scope
-from shared.language.playbook import NAME
+from shared.contracts.events import Event
 from shared.language.values import reach
-from shared.language.variables import CustomerFields
 from shared.walltime import known_zone
-
-OUR_OWN_DOING = frozenset(
-    {
-        EMAIL_SENT,
-        EMAIL_SKIPPED,
-        EMAIL_FAILED,
-        EMAIL_UNKNOWN,
-        EMAIL_BOUNCED,
-        WEBHOOK_SENT,
-        WEBHOOK_SKIPPED,
-        WEBHOOK_FAILED,
-        SMS_SENT,
-        SMS_SKIPPED,
-        SMS_FAILED,
-        PUSH_SENT,
-        PUSH_SKIPPED,
-        PUSH_FAILED,
-    }
-)
-"""What mailer reports of itself: nothing that the customer did, so it is no sign of having been seen."""
-
-_CONSENT = "consent"
-_OF_THE_PERSON = frozenset({"email", "locale", "timezone"})
-_ADDRESS = re.compile(r"[^\s@<>,;\x00-\x1f]{1,64}@[^\s@<>,;\x00-\x1f]{1,255}")
-_MOST_SOURCE = 200
-"""Characters of what an event says about where a decision was made."""
-_LOCALE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
-
-
-class Unreadable(RapportError):
-    """An event whose properties or traits are no JSON object that can be kept."""
 
 
 class Pending(msgspec.Struct, array_like=True, frozen=True):
@@ -121,17 +66,6 @@ class Profile(msgspec.Struct, array_like=True):
     """An IANA name that exists: the trait's, else that of the customer's device."""
     address: str | None = None
     """The trait `email`, where it can be one."""
-
-
-class _Device(msgspec.Struct):
-    """What we read of an event's context."""
-
-    locale: Any = None
-    timezone: Any = None
-
-
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-decode_device = msgspec.json.Decoder(_Device).decode
 
 
 class Change(NamedTuple):
@@ -178,12 +112,12 @@ def take(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> 
     if profile is not None and len(event.traits) <= 2 and (event.name not in rules.heard or event.type != "track"):
         seen = _glance(profile, event, rules, now)
         if seen is not None:
-            return seen, [Change(seen, event, False, *_NOTHING, (), None, False)]
+            return seen, [Change(seen, event, False, *NOTHING, (), None, False)]
     derived: tuple[Event, ...] = ()
     cart = profile.cart if profile is not None else carts.NONE
     if rules.derives_carts and event.name in carts.CAUSES and event.type == "track":
         held = carts.unpacked(cart)
-        followed, event, derived = carts.follow(held, event, _object(event, event.properties))
+        followed, event, derived = carts.follow(held, event, object_of(event, event.properties))
         if followed is not held:
             cart = carts.packed(followed)
     after, change = _take(profile, event, rules, now, derived=False)
@@ -210,9 +144,9 @@ def take_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[
     for name, moment in after.flips.items():
         if moment <= now:
             mask |= 1 << rules.by_name[name].bit
-    changed = _evaluate(after, key, rules, mask, now)
-    _set_timer(after, now)
-    return after, changed if _tells(changed) else None
+    changed = evaluate(after, key, rules, mask, now)
+    set_timer(after, now)
+    return after, changed if tells(changed) else None
 
 
 def told_of_time(after: Profile, key: str, rules: Rules, now: datetime, changed: Tags) -> CustomerUpdated:
@@ -234,7 +168,7 @@ def reach_date(
     return after, DateReached(as_of=now, customer=customer, journey=journey, occasion=held.occasion)
 
 
-def missing(profile: Profile, rules: Rules, before: Definition) -> frozenset[str]:
+def missing(rules: Rules, before: Definition) -> frozenset[str]:
     """The aggregates that `adopt` needs the customer's history for."""
     return frozenset(rules.aggregates) - before.aggregates
 
@@ -271,8 +205,8 @@ def adopt(
     gone = tuple(name for name in after.segments if name not in rules.by_name)
     if gone:
         after.segments = tuple(name for name in after.segments if name in rules.by_name)
-    stage, entered, left = _evaluate(after, key, rules, mask, now)
-    _set_timer(after, now)
+    stage, entered, left = evaluate(after, key, rules, mask, now)
+    set_timer(after, now)
     after.dates = {
         name: held if name in rules.dates else Pending(None, "", held.fired)
         for name, held in after.dates.items()
@@ -282,7 +216,7 @@ def adopt(
         if before.dates.get(journey) != text:
             _schedule(after, rules, (journey,), since.get(journey, now))
     changed = stage, entered, gone + left
-    return after, _updated(after, key, rules, now, "definition", changed) if _tells(changed) else None
+    return after, _updated(after, key, rules, now, "definition", changed) if tells(changed) else None
 
 
 def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
@@ -307,10 +241,10 @@ def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
 def _glance(profile: Profile, event: Event, rules: Rules, now: datetime) -> Profile | None:
     """As `_take`, of an event that says only that the customer was here: most do. None where more comes of it."""
     after = replace(profile)
-    if _see(after, event, rules.readers) or after.timezone != profile.timezone or after.locale != profile.locale:
+    if see(after, event, rules.readers) or after.timezone != profile.timezone or after.locale != profile.locale:
         return None
     if after.timer is None or after.timer <= now:
-        _set_timer(after, now)
+        set_timer(after, now)
     return after
 
 
@@ -333,12 +267,12 @@ def _take(
     decisions: tuple[ConsentDecision, ...] = ()
     learned: frozenset[str] = frozenset()
     if len(event.traits) > 2 and event.type != "group":
-        learned, decisions = _learn(after, event)
+        learned, decisions = learn(after, event)
         for trait in learned:
             mask |= readers.get(f"traits.{trait}", 0) | readers.get("traits", 0)
     heard = event.name in rules.heard and event.type == "track"
     if heard and event.name in consent.SAYING:
-        decisions = (*decisions, *_said(event))
+        decisions = (*decisions, *said(event))
     if decisions:
         kept = []
         for decision in decisions:
@@ -350,16 +284,16 @@ def _take(
         if kept:
             mask |= readers.get(READS_CONSENT, 0)
 
-    mask |= _see(after, event, readers)
+    mask |= see(after, event, readers)
     if after.locale != locale_before:
         mask |= readers.get("customer.locale", 0)
     if after.timezone != zone_before:
         mask |= readers.get("customer.timezone", 0)
     if heard:
-        mask |= _observe(after, event, rules)
+        mask |= count(after, event, rules)
 
-    changed = _evaluate(after, event.key, rules, mask, now) if mask else _NOTHING
-    _set_timer(after, now)
+    changed = evaluate(after, event.key, rules, mask, now) if mask else NOTHING
+    set_timer(after, now)
     moved = after.timezone != zone_before
     if rules.dates:
         if profile is not None and (learned or moved):
@@ -374,218 +308,6 @@ def _take(
     said_before = (address_before or "") if address != address_before else None
     other = moved or bool(learned) or after.locale != locale_before
     return after, Change(after, event, derived, *changed, decisions, said_before, other)
-
-
-Tags = tuple[str | None, tuple[str, ...], tuple[str, ...]]
-"""The stage before, where it changed; segments entered; segments left."""
-_NOTHING: Tags = (None, (), ())
-_EMPTY: Mapping[str, Any] = {}
-
-
-def _learn(after: Profile, event: Event) -> tuple[frozenset[str], tuple[ConsentDecision, ...]]:
-    """Merge an event's traits: the names that changed, and the decisions on consent among them.
-
-    Traits are replaced whole, name by name, and null removes one. What comes late fills in what is not known and
-    overrides nothing.
-    """
-    sent = _object(event, event.traits)
-    late = after.traits_at is not None and event.occurred_at < after.traits_at
-    if not late:
-        after.traits_at = event.occurred_at
-    held = after.traits
-    new = {
-        name: value
-        for name, value in sent.items()
-        if (name not in held if late else True) and (value is not None or name in held)
-        if held.get(name) != value or type(held.get(name)) is not type(value)
-    }
-    if not new:
-        return frozenset(), ()
-    try:
-        # What cannot be stored must not get in: integers beyond 64 bits.
-        msgspec.msgpack.encode(new)
-    except OverflowError:
-        raise Unreadable("traits: an integer is larger than 64 bits. Send it as text.") from None
-    after.traits = {name: value for name, value in {**held, **new}.items() if value is not None}
-    if not new.keys().isdisjoint(_OF_THE_PERSON):
-        _place(after)
-        after.address = _address(after.traits.get("email"))
-    decisions: tuple[ConsentDecision, ...] = ()
-    if isinstance(new.get(_CONSENT), dict):
-        # A shop repeats all traits with every call; only what it says differently than before is a decision.
-        said = held.get(_CONSENT)
-        earlier = said if isinstance(said, dict) else {}
-        decisions = tuple(
-            ConsentDecision(topic=topic, subscribed=yes, decided_at=event.occurred_at, source=event.source)
-            for topic, yes in new[_CONSENT].items()
-            if isinstance(yes, bool) and _can_be_topic(topic) and earlier.get(topic) is not yes
-        )
-    return frozenset(new), decisions
-
-
-def _place(after: Profile) -> None:
-    """Language and place: what the traits say goes before what the device says."""
-    zone = after.traits.get("timezone")
-    after.timezone = zone if known_zone(zone) is not None else after.context_timezone
-    after.locale = _locale(after.traits.get("locale")) or after.context_locale
-
-
-def _said(event: Event) -> tuple[ConsentDecision, ...]:
-    """The decision that an event reports; `Unsubscribed` without a topic means every promotional one."""
-    properties = _object(event, event.properties)
-    topic = properties.get("topic")
-    if topic is None and event.name == UNSUBSCRIBED:
-        topic = EVERY_TOPIC
-    if not isinstance(topic, str) or not _can_be_topic(topic):
-        return ()
-    source = properties.get("source")
-    told = source.replace("\0", "")[:_MOST_SOURCE] if isinstance(source, str) else ""
-    return (
-        ConsentDecision(
-            topic=topic,
-            subscribed=consent.SAYING[event.name],
-            decided_at=event.occurred_at,
-            source=told or event.source,
-        ),
-    )
-
-
-def _can_be_topic(name: str) -> bool:
-    """Whether a playbook could have a topic of this name; what is said of anything else decides nothing."""
-    return name == EVERY_TOPIC or NAME.fullmatch(name) is not None
-
-
-def _see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
-    """First and last seen, and what the customer's device says of language and place."""
-    if event.source == MAILER_SOURCE and (event.name in OUR_OWN_DOING or _by_machine(event)):
-        return 0
-    mask = 0
-    at = event.occurred_at
-    if after.first_seen is None or at < after.first_seen:
-        after.first_seen = at
-        mask |= readers.get("customer.first_seen", 0)
-    if after.last_seen is None or at >= after.last_seen:
-        if len(event.context) > 2:
-            try:
-                device = decode_device(event.context)
-            except msgspec.DecodeError:
-                raise Unreadable("context is no JSON object. Send one, or leave it out.") from None
-            if device.locale != after.context_locale or device.timezone != after.context_timezone:
-                after.context_locale = _locale(device.locale) or after.context_locale
-                if known_zone(device.timezone) is not None:
-                    after.context_timezone = device.timezone
-                _place(after)
-        if at != after.last_seen:
-            after.last_seen = at
-            mask |= readers.get("customer.last_seen", 0)
-    return mask
-
-
-def _by_machine(event: Event) -> bool:
-    return event.name in MAIL_USES and _object(event, event.properties).get("machine") is True
-
-
-def _observe(after: Profile, event: Event, rules: Rules) -> int:
-    fed = rules.fed_by.get(event.name)
-    if fed is None:
-        return 0
-    properties = _object(event, event.properties)
-    mask = 0
-    states = after.aggregates
-    for aggregate in fed:
-        held = states.get(aggregate.id)
-        state = observe(aggregate, held, event.id, event.occurred_at, properties, event.received_at)
-        if state is not held:
-            if states is after.aggregates:
-                states = dict(states)
-            states[aggregate.id] = state
-            watchers = rules.watchers[aggregate.id]
-            if watchers:
-                mask |= may_change(watchers, state, after.stage, after.segments)
-    after.aggregates = states
-    return mask
-
-
-def _evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) -> Tags:
-    """Ask the conditions in `mask`, and those that read what changes thereby; note when time will change them next."""
-    if not mask:
-        return _NOTHING
-    members = set(after.segments)
-    about: CustomerFields = {
-        "key": key,
-        "stage": after.stage,
-        "segments": after.segments,
-        "first_seen": after.first_seen,
-        "last_seen": after.last_seen,
-        "locale": after.locale,
-        "timezone": after.timezone,
-    }
-    scope = Scope(
-        now=now,
-        traits=after.traits,
-        customer=about,
-        steps=_EMPTY,
-        vars=_EMPTY,
-        aggregates=after.aggregates,
-        consented=lambda topic: consent.consented(after.consent, rules.topics, topic),
-        segments=members,
-        currency=rules.currency,
-        rates=rules.rates,
-    )
-    stage_before: str | None = None
-    entered: list[str] = []
-    left: list[str] = []
-    flips = after.flips
-    conditions = rules.conditions
-    while mask:
-        # The lowest bit first: whoever reads a condition comes after it.
-        own_bit = mask & -mask
-        mask ^= own_bit
-        condition = conditions[own_bit.bit_length() - 1]
-        name = condition.name
-        changed = False
-        if condition.segment is None:
-            stage, flip = "", None
-            for candidate, foresee in condition.stages:
-                # Only the stages down to the one that holds matter: none below it can take over before they do.
-                own = foresee(scope) if foresee is not None else None
-                if own is not None and (flip is None or own < flip):
-                    flip = own
-                if candidate.when.truth(scope):
-                    stage = candidate.name
-                    break
-            if stage != after.stage:
-                stage_before, after.stage, changed = after.stage, stage, True
-                about["stage"] = stage
-        else:
-            holds = condition.segment.truth(scope)
-            flip = condition.flip(scope) if condition.flip is not None else None
-            if holds is not (name in members):
-                changed = True
-                (entered if holds else left).append(name)
-                (members.add if holds else members.discard)(name)
-                about["segments"] = tuple(sorted(members))
-        if changed:
-            mask |= rules.readers.get(change_of(name), 0) & -(own_bit << 1)
-        if flip != flips.get(name):
-            if flips is after.flips:
-                flips = dict(flips)
-            if flip is None:
-                del flips[name]
-            else:
-                flips[name] = flip
-    after.flips = flips
-    if entered or left:
-        after.segments = tuple(sorted(members))
-    return stage_before, tuple(entered), tuple(left)
-
-
-def _set_timer(after: Profile, now: datetime) -> None:
-    """Moving a timer costs a write and most flips only move further away, so one is moved only where it is too late."""
-    if after.flips:
-        earliest = min(after.flips.values())
-        if after.timer is None or after.timer <= now or earliest < after.timer:
-            after.timer = earliest
 
 
 def _schedule(after: Profile, rules: Rules, journeys: Iterable[str], since: datetime, *, keep: bool = False) -> None:
@@ -611,11 +333,6 @@ def _schedule(after: Profile, rules: Rules, journeys: Iterable[str], since: date
     after.dates = dates
 
 
-def _tells(changed: Tags) -> bool:
-    stage_before, entered, left = changed
-    return stage_before is not None or bool(entered or left)
-
-
 def _updated(
     after: Profile, key: str, rules: Rules, now: datetime, cause: Literal["time", "definition"], changed: Tags
 ) -> CustomerUpdated:
@@ -628,19 +345,3 @@ def _updated(
         entered=entered,
         left=left,
     )
-
-
-def _object(event: Event, raw: msgspec.Raw) -> dict[str, Any]:
-    try:
-        return _decode_object(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Unreadable(f"{event.name or event.type}: its data cannot be read ({error}). Send JSON objects.") from None
-
-
-def _address(email: Any) -> str | None:
-    address = email.strip() if isinstance(email, str) else ""
-    return address if _ADDRESS.fullmatch(address) else None
-
-
-def _locale(name: Any) -> str | None:
-    return name.replace("_", "-") if isinstance(name, str) and _LOCALE.fullmatch(name) else None
