@@ -34,14 +34,14 @@ def reference_page(document: Mapping[str, Any]) -> str:
                 part
                 for path, methods in document["paths"].items()
                 for method, operation in methods.items()
-                for part in _operation(path, method, operation)
+                for part in _operation(document, path, method, operation)
             ),
             "</html>",
         ]
     )
 
 
-def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
+def _operation(document: Mapping[str, Any], path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h2>{escape(method.upper())} {escape(path)}</h2>"
     summary, described = operation.get("summary", ""), operation.get("description", "")
     yield f"<p>{escape(described or summary)}</p>"
@@ -62,5 +62,33 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
                 yield f"<pre>{escape(kind)}\n{escape(example)}</pre>"
     yield "<dl>"
     for status, answer in operation.get("responses", {}).items():
-        yield f"<dt>{escape(status)}</dt><dd>{escape(answer.get('description', ''))}</dd>"
+        yield f"<dt>{escape(status)}</dt><dd>{escape(answer.get('description', ''))}"
+        if status == "200":
+            for content in answer.get("content", {}).values():
+                yield from _fields(document, content.get("schema", {}), ())
+        yield "</dd>"
     yield "</dl>"
+
+
+def _fields(document: Mapping[str, Any], schema: Mapping[str, Any], within: tuple[str, ...]) -> Iterator[str]:
+    """The fields of what is answered, and of what stands in them, each with what it means."""
+    for name in _named_in(schema):
+        if name in within:
+            continue
+        found = document["components"]["schemas"][name]
+        yield "<dl>"
+        for field, of in found.get("properties", {}).items():
+            yield f"<dt><code>{escape(field)}</code></dt><dd>{escape(of.get('description', ''))}"
+            yield from _fields(document, of, (*within, name))
+            yield "</dd>"
+        yield "</dl>"
+
+
+def _named_in(schema: Mapping[str, Any]) -> Iterator[str]:
+    """The schemas that this one refers to: itself, as one of several, or as the items of a list."""
+    if "$ref" in schema:
+        yield schema["$ref"].rpartition("/")[2]
+    for inner in schema.get("anyOf", ()):
+        yield from _named_in(inner)
+    if "items" in schema:
+        yield from _named_in(schema["items"])

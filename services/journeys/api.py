@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from services.journeys import store, telling
@@ -25,6 +25,8 @@ from shared.processing.playbooks import Shelf
 
 MOST_ENROLLMENTS = 500
 """How many of a customer's enrollments are shown, the latest first."""
+
+CustomerKey = Annotated[str, Path(description="The user id, else the anonymous id; percent-encoded.")]
 
 _LEFT = frozenset({"watching", "ended"})
 
@@ -137,7 +139,7 @@ def create(
         return AllCounts(journeys=summed(counts, mailed, attributed))
 
     @app.get("/v1/customers/{key:path}/enrollments", tags=["reading"], dependencies=readers)
-    async def enrollments(key: str) -> CustomerEnrollments:
+    async def enrollments(key: CustomerKey) -> CustomerEnrollments:
         """What a customer is in and has been in, the latest first."""
         async with database.connect() as connection:
             rows = await store.enrollments_of(connection, partition_of(key, partitions), key, MOST_ENROLLMENTS)
@@ -145,7 +147,7 @@ def create(
 
     @app.get("/v1/customers/{key:path}/story", tags=["reading"], dependencies=readers, response_model=Story)
     async def story(
-        key: str,
+        key: CustomerKey,
         request: Request,
         message: Annotated[str | None, Query(description="A message (name or id) or a journey: only its part.")] = None,
     ) -> Response:

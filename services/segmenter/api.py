@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Depends, FastAPI, Query, Response
+from fastapi import Depends, FastAPI, Path, Query, Response
 from pydantic import AwareDatetime, BaseModel
 
 from services.segmenter import carts, consent, history, past, store
@@ -152,7 +152,7 @@ def create(
         response_model=CustomerPage,
     )
     async def customer(
-        key: str,
+        key: Annotated[str, Path(description="The user id, else the anonymous id; percent-encoded.")],
         limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="How many rows of the timeline.")] = 50,
         before: Annotated[str | None, Query(description="`next` of a page, for the rows that follow it.")] = None,
     ) -> Response:

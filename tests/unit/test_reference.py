@@ -71,6 +71,14 @@ async def test_the_page_loads_nothing_and_runs_nothing() -> None:
         assert f"POST {path}</h2>" in page.text
 
 
+@pytest.mark.parametrize("service", ["ingest", "journeys", "segmenter"])
+def test_the_page_says_what_each_field_of_an_answer_means(service: str) -> None:
+    page = reference_page(described()[service])
+    fields = {"ingest": "accepted", "journeys": "goal_at", "segmenter": "stage_before"}
+    (said,) = {found.strip() for found in re.findall(rf"<code>{fields[service]}</code></dt><dd>([^<]*)", page)}
+    assert said
+
+
 def test_what_is_described_stays_text() -> None:
     app = FastAPI(title="<script>alert(1)</script>", description="<img src=x>")
 
