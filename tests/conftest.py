@@ -34,8 +34,14 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
 
     with tempfile.TemporaryDirectory(prefix="rapport-test-") as folder:
         Path(folder).chmod(0o755)
-        async with EmbeddedPostgres(Path(folder) / "postgres") as server:
+        # Nothing of it outlives a crash of the machine, or the tests; and it has a hundred databases to look after.
+        quick = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+        server = EmbeddedPostgres(Path(folder) / "postgres", settings=quick)
+        await server.start()
+        try:
             yield server
+        finally:
+            await server.stop(immediate=True)
 
 
 @pytest_asyncio.fixture

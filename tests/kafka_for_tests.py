@@ -52,13 +52,13 @@ class MockKafka:
     def __init__(self, reason: str) -> None:
         self.name = f"librdkafka mock cluster ({reason})"
         self._producer = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 1})
-        (broker,) = self._producer.list_topics(timeout=10).brokers.values()
+        (broker,) = self._producer.list_topics(timeout=60).brokers.values()
         self.bootstrap = f"{broker.host}:{broker.port}"
 
     async def make_topics(self, prefix: str, partitions: int = MOCK_PARTITIONS) -> None:
         assert partitions == MOCK_PARTITIONS, "the mock cluster has one partition count for all"
         for stream in (*STREAMS, "installation"):
-            self._producer.list_topics(prefix + stream, timeout=10)  # it makes what it is asked about
+            self._producer.list_topics(prefix + stream, timeout=60)  # it makes what it is asked about
 
     async def end(self) -> None:
         return

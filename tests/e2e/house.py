@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -23,6 +23,7 @@ import httpx
 import psutil
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from patience import PATIENCE, until
 
 from shared.language import SHIPPED
 
@@ -32,17 +33,6 @@ MINUTE_A_SECOND = 60.0
 READER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"}
 """A person's browser: what programs follow in a mail is no click."""
 SERVICES = ("ingest", "segmenter", "journeys", "mailer")
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 120.0, what: str = "the condition") -> Any:
-    """Wait for a condition, not for time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = await condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        await asyncio.sleep(0.05)
 
 
 class MailServer:
@@ -105,7 +95,7 @@ async def rapport(*arguments: str | Path, **environment: str) -> Said:
         env={**os.environ, "COLUMNS": "200", **environment},
     )
     try:
-        output, _ = await asyncio.wait_for(running.communicate(), 90)
+        output, _ = await asyncio.wait_for(running.communicate(), 240)
     except BaseException:
         running.kill()
         await running.wait()
@@ -147,7 +137,7 @@ class Process:
                 env={**os.environ, "RAPPORT_LOG_FORMAT": "json", **self.environment, **environment},
             )
 
-    async def ended(self, seconds: float = 60.0) -> int:
+    async def ended(self, seconds: float = PATIENCE) -> int:
         """Its exit code once it has ended by itself."""
         assert self.running is not None
         return await asyncio.wait_for(self.running.wait(), seconds)
@@ -163,7 +153,7 @@ class Process:
         assert self.running is not None
         if self.alive:
             self.running.terminate()
-        return await self.ended(40)
+        return await self.ended()
 
 
 class House:
@@ -182,7 +172,7 @@ class House:
         ]
         environment = {"RAPPORT_CLOCK_SPEED": str(speed)}
         self.process = Process(arguments, folder, environment=environment)
-        self.http = httpx.AsyncClient(base_url=self.address, timeout=15)
+        self.http = httpx.AsyncClient(base_url=self.address, timeout=PATIENCE)
         self._number = 0
 
     async def start(self, **environment: str) -> float:
@@ -239,7 +229,12 @@ class House:
     async def read(self, path: str) -> Any:
         """What a service tells about a customer; None where there is none."""
         headers = {"Authorization": f"Bearer {(self.data / 'read-key').read_text().strip()}"}
-        response = await self.http.get(path, headers=headers)
+
+        async def answered() -> httpx.Response | None:
+            response = await self.http.get(path, headers=headers)
+            return response if response.status_code != 503 else None  # its database died under it, say
+
+        response = await until(answered, what=f"an answer to {path}")
         assert response.status_code in (200, 404), response.text
         return response.json() if response.status_code == 200 else None
 

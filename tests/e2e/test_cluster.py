@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from house import HOUR_A_SECOND, READER, MailServer, added, identify, links, ordered, until
+from house import HOUR_A_SECOND, READER, MailServer, added, identify, links, ordered
 from kafka_for_tests import MOCK_PARTITIONS, Kafka
+from patience import until
 from segment.analytics.client import Client
 
 from deploy.dev.cluster import READ_KEY, SERVICES, WRITE_KEY, Cluster
@@ -38,7 +39,7 @@ async def test_the_whole_way_from_the_segment_client_to_two_mails(
     people = [f"walker-{number}" for number in range(8)]
     async with (
         Cluster(folder, environment, playbook=playbook) as cluster,
-        httpx.AsyncClient(timeout=30, headers=READER) as browser,
+        httpx.AsyncClient(timeout=PATIENCE, headers=READER) as browser,
     ):
 
         async def shared_out() -> bool:
@@ -54,8 +55,11 @@ async def test_the_whole_way_from_the_segment_client_to_two_mails(
         async def all_have(count: int) -> bool:
             return all(len(mails.to(f"{person}@example.com")) >= count for person in people)
 
-        async def reminded() -> bool:
-            return bool(mails.to(f"{returned}@example.com"))
+        async def reminded(person: str) -> None:
+            async def mailed() -> bool:
+                return bool(mails.to(f"{person}@example.com"))
+
+            await until(mailed, PATIENCE, f"a first reminder for {person}")
 
         await until(shared_out, PATIENCE, "a fair share for each worker")
         refusals: list[object] = []
@@ -70,26 +74,32 @@ async def test_the_whole_way_from_the_segment_client_to_two_mails(
         await asyncio.to_thread(client.join)
         assert refusals == []
 
-        async def came_back() -> bool:
-            # A click counts ten seconds after the mail server's yes was written down; these fly here.
-            assert (await browser.get(link)).status_code == 302
-            told = await browser.get(
-                f"{cluster.workers['journeys-1'].address}/v1/customers/{returned}/enrollments", headers=reader
+        async def comes_back(person: str) -> None:
+            await reminded(person)
+            link = next(link for link in links(mails.to(f"{person}@example.com")[0]) if "/c/" in link)
+
+            async def came_back() -> bool:
+                # A click counts ten seconds after the mail server's yes was written down; these fly here.
+                assert (await browser.get(link)).status_code == 302
+                told = await browser.get(
+                    f"{cluster.workers['journeys-1'].address}/v1/customers/{person}/enrollments", headers=reader
+                )
+                return any(one["reason"] == "came back" for one in told.json()["enrollments"])
+
+            await until(came_back, PATIENCE, "a click that brings a customer back")
+
+        async def buys(person: str) -> None:
+            await reminded(person)
+            bought = {"batch": [ordered(person, "order-1", f"cart-{person}")]}
+            posting = await browser.post(
+                f"{cluster.workers['ingest-1'].address}/v1/batch", json=bought, auth=(WRITE_KEY, "")
             )
-            return any(one["reason"] == "came back" for one in told.json()["enrollments"])
+            assert posting.json() == {"success": True, "accepted": 1, "rejected": []}
 
         reader = {"Authorization": f"Bearer {READ_KEY}"}
-        returned = people.pop()
-        await until(reminded, PATIENCE, "a first reminder for who is to come back")
-        link = next(link for link in links(mails.to(f"{returned}@example.com")[0]) if "/c/" in link)
-        await until(came_back, PATIENCE, "a click that brings a customer back")
-        await until(lambda: all_have(1), PATIENCE, "a first reminder for each")
-        buyer = people.pop()
-        bought = {"batch": [ordered(buyer, "order-1", f"cart-{buyer}")]}
-        posting = await browser.post(
-            f"{cluster.workers['ingest-1'].address}/v1/batch", json=bought, auth=(WRITE_KEY, "")
-        )
-        assert posting.json() == {"success": True, "accepted": 1, "rejected": []}
+        returned, buyer = people.pop(), people[-1]
+        # The last word comes 23 seconds after the first.
+        await asyncio.gather(comes_back(returned), buys(buyer))
         await until(lambda: all_have(2), PATIENCE, "a last word for each who did not come back")
 
         page = await browser.get(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from house import HOUR_A_SECOND, House, Said, a_house, identify, ordered, until
+from house import HOUR_A_SECOND, House, Said, a_house, identify, ordered
+from patience import until
 from typer.testing import CliRunner
 
 from services.__main__ import app

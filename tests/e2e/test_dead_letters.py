@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 import pytest_asyncio
-from house import WRITE_KEY, House, Said, a_house, identify, rapport, track, until
+from house import WRITE_KEY, House, Said, a_house, identify, rapport, track
+from patience import until
 
 from shared.contracts.streams import DEFAULT_PARTITIONS, EVENTS, partition_of
 from shared.database.embedded import url_of_running

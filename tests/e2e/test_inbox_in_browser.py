@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 import pytest_asyncio
-from house import MINUTE_A_SECOND, House, a_house, added, identify, until
+from house import MINUTE_A_SECOND, House, a_house, added, identify
+from patience import PATIENCE, until
 from playwright.async_api import Locator, Page, async_playwright, expect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -31,7 +32,8 @@ async def page() -> AsyncIterator[Page]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = await browser.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE * 1000)
+        expect.set_options(timeout=PATIENCE * 1000)
         yield page
         await browser.close()
 

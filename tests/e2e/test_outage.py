@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from house import HOUR_A_SECOND, MINUTE_A_SECOND, WRITE_KEY, House, Process, a_house, added, identify, ordered, until
+from house import HOUR_A_SECOND, MINUTE_A_SECOND, WRITE_KEY, House, Process, a_house, added, identify, ordered
+from patience import until
 
 from shared.contracts.streams import DEFAULT_PARTITIONS
 from shared.database.embedded import EmbeddedPostgres

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from house import HOUR_A_SECOND, House, a_folder, a_house, first_order, rapport, until
+from house import HOUR_A_SECOND, House, a_folder, a_house, first_order, rapport
+from patience import until
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -48,9 +49,9 @@ async def test_what_is_saved_and_what_is_applied_comes_into_force_and_what_is_ba
         await house.post(*first_order("ann"))
         (mail,) = await house.mailed("ann")
         assert mail["Subject"].startswith("Thank you, Ann")
-        # Corrected and reworded.
-        edit(journey, "emial: thank-you-first", "email: thank-you-first")
+        # Reworded and corrected, in this order: what is right at any moment may be applied at that moment.
         subject.write_text("A thousand thanks\n")
+        edit(journey, "emial: thank-you-first", "email: thank-you-first")
         await until(lambda: says(house, "playbook applied"), what="the new playbook")
         await house.post(*first_order("bob"))
         (mail,) = await house.mailed("bob")

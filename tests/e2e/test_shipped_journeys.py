@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -23,8 +23,8 @@ from house import (
     message_of,
     ordered,
     text_of,
-    until,
 )
+from patience import until
 from rudderstack.analytics.client import Client as RudderStack
 from segment.analytics.client import Client as Segment
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house() -> AsyncIterator[House]:
-    """One town for all tests of this file; an hour passes in a second. The two stories that take a day begin here."""
+    """One town for all tests of this file; an hour passes in a second. The stories that take a day begin here."""
     async with a_house(speed=HOUR_A_SECOND) as house:
         await house.start()
         await house.post(identify("ann"), added("ann", "cart-ann"), added("ann", "cart-ann", "Bulb", 25.0))
@@ -57,13 +57,29 @@ async def test_an_order_is_thanked_for_and_another_one_in_other_words(house: Hou
     assert reminders["reason"] == "goal"
 
 
-async def test_a_birthday_is_wished_at_nine_in_the_morning_where_the_customer_lives(house: House) -> None:
-    """Two people with their birthday on the same day, and hours between their mornings."""
+class Birthdays(NamedTuple):
+    """Of `ear` and `lat`, on the same day, with hours between their mornings."""
+
+    day: date
+    early: ZoneInfo
+    late: ZoneInfo
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def birthdays(house: House) -> Birthdays:
+    """It is in the afternoon before."""
     now = await the_time(house)
-    early, late = two_mornings(now)
-    day = now.astimezone(early).date()
+    early, late = two_afternoons(now)
+    day = now.astimezone(early).date() + timedelta(days=1)
     for user, zone in (("ear", early), ("lat", late)):
         await house.post(identify(user, birthday=day.replace(year=1992).isoformat(), timezone=zone.key))
+    return Birthdays(day, early, late)
+
+
+async def test_a_birthday_is_wished_at_nine_in_the_morning_where_the_customer_lives(
+    house: House, birthdays: Birthdays
+) -> None:
+    day, early, late = birthdays
     for user, zone in (("ear", early), ("lat", late)):
         (mail,) = await house.mailed(user)
         assert message_of(mail) == "birthday"
@@ -85,14 +101,14 @@ async def the_time(house: House) -> datetime:
     return datetime.fromisoformat(await until(received, what="the clock")).astimezone(UTC)
 
 
-def two_mornings(now: datetime) -> tuple[ZoneInfo, ZoneInfo]:
-    """Two zones on the same date, where it is nine o'clock in some hours, and two hours later."""
+def two_afternoons(now: datetime) -> tuple[ZoneInfo, ZoneInfo]:
+    """Two zones on the same date, where it is between two and three o'clock, and two hours earlier."""
     here = [(zone, now.astimezone(zone)) for zone in (ZoneInfo(f"Etc/GMT{offset:+d}") for offset in range(-14, 13))]
     return next(
         (early, late)
         for early, local in here
         for late, later in here
-        if local.hour in (3, 4) and (later.date(), later.hour) == (local.date(), local.hour - 2)
+        if local.hour == 14 and (later.date(), later.hour) == (local.date(), local.hour - 2)
     )
 
 
@@ -179,7 +195,9 @@ async def test_a_forgotten_cart_is_reminded_of_twice_and_old_friends_are_spoken_
     assert "cart-ann" in text_of(first)
     assert all(words in text_of(first) for words in ("Lamp: €50.00", "Bulb: €25.00", "Total: €75.00"))
     await house.mailed("old", 3)
-    assert house.mails_of("old") == ["cart-reminder", "thank-you-first", "cart-old-friend"]
+    # Where an hour is a second, the first two may leave in the same moment.
+    assert sorted(house.mails_of("old")[:2]) == ["cart-reminder", "thank-you-first"]
+    assert house.mails_of("old")[2:] == ["cart-old-friend"]
     customer = await house.customer("ann")
     assert customer is not None
     assert customer["stage"] == "convert"

@@ -12,6 +12,7 @@ import greedy_playbook
 import httpx
 import pytest
 import pytest_asyncio
+from patience import PATIENCE
 
 from services.embedded import Embedded, Options, running
 from shared.contracts.streams import STREAMS
@@ -32,7 +33,7 @@ class Siege:
 
     async def settled(self) -> None:
         """Wait until every service has taken every record, and no mail is to be decided on."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not await self._nothing_left():
                 await asyncio.sleep(0.02)
 
@@ -66,5 +67,5 @@ async def siege(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPat
     playbook = greedy_playbook.write(tmp_path / "playbook")
     options = Options(tmp_path / "data", playbook, port=0, write_key=WRITE_KEY, read_key=READ_KEY)
     async with running(options) as house:
-        async with httpx.AsyncClient(base_url=house.address, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=house.address, timeout=PATIENCE) as http:
             yield Siege(house, http)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from conftest_abuse import READ_KEY, WRITE_KEY, Siege
 from fakes.memory_log import MemoryLog
+from patience import PATIENCE
 
 from services.ingest.main import build
 from services.ingest.settings import IngestSettings
@@ -116,7 +117,7 @@ async def test_a_key_that_is_revoked_while_in_use_is_refused_from_then_on(tmp_pa
 
         assert [await post("shop"), await post("web")] == [200, 200]
         path.write_text(file_of("shop"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await post("web") == 200:
                 await asyncio.sleep(0.05)
         assert [await post("shop"), await post("web")] == [200, 401]
@@ -130,7 +131,7 @@ async def test_what_is_no_http_is_refused_by_the_server(siege: Siege, request_li
     host, port = siege.house.address.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request_line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         answer = await reader.read()
     writer.close()
     assert answer.startswith(b"HTTP/1.1 4")

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import asyncpg
 import pytest
+from patience import PATIENCE, until
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from shared.database.engine import Database, is_transient
@@ -50,7 +51,7 @@ async def test_work_that_is_cancelled_ends_at_once_though_the_server_is_silent(d
     os.kill(server, signal.SIGSTOP)
     try:
         task.cancel()
-        _, late = await asyncio.wait([task], timeout=5)
+        _, late = await asyncio.wait([task], timeout=PATIENCE)
     finally:
         os.kill(server, signal.SIGCONT)
     assert not late
@@ -104,14 +105,15 @@ async def test_a_database_that_is_to_be_encrypted_is_not_spoken_to_in_the_clear(
 
 async def test_connections_that_the_server_ended_are_not_handed_out(database_url: str) -> None:
     database = Database(database_url, size=4)
-    both_in_use = asyncio.Barrier(4)
+    all_in_use = asyncio.Barrier(4)
 
-    async def use() -> None:
+    async def use() -> asyncpg.Connection:
         async with database.connect() as connection:
             await connection.fetchval("SELECT 1")
-            await both_in_use.wait()
+            await all_in_use.wait()
+            return connection
 
-    await asyncio.gather(*(use() for _ in range(4)))
+    used = await asyncio.gather(*(use() for _ in range(4)))
     other = await asyncpg.connect(database_url)
     ended = await other.fetch(
         "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity"
@@ -119,7 +121,11 @@ async def test_connections_that_the_server_ended_are_not_handed_out(database_url
     )
     await other.close()
     assert len(ended) == 4
-    await asyncio.sleep(0.05)
+
+    async def known() -> bool:
+        return all(connection.is_closed() for connection in used)
+
+    await until(known)
     await asyncio.gather(*(use() for _ in range(4)))
     await database.close()
 

@@ -16,6 +16,7 @@ import pytest
 from fakes.memory_log import MemoryLog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from services.ingest.calls import CALLS, Definition
 from services.ingest.main import Ingest, build
@@ -62,7 +63,7 @@ def kept(log: MemoryLog) -> list[Event | Refused]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -109,7 +110,7 @@ async def test_the_watch_sees_a_change_by_itself(path: Path) -> None:
     sources = WatchedSources(path, poll_seconds=0.001)
     await sources.start()
     path.write_text(file_of(shop="two"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while sources.find("two") is None:
             await asyncio.sleep(0.001)
     await sources.stop()

@@ -8,7 +8,8 @@ from datetime import timedelta
 from itertools import cycle
 
 import pytest_asyncio
-from test_journeys_service import FILES, NOON, Town, town, until  # noqa: F401
+from patience import until
+from test_journeys_service import FILES, NOON, Town, town  # noqa: F401
 
 from services.journeys import claims, store
 from services.journeys.main import MIGRATIONS

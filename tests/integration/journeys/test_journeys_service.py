@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest_asyncio
+from patience import until
 from prometheus_client import REGISTRY
 
 from services.journeys import main as journeys
@@ -195,14 +195,6 @@ class Town:
             "SELECT journey, version, status, reason, goal_at IS NOT NULL, count(*)::int FROM journeys.enrollments"
             " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
         )
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
-    """Wait for a condition, not for time."""
-    async with asyncio.timeout(seconds):
-        while not (found := await condition()):
-            await asyncio.sleep(0.01)
-        return found
 
 
 @pytest_asyncio.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest_asyncio
+from patience import until
 
 from services.mailer import page_store, store
 from services.mailer.rendering import RenderingFailed
@@ -306,7 +307,8 @@ async def post_office(database: Database) -> AsyncIterator[PostOffice]:
     await log.start()
     async with database.connect() as connection:
         installation = await open_installation(connection, PARTITIONS, 1.0)
-    settings = Settings(heartbeat_seconds=0.1, expiry_seconds=1.0)
+    # A worker that a busy machine lets wait is not to look dead.
+    settings = Settings(heartbeat_seconds=0.1, expiry_seconds=120.0)
     office = PostOffice(
         database, log, ManualClock(NOON), installation, settings, PlaybookInForce(playbook()), Postbox()
     )
@@ -315,11 +317,3 @@ async def post_office(database: Database) -> AsyncIterator[PostOffice]:
     office.shelf.pause.set()
     await office.close()
     await log.close()
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
-    """Wait for a condition, not for time."""
-    async with asyncio.timeout(seconds):
-        while not (found := await condition()):
-            await asyncio.sleep(0.01)
-        return found

@@ -29,9 +29,9 @@ async def main(url: str) -> None:
     shelf = PlaybookInForce(playbook())
     sending = Sending(Postbox(), compose, shelf, clock, timedelta(minutes=1))
     runtime = Runtime(log, clock, database, installation)
-    worker = Worker(runtime, MailerProcessor(sending, shelf), Settings(heartbeat_seconds=0.1, expiry_seconds=1.0))
+    worker = Worker(runtime, MailerProcessor(sending, shelf), Settings(heartbeat_seconds=0.1, expiry_seconds=120.0))
     await worker.start()
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 
 asyncio.run(main(sys.argv[1]))

@@ -16,6 +16,7 @@ import pytest_asyncio
 from fakes.memory_log import MemoryLog
 from lxml import html as markup
 from mailer_playbook import playbook, request
+from patience import PATIENCE
 
 from services.mailer import store
 from services.mailer.api import PAGE, create
@@ -186,7 +187,7 @@ async def test_a_connection_that_ends_in_the_middle_leaves_it_unknown(reader: Re
         await other.execute("LOCK TABLE mailer.inbox")
         delivering = asyncio.create_task(reader.deliver(mail()))
         waits = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'mailer.inbox'::regclass"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (pid := await other.fetchval(waits)) is None:
                 await asyncio.sleep(0)
         await other.fetchval("SELECT pg_terminate_backend($1)", pid)

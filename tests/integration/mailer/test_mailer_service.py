@@ -13,7 +13,8 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
-from conftest_mailer import MIGRATIONS, PARTITIONS, until
+from conftest_mailer import MIGRATIONS, PARTITIONS
+from patience import until
 
 from services.mailer import main, page_store, store
 from services.mailer.settings import MailerSettings

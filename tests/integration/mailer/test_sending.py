@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from conftest_mailer import NOON, PARTITIONS, PostOffice, until
+from conftest_mailer import NOON, PARTITIONS, PostOffice
+from patience import until
 
 from services.mailer import page_store, store
 from services.mailer.transport import Deferred, Rejected, Unknown

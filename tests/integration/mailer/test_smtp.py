@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 from certificates import certificate
+from patience import PATIENCE
 from smtp_servers import Keeping, keeping_server, knows, replying, say, scripted_server, takes_a_mail
 
 from services.mailer.relay import Relay
@@ -22,7 +24,7 @@ from services.mailer.smtp import SmtpTransport, Timing
 from services.mailer.transport import Accepted, Deferred, Mail, Receipt, Rejected, Unknown
 from shared.errors import RapportError
 
-QUICK = Timing(connect=2.0, answer=0.3, idle=30.0, verify_after=30.0)
+UNHURRIED = Timing(connect=PATIENCE, answer=PATIENCE, idle=PATIENCE, verify_after=PATIENCE)
 
 
 def mail(recipient: str = "anna@example.org", body: bytes = b"Subject: x\r\n\r\nhello\r\n") -> Mail:
@@ -32,19 +34,20 @@ def mail(recipient: str = "anna@example.org", body: bytes = b"Subject: x\r\n\r\n
 
 @asynccontextmanager
 async def transport(url: str, **options: Any) -> AsyncIterator[SmtpTransport]:
-    made = SmtpTransport(Relay.of(url), hello="mailer.example", **({"timing": QUICK} | options))
+    made = SmtpTransport(Relay.of(url), hello="mailer.example", **({"timing": UNHURRIED} | options))
     await made.start()
     yield made
     await made.close()
 
 
-async def deliver(to: SmtpTransport, what: Mail | None = None, within: float = 2.0) -> Receipt:
+async def deliver(to: SmtpTransport, what: Mail | None = None, within: float = PATIENCE) -> Receipt:
     return await to.deliver(what or mail(), asyncio.get_running_loop().time() + within)
 
 
-async def receipt_from(within: float = 2.0, **replies: str) -> Receipt:
-    async with scripted_server(replying(**replies)) as port, transport(f"smtp://127.0.0.1:{port}") as to:
-        return await deliver(to, within=within)
+async def receipt_from(within: float = PATIENCE, timing: Timing = UNHURRIED, **replies: str) -> Receipt:
+    async with scripted_server(replying(**replies)) as port:
+        async with transport(f"smtp://127.0.0.1:{port}", timing=timing) as to:
+            return await deliver(to, within=within)
 
 
 # Real servers.
@@ -232,7 +235,7 @@ async def test_connection_lost_after_the_dot_is_unknown() -> None:
 
 
 async def test_answer_that_never_comes_after_the_dot_is_unknown() -> None:
-    assert await receipt_from(dot="…") == Unknown("no_answer")
+    assert await receipt_from(timing=replace(UNHURRIED, answer=0.1), dot="…") == Unknown("no_answer")
 
 
 @pytest.mark.parametrize("nonsense", ["hello there", "250", "99 luftballons", "200-never", "354 again?"])
@@ -309,7 +312,7 @@ async def test_process_that_dies_after_the_dot_leaves_a_whole_mail_with_the_serv
             sys.executable, "-c", script, f"smtp://127.0.0.1:{port}", env=environment
         )
         assert await process.wait() == -signal.SIGKILL
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not kept.envelopes:
                 await asyncio.sleep(0.01)
     assert proof.read_text() == "mailer.data_sent\n"
@@ -358,7 +361,7 @@ async def test_idle_connection_is_left_in_time() -> None:
 
     async with scripted_server(watches) as port, transport(f"smtp://127.0.0.1:{port}", timing=Timing(idle=0.05)) as to:
         assert isinstance(await deliver(to), Accepted)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await left.wait()
 
 

@@ -15,8 +15,9 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from conftest_mailer import NOON, PostOffice, compose, until
+from conftest_mailer import NOON, PostOffice, compose
 from msgspec.structs import replace
+from patience import PATIENCE, until
 
 from services.mailer.composing import Composer, call
 from services.mailer.links import Links
@@ -100,7 +101,7 @@ async def called(url: str, *, to_private: bool = True) -> Receipt:
     transport = WebhookTransport([KEY], 4, to_private=to_private)
     await transport.start()
     try:
-        return await transport.deliver(call(asked(url)), asyncio.get_running_loop().time() + 5)
+        return await transport.deliver(call(asked(url)), asyncio.get_running_loop().time() + PATIENCE)
     finally:
         await transport.close()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -12,12 +11,14 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from kafka_for_tests import Kafka
+from patience import until
 from tally import START, Tally, make_table
 
 from shared.clock import ManualClock
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
 from shared.database.migrations import migrate
+from shared.errors import Unavailable
 from shared.log.kafka import KafkaLog
 from shared.log.port import Entry, Log, Record
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
@@ -55,7 +56,13 @@ class House:
 
     async def output(self, key: str) -> list[bytes]:
         """What a reader takes of the customer's partition of the stream that the tally writes: Kafka may have a record
-        twice, and the sequence of its source tells."""
+        twice, and the sequence of its source tells. What was committed goes there after the commit, if not with it."""
+
+        async def all_went_out() -> bool:
+            async with self.database.connect() as connection:
+                return not await connection.fetchval("SELECT count(*) FROM processing.outbox")
+
+        await until(all_went_out)
         taken: list[bytes] = []
         for record in await self.records("customers", partition_of(key, PARTITIONS)):
             assert record.origin is not None
@@ -94,21 +101,21 @@ async def house(kafka: Kafka | None, database_url: str, database: Database) -> A
         log = KafkaLog(kafka.bootstrap, PARTITIONS, prefix=prefix)
     else:
         log = PostgresLog(database, PARTITIONS)
-    await log.start()
+
+    async def answers() -> bool:
+        with suppress(Unavailable):  # a broker that has much else to do
+            await log.start()
+            return True
+        return False
+
+    await until(answers, what="the log")
     async with database.connect() as connection:
         installation = await open_installation(connection, PARTITIONS, 1.0)
-    settings = Settings(heartbeat_seconds=0.1, expiry_seconds=1.0)
+    # A worker that a busy machine lets wait is not to look dead.
+    settings = Settings(heartbeat_seconds=0.1, expiry_seconds=120.0)
     async with AsyncExitStack() as stack:
         house = House(database_url, database, log, ManualClock(START), installation, settings, stack)
         yield house
         for worker in house.workers:
             await worker.stop()
     await log.close()
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
-    """Wait for a condition, not for time."""
-    async with asyncio.timeout(seconds):
-        while not (found := await condition()):
-            await asyncio.sleep(0.01)
-        return found

@@ -7,10 +7,11 @@ import asyncio
 from itertools import count
 
 import pytest
-from conftest_processing import House, until
+from conftest_processing import House
 from crew import Crew
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from patience import until
 from tale import CUSTOMERS, NAMES, Tale, Word, encoded, told_plainly
 
 from shared.log.port import Entry

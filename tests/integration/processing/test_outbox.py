@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from conftest_processing import PARTITIONS, House, until
+from conftest_processing import PARTITIONS, House
 from crew import Crew
 from fakes.memory_log import MemoryLog
+from patience import until
 from tally import Tally, counts, said
 
 from shared.contracts.streams import partition_of

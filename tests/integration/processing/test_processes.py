@@ -10,15 +10,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import asyncpg
 import pytest
-from conftest_processing import PARTITIONS, House, until
+from conftest_processing import PARTITIONS, House
+from patience import until
 from tally import START, Tally, counts, make_table, said
 
 from shared.clock import ManualClock
 from shared.contracts.streams import partition_of
 from shared.database.embedded import EmbeddedPostgres
-from shared.database.engine import Database
+from shared.database.engine import Database, is_transient
 from shared.database.migrations import migrate
 from shared.errors import Unavailable
 from shared.log.port import Entry
@@ -48,7 +48,7 @@ class Process:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            await asyncio.to_thread(self._popen.wait, 20)
+            await asyncio.to_thread(self._popen.wait, 60)
         finally:
             self._popen.kill()
 
@@ -89,8 +89,6 @@ async def test_an_owner_stopped_past_its_heartbeat_and_resumed_doubles_and_loses
         said_here = [record.value.decode() for record in await house.records("customers", partition)]
         for name in here:
             assert [line for line in said_here if line.startswith(name)] == [f"{name} {n + 1}" for n in range(total)]
-    async with house.database.connect() as connection:
-        assert await connection.fetchval("SELECT count(owner) FROM processing.partitions") == 0
 
 
 async def test_a_database_that_falls_over_and_comes_back_heals() -> None:
@@ -143,7 +141,7 @@ async def test_a_database_that_falls_over_and_comes_back_heals() -> None:
 
         async def all_counted() -> bool:
             ends = await log.ends("events")
-            return await counts(database) == {"ann": sum(ends.values())} and accepted > 40
+            return await _counted(database, {"ann": sum(ends.values())}) and accepted > 40
 
         await until(all_counted)
         assert accepted <= (await counts(database))["ann"] <= accepted + unknown + 1
@@ -165,5 +163,7 @@ async def _is(question: object, answer: object) -> bool:
 async def _counted(database: Database, expected: dict[str, int]) -> bool:
     try:
         return await counts(database) == expected
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except Exception as error:
+        if not is_transient(error):
+            raise
         return False

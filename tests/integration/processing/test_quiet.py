@@ -7,7 +7,8 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from conftest_processing import PARTITIONS, House, until
+from conftest_processing import PARTITIONS, House
+from patience import until
 from tally import Tally, said
 
 from deploy.dev.broker import free_ports

@@ -8,8 +8,9 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-from conftest_processing import House, until
+from conftest_processing import House
 from crew import Crew
+from patience import until
 from tale import CUSTOMERS
 from tally import Errand, Tally, counts, said
 

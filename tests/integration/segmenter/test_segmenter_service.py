@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from textwrap import dedent
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest_asyncio
+from patience import until
 from prometheus_client import REGISTRY
 from segmenter_world import at, event, identify
 
@@ -101,14 +101,6 @@ class Shop:
     async def fetch(self, query: str) -> list[Any]:
         async with self.database.connect() as connection:
             return [tuple(row) for row in await connection.fetch(query)]
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
-    """Wait for a condition, not for time."""
-    async with asyncio.timeout(seconds):
-        while not (found := await condition()):
-            await asyncio.sleep(0.01)
-        return found
 
 
 @pytest_asyncio.fixture
@@ -296,8 +288,8 @@ async def test_what_a_playbook_would_change_is_what_it_changes(shop: Shop) -> No
     await shop.apply(**edited)
 
     async def all_swept() -> bool:
-        hashes = await shop.fetch("SELECT DISTINCT definition FROM segmenter.sweeps WHERE finished")
-        return hashes == [(compile_rules(wanted).definition.hash,)]
+        sweeps = await shop.fetch("SELECT DISTINCT definition, finished FROM segmenter.sweeps")
+        return sweeps == [(compile_rules(wanted).definition.hash, True)]
 
     await until(all_swept)
     entering: Counter[str] = Counter()

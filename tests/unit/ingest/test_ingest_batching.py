@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from fakes.memory_log import MemoryLog
+from patience import PATIENCE
 
 from services.ingest.batching import APPEND_BYTES, OpenBatches
 from shared.errors import Unavailable
@@ -41,7 +42,7 @@ def keys(log: MemoryLog, partition: int = 0) -> list[str]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
 

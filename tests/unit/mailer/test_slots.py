@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+from patience import PATIENCE
+
 from services.mailer.desk import Desk
 from services.mailer.slots import Slots
 
@@ -11,7 +13,7 @@ def desk() -> Desk:
 
 
 async def stirred(who: Desk) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await who.stir.wait()
 
 
