@@ -21,7 +21,7 @@ from shared.database.engine import Database
 from shared.telemetry import configure_logging
 
 # How long an example takes says more of what else the machine does than of the code. A run has the same examples as the
-# one before, so that what fails was broken by what changed; `--hypothesis-profile=explore` looks for what is yet unknown.
+# one before, so that what fails was broken by what changed; `--hypothesis-profile=explore` looks for what is unknown.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("rapport", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("rapport")
