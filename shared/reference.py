@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
@@ -44,25 +45,25 @@ def reference_page(document: Mapping[str, Any]) -> str:
 def _operation(document: Mapping[str, Any], path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h2>{escape(method.upper())} {escape(path)}</h2>"
     summary, described = operation.get("summary", ""), operation.get("description", "")
-    yield f"<p>{escape(described or summary)}</p>"
+    yield f"<p>{_prose(described or summary)}</p>"
     parameters = operation.get("parameters", [])
     if parameters:
         yield "<dl>"
         for one in parameters:
             needed = "" if one.get("required") else ", not needed"
             yield f"<dt><code>{escape(one['name'])}</code> ({escape(one['in'])}{needed})</dt>"
-            yield f"<dd>{escape(one.get('description', ''))}</dd>"
+            yield f"<dd>{_prose(one.get('description', ''))}</dd>"
         yield "</dl>"
     body = operation.get("requestBody")
     if body:
-        yield f"<p>{escape(body.get('description', 'Takes a body.'))}</p>"
+        yield f"<p>{_prose(body.get('description', 'Takes a body.'))}</p>"
         for kind, content in body["content"].items():
             if "example" in content:
                 example = json.dumps(content["example"], indent=2, ensure_ascii=False)
                 yield f"<pre>{escape(kind)}\n{escape(example)}</pre>"
     yield "<dl>"
     for status, answer in operation.get("responses", {}).items():
-        yield f"<dt>{escape(status)}</dt><dd>{escape(answer.get('description', ''))}"
+        yield f"<dt>{escape(status)}</dt><dd>{_prose(answer.get('description', ''))}"
         if status == "200":
             for content in answer.get("content", {}).values():
                 yield from _fields(document, content.get("schema", {}), ())
@@ -78,7 +79,7 @@ def _fields(document: Mapping[str, Any], schema: Mapping[str, Any], within: tupl
         found = document["components"]["schemas"][name]
         yield "<dl>"
         for field, of in found.get("properties", {}).items():
-            yield f"<dt><code>{escape(field)}</code></dt><dd>{escape(of.get('description', ''))}"
+            yield f"<dt><code>{escape(field)}</code></dt><dd>{_prose(of.get('description', ''))}"
             yield from _fields(document, of, (*within, name))
             yield "</dd>"
         yield "</dl>"
@@ -92,3 +93,8 @@ def _named_in(schema: Mapping[str, Any]) -> Iterator[str]:
         yield from _named_in(inner)
     if "items" in schema:
         yield from _named_in(schema["items"])
+
+
+def _prose(text: str) -> str:
+    """A description as HTML: what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
