@@ -27,7 +27,7 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 def simulate_in(app: typer.Typer) -> None:
     """Put the commands under `rapport`."""
     app.command()(simulate)
-    events_app = typer.Typer(help="History: take out what the segmenter keeps.", no_args_is_help=True)
+    events_app = typer.Typer(help="History: write out the events that the segmenter keeps.", no_args_is_help=True)
     events_app.command("export")(export)
     app.add_typer(events_app, name="events")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,6 +144,3 @@ def _untimed(item: bytes, place: str) -> Refusal:
 
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
-
-Progress = Callable[[int], None]
-"""Is told how many bytes of history have been read."""

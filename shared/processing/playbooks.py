@@ -52,16 +52,25 @@ class Shelf(Protocol):
 
 
 class PlaybookShelf:
-    """The playbooks of this process, loaded once each. A hash never changes its meaning, so nothing expires."""
+    """The playbooks of this process: the `most` that were asked for last stay loaded, at some 150 KB each. A hash never
+    changes its meaning, so none of them is ever out of date."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 500) -> None:
+        self._most = most
         self._loaded: dict[str, Playbook] = {}
+        """Whoever was asked for last stands last."""
 
     async def get(self, connection: Connection, name: str) -> Playbook:
         """Raises PlaybookUnusable."""
-        found = self._loaded.get(name)
-        if found is not None:
-            return found
+        found = self._loaded.pop(name, None)
+        if found is None:
+            found = await self._load(connection, name)
+        self._loaded[name] = found
+        while len(self._loaded) > self._most:
+            del self._loaded[next(iter(self._loaded))]
+        return found
+
+    async def _load(self, connection: Connection, name: str) -> Playbook:
         content_hash, paused = hash_of(name), paused_in(name)
         found = self._loaded.get(content_hash)
         if found is None:
@@ -72,9 +81,7 @@ class PlaybookShelf:
                 found = self._loaded[content_hash] = load(_unpack(packed))
             except PlaybookInvalid as error:
                 raise PlaybookUnusable(f"this release cannot load playbook {content_hash}: {error}") from error
-        if paused:
-            found = self._loaded[name] = found.pausing(paused)
-        return found
+        return found.pausing(paused) if paused else found
 
 
 async def activate(
