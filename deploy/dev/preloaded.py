@@ -7,6 +7,7 @@ is then a process of its own like any other, run by the same `rapport` command, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import json
@@ -82,7 +83,9 @@ class Forked:
 
     def send_signal(self, sig: int) -> None:
         if self.code is None:
-            os.kill(self.pid, sig)
+            # It may have ended, and nobody told us yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
 
 
 class Preloaded:

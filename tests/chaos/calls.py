@@ -50,8 +50,6 @@ def wrong(calls: Sequence[Call], rows: Sequence[asyncpg.Record], causes: Mapping
             yield f"{name} is sent, and was answered {answers}"
         elif status == "failed" and (reason != "gone" or _GONE not in answers):
             yield f"{name} failed ({reason}), and was answered {answers}"
-        elif status == "skipped" and row["channel"] == "webhook":
-            yield f"{name} was skipped ({reason}), and whoever is called is not asked"
         elif status == "unknown":
             yield f"{name} is unknown ({reason}); whoever is called knows it by its id"
     for id, about in by_id.items():

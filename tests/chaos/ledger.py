@@ -390,9 +390,10 @@ class Ledger:
         verdict.violations += calls.wrong(self.calls, rows, facts.causes)
         verdict.counts += calls.counted(self.calls)
         reachable = {one.customer for one in self.posted.values() if one.name == "identify" and one.id in facts.history}
+        # Who declines what a journey is about leaves it, and what it had still to say goes with it.
+        declining = {customer for customer, _ in self.asked_to_stop}
         for row in rows:
-            wanted = row["customer"] in reachable and (row["customer"], row["topic"]) not in self.asked_to_stop
-            if row["status"] == "skipped" and wanted:
+            if row["status"] == "skipped" and row["customer"] in reachable - declining:
                 verdict.violations.append(f"{facts.causes[row['id']]} was skipped ({row['reason']}), and wanted")
 
     def _judge_visits(self, facts: Facts, verdict: Verdict) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,11 @@ class Run:
         async with a_world(self.folder, self.log, self.seed) as world:
             self.say(f"{self.log}: everything is up (seed {self.seed})")
             world.open()
-            await self._hurt(world)
+            try:
+                await self._hurt(world)
+            except Exception as error:
+                # Of the run itself: what has happened so far is judged all the same.
+                world.wrong.append("the run: " + "".join(traceback.format_exception(error)[-4:]))
             self.say(f"{self.log}: {world.faults.total()} faults; waiting for the end of what is under way")
             return world, await judged(world, self.say)
 
@@ -68,7 +73,9 @@ class Run:
     def _count(self, world: World, under_way: dict[asyncio.Task[int], faults.Fault]) -> None:
         for task in [task for task in under_way if task.done()]:
             kind = under_way.pop(task)
-            if (count := task.result()) and kind.server not in ("mails", "calls"):
+            if (error := task.exception()) is not None:
+                world.wrong.append(f"{kind.name}: " + "".join(traceback.format_exception(error)[-4:]))
+            elif (count := task.result()) and kind.server not in ("mails", "calls"):
                 world.faults[kind.name] += count
 
 

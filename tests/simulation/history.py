@@ -14,6 +14,7 @@ CUSTOMERS = ("ann", "ben", "cai", "dot", "eve")
 WORKERS = ("segmenter-1", "segmenter-2", "journeys-1", "journeys-2", "mailer-1", "mailer-2")
 PROCESSES = (*WORKERS, "ingest-1", "ingest-2")
 SOURCE = "shop"
+_ACTS = 25, 50
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _acts(dice: random.Random) -> Iterator[Any]:
     """Journeys may be paused, and people taken along, by hand: a simulation of a playbook knows nothing of that."""
     if dice.random() < 0.85:
         yield shop.meet()
-    for _ in range(dice.randint(25, 50)):
+    for _ in range(dice.randint(*_ACTS)):
         lot = dice.random()
         if lot < 0.60:
             yield shop.post()
