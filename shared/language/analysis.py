@@ -241,6 +241,10 @@ class Analysis(msgspec.Struct):
     def ordering(self, node: Binary) -> None:
         left, right = self.kind(node.left), self.kind(node.right)
         if may_order(left, right):
+            for known, constant in ((left, node.right), (right, node.left)):
+                if known.name == "data" and isinstance(constant, Constant) and _is_number(constant.value):
+                    message = f'"{constant.value}" is text, which no number is above or below.'
+                    self.warn(constant, "kinds", message, f"Write {constant.value} without quotation marks.")
             return
         if left.name == right.name:
             self.warn(node, "kinds", f"There is no order among {plural(left)}: always false.", 'Use "==" or "in".')
@@ -588,5 +592,5 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdecimal()
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.replace(".", "", 1).isdecimal()

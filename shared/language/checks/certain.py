@@ -47,6 +47,7 @@ def check_ways(book: Book, journey: ReadJourney, placed: Placed) -> None:
             remedy = "Correct the condition, or remove else."
             remark = Remark(0, len(condition.source), "", "this is always true, so nobody gets to else.", remedy)
             book.remark(journey.document, (*path, "if"), remark, warning=True)
+        check_something_happens(book, journey, placed, step)
     elif isinstance(step, ChooseStep):
         before: list[tuple[Path, Expression]] = []
         for position, way in enumerate(step.choose):
@@ -62,6 +63,18 @@ def check_ways(book: Book, journey: ReadJourney, placed: Placed) -> None:
                 remark = Remark(0, len(condition.source), "", message, "Move it up, or remove it.")
                 book.remark(journey.document, here, remark, warning=True)
             before.append((here, condition))
+
+
+def check_something_happens(book: Book, journey: ReadJourney, placed: Placed, step: IfStep) -> None:
+    """An `if` that asks for nothing, or whose way is empty: mostly steps that stand where they do not belong."""
+    if step.then or journey.document.is_broken((*placed.path, "then")):
+        return
+    wrong = book.wrong_at(journey.document, (*placed.path, "if"))
+    if step.else_:
+        remedy = "Add then:, or turn the condition round and write then for else."
+        wrong("nothing happens where this is true.", remedy, True)
+    elif not journey.document.is_broken((*placed.path, "else")):
+        wrong("the journey goes on in the same way whatever this says.", "Add then:, or remove this step.", True)
 
 
 def check_stages_apart(book: Book, document: Document) -> None:

@@ -1,26 +1,29 @@
-"""Journeys that begin one another, or themselves, without end: by the events that they report, and by the traits that
-they set, where those decide on a segment or a stage.
+"""Journeys that begin one another, or themselves, without end: by the events that they report, by the traits that they
+set, where those decide on a segment or a stage, and by the time that passes since such an event.
 
 What is reported here is certain. It is looked only at effects that everybody who enters comes to, and that do not find
 the customer inside still; a journey that a goal or an exit may end before is left alone. Nobody is mailed without end
-even so: what an event leads to ends after eight consequences of consequences.
+by what events lead to: that ends after eight consequences of consequences. What time leads to does not end, and may be
+meant so: it is a warning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 from shared.language.certainty import always, implies, never
 from shared.language.checks.book import Book, ReadJourney
 from shared.language.checks.circles import circles
+from shared.language.durations import format_duration
 from shared.language.graph import branches
 from shared.language.journey_file import EventTrigger, SegmentTrigger, StageTrigger
 from shared.language.problems import quoted
 from shared.language.sections import Hole
 from shared.language.source import Path
 from shared.language.steps import EmitStep, ExitStep, SendStep, SetStep, Step, WaitForStep, WaitStep, WebhookStep
-from shared.language.tree import Binary, Literal, Logic, Name, Node
+from shared.language.tree import Argument, Binary, Call, Literal, Logic, Name, Node, Unary
 
 _WAITING = (WaitStep, WaitForStep, SendStep, WebhookStep)
 _BY_EVENT, _BY_TRAIT = "a where", "an if to its trigger"
@@ -32,6 +35,8 @@ class _Effect(NamedTuple):
     begins: str
     path: Path
     remedy: str
+    after: timedelta | None = None
+    """Begins it so long afterwards, if nothing else of the kind happens."""
 
 
 class _Standing(NamedTuple):
@@ -49,9 +54,15 @@ def check_loops(book: Book) -> None:
         following = circle[1] if len(circle) > 1 else circle[0]
         effect = next(effect for effect in effects[circle[0]] if effect.begins == following)
         shown = [quoted(name) for name in [*circle[1:], circle[0]]]
-        message = f"this begins {', which begins '.join(shown)}, and so without end."
+        found = [
+            next(effect for effect in effects[name] if effect.begins == other)
+            for name, other in zip(circle, [*circle[1:], circle[0]], strict=True)
+        ]
+        later = f" {format_duration(effect.after)} later" if effect.after else ""
+        message = f"this begins {', which begins '.join(shown)}{later}, and so without end."
         wrong = book.wrong_at(book.journeys[circle[0]].document, effect.path)
-        wrong(message, f"Add again: to one of them, or {effect.remedy}.")
+        warning = any(one.after for one in found)
+        wrong(message, f"Add again: to one of them, or {effect.remedy}.", warning)
 
 
 def _effects(book: Book, journey: ReadJourney) -> Iterator[_Effect]:
@@ -68,6 +79,9 @@ def _effects(book: Book, journey: ReadJourney) -> Iterator[_Effect]:
         free = not _holds(over, _WAITING) or (shape.mode == "restart" and not _holds(shape.steps, (SendStep,)))
         if isinstance(step, EmitStep) and free:
             yield from (_Effect(name, (*path, "emit"), _BY_EVENT) for name in _begun_by(book, journey, path, step))
+            yield from (
+                _Effect(name, (*path, "emit"), _BY_TRAIT, after) for name, after in _begun_by_silence(book, step.emit)
+            )
         elif isinstance(step, SetStep):
             # What is passed on the way changes what is known, also where the customer is inside still.
             found = [
@@ -168,6 +182,70 @@ def _begun_by_stage(book: Book, stage: str) -> Iterator[str]:
         trigger = journey.shape.trigger
         if isinstance(trigger, StageTrigger) and trigger.stage == stage and _takes_all(journey):
             yield name
+
+
+def _begun_by_silence(book: Book, event: str) -> Iterator[tuple[str, timedelta]]:
+    """The journeys that begin as soon as such an event is longer ago than a window, and how long that is."""
+    for name, journey in book.journeys.items():
+        trigger = journey.shape.trigger
+        if not _takes_all(journey):
+            continue
+        expression, silent = None, True
+        if isinstance(trigger, SegmentTrigger):
+            expression, silent = book.segment_expressions.get(trigger.segment), trigger.change == "entered"
+        elif isinstance(trigger, StageTrigger) and trigger.stage == next(iter(book.stage_expressions), None):
+            expression = book.stage_expressions[trigger.stage]
+        after = None if expression is None else _window(expression.tree, event, silent)
+        if after is not None:
+            yield name, after
+
+
+def _window(condition: Node, event: str, silent: bool) -> timedelta | None:
+    """How long after the event time alone makes the condition true (`silent`: for want of events), or else false. None
+    where that depends on more."""
+    parts = condition.operands if isinstance(condition, Logic) and condition.operator == "and" else (condition,)
+    windows = []
+    for part in parts:
+        said = _asked(part)
+        if said is None:
+            return None
+        asked, within, happened = said
+        if within is not None and asked == event and happened is not silent:
+            windows.append(within)
+        elif within is not None or not happened:
+            return None
+    return max(windows, default=None) if silent else min(windows, default=None)
+
+
+def _asked(part: Node) -> tuple[str, timedelta | None, bool] | None:
+    """Of a condition that asks whether there was an event at all: which, in what window, and whether it wants one."""
+    match part:
+        case Unary(operator="not", operand=operand):
+            said = _asked(operand)
+            return None if said is None else (said[0], said[1], not said[2])
+        case Call(function="exists", arguments=(Literal(value=str(event)),), named=named):
+            return _in_window(event, named, True)
+        case Binary(
+            operator=operator,
+            left=Call(function="count", arguments=(Literal(value=str(event)),), named=named),
+            right=Literal(value=int(number)),
+        ):
+            if (operator, number) in (("==", 0), ("<", 1), ("<=", 0)):
+                return _in_window(event, named, False)
+            if (operator, number) in (("!=", 0), (">", 0)) or (operator == ">=" and number == 1):
+                return _in_window(event, named, True)
+            # How many there are without a window is never less again.
+            return (event, None, True) if not named and operator in (">", ">=") else None
+    return None
+
+
+def _in_window(event: str, named: tuple[Argument, ...], happened: bool) -> tuple[str, timedelta | None, bool] | None:
+    match named:
+        case ():
+            return event, None, happened
+        case (Argument(name="within", value=Literal(value=timedelta() as window)),):
+            return event, window, happened
+    return None
 
 
 def _said(traits: Mapping[str, Node]) -> Node:

@@ -606,6 +606,22 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             'journeys/cart.yaml:6:11: this begins "cart", and so without end. Add again: to one of them, or a where.',
         ],
     ),
+    "a number that is compared with a text": (
+        cart(journey("- {if: 'traits.age > \"18\"', then: [email: cart-reminder]}")),
+        [
+            'journeys/cart.yaml:6:24: warning: "18" is text, which no number is above or below. Write 18 without '
+            "quotation marks.",
+        ],
+    ),
+    "an if that nothing comes of, and one that has only an else": (
+        cart(journey("- if: traits.age > 18\n- if: traits.age > 20\n  then: []\n  else: [email: cart-reminder]")),
+        [
+            "journeys/cart.yaml:6:9: warning: the journey goes on in the same way whatever this says. Add then:, or "
+            "remove this step.",
+            "journeys/cart.yaml:7:9: warning: nothing happens where this is true. Add then:, or turn the condition "
+            "round and write then for else.",
+        ],
+    ),
     # files
     "a file that nothing would read": (
         sample(segment_yaml="segments: {}\n"),

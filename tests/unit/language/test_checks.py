@@ -158,7 +158,7 @@ def test_a_property_that_the_catalogue_does_not_have_says_what_comes_of_it() -> 
     assert of_journey(journey(steps, exits, KEYED), **CATALOGUE) == [
         '7:37: "Order Completed" has no product in the catalogue, so this exit never happens. Did you mean "products"?'
     ]
-    assert of_journey(journey("- if: trigger.cart == 1\n" + steps, trigger=KEYED), **CATALOGUE) == [
+    assert of_journey(journey("- if: trigger.cart == 1\n  then: [exit: so]\n" + steps, trigger=KEYED), **CATALOGUE) == [
         '7:9: "Cart Updated" has no cart in the catalogue, so this is always null. Did you mean "cart_id"?'
     ]
     assert said_of(
@@ -592,6 +592,36 @@ def test_two_journeys_that_move_a_customer_to_and_fro_begin_one_another_without_
     assert 'this begins "fro", which begins "cart", and so without end.' in said
 
 
+@pytest.mark.parametrize(
+    ("begins", "when", "after"),
+    [
+        ("{segment: quiet}", 'count("Ping", within=1d) == 0', "1d"),
+        ("{segment: quiet}", 'count("Order Completed") >= 2 and not exists("Ping", within=2d)', "2d"),
+        ("{segment: quiet, change: left}", 'count("Ping", within=12h) >= 1', "12h"),
+        ("{stage: quiet}", 'count("Ping", within=1w) < 1', "1w"),
+        # Who does something else, or has had more than one, is another matter.
+        ("{segment: quiet}", 'count("Ping", within=1d) == 0 and count("Order Completed", within=1d) == 0', None),
+        ("{segment: quiet}", 'count("Ping", within=1d) == 0 and traits.country == "NO"', None),
+        ("{segment: quiet}", 'count("Ping", within=1d) <= 1', None),
+        ("{segment: quiet, change: left}", 'count("Ping", within=1d) == 0', None),
+        ("{segment: quiet}", 'count("Pong", within=1d) == 0', None),
+    ],
+)
+def test_a_journey_that_begins_again_when_its_own_event_is_long_enough_ago(
+    begins: str, when: str, after: str | None
+) -> None:
+    text = journey("- emit: Ping", trigger="event: Ping").replace("trigger:\n  event: Ping", f"trigger: {begins}")
+    stages = f"quiet: '{when}', attract: true" if "stage" in begins else "attract: true"
+    files = {
+        "segments_yaml": f"segments: {{quiet: {{when: '{when}'}}}}",
+        "stages_yaml": f"stages: {{{stages}}}",
+    }
+    said = f'this begins "cart" {after} later, and so without end. Add again: to one of them, or an if to its trigger.'
+    found = [line.partition(": ")[2] for line in said_of(sample(journeys__cart_yaml=text, **files))]
+    assert found == ([f"warning: {said}"] if after else [])
+    assert said_of(sample(journeys__cart_yaml=text.replace("trigger:", "again: 30d\ntrigger:"), **files)) == []
+
+
 # Whole files
 
 
@@ -612,7 +642,12 @@ def test_a_file_that_cannot_be_read_makes_no_name_unknown() -> None:
 
 def test_a_segment_with_a_problem_is_known_all_the_same() -> None:
     segments = SEGMENTS.replace("title:", "tilte:")
-    said = said_of(sample(segments_yaml=segments, journeys__cart_yaml=journey('- {if: in_segment("vip"), then: []}')))
+    said = said_of(
+        sample(
+            segments_yaml=segments,
+            journeys__cart_yaml=journey('- {if: in_segment("vip"), then: [email: cart-reminder]}'),
+        )
+    )
     assert [line.split(":")[0] for line in said] == ["segments.yaml"]
 
 
