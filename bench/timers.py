@@ -130,6 +130,9 @@ class Idle:
     async def load(self, connection: Connection, given: Sequence[Given]) -> list[Nothing]:
         return [Nothing(one.memo) for one in given]
 
+    async def provide(self, connection: Connection, batch: Nothing) -> bool:
+        return False
+
     async def save(self, connection: Connection, batches: Sequence[Nothing]) -> None:
         return
 

@@ -96,6 +96,9 @@ class Counting:
         counts = {row[0]: row[1] for row in rows}
         return [CountBatch(counts, one.memo) for one in given]
 
+    async def provide(self, connection: Connection, batch: CountBatch) -> bool:
+        return False
+
     async def save(self, connection: Connection, batches: Sequence[CountBatch]) -> None:
         changed = {customer: count for batch in batches for customer, count in batch.changed.items()}
         await connection.execute(

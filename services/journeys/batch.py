@@ -351,8 +351,7 @@ class JourneysBatch:
                 commands = [*commands, *more]
             else:
                 if along.status == "parked" and course.status != "paused":
-                    # As of when the journey went on, whoever comes first: the sweep's timer or this record. Who waited
-                    # for a code goes on as of when they began to.
+                    # As of when the journey went on, whoever comes first: the sweep's timer or this record.
                     since = along.since or now
                     resumed = max(self._memo.resumed.get(along.journey, since), since)
                     moved, more = engine.advance(course, along, Woken(before), resumed)
@@ -691,5 +690,4 @@ async def save(connection: Connection, batches: Sequence[JourneysBatch]) -> None
     """Write every change of these batches, each of another partition."""
     await store.write(connection, {batch.partition: batch.changes() for batch in batches})
     for batch in batches:
-        batch.stock.close()
         batch.count()

@@ -1,14 +1,14 @@
 """Codes of coupons that a partition has claimed and not issued yet, as one batch sees them. Pure.
 
-Codes are claimed from their pools in blocks, beside the batches (`worker`), so that issuing one asks nobody else. Where
-a batch needs more than the partition has, the enrollment is parked until more has been claimed; it then goes on as of
-when it came to the step.
+Codes are claimed from their pools in blocks, so that issuing one asks nobody else. Where a batch needs more than the
+partition has, more is claimed before anything of it is written, and it is computed anew (`worker`): so nobody waits for
+a code, and what is decided is what would have been with all codes at hand.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -35,42 +35,38 @@ class Issued(NamedTuple):
     expires_at: datetime | None
 
 
+class Short(NamedTuple):
+    """So many codes of a pool more than there were have been wanted."""
+
+    pool: CouponPool
+    wanted: int
+
+
 class Stock:
-    """`codes` by pool, in the order in which they are issued. `dry` are the pools of which nothing is left to claim.
-    `ask` is told at the batch's end of which pools more was needed, and how much."""
+    """`codes` by pool, in the order in which they are issued. `dry` are the pools, by name, of which nothing is left to
+    claim: as long as they are those very ones, which no other playbook has refilled."""
 
     def __init__(
-        self,
-        codes: Mapping[str, Sequence[str]] | None = None,
-        dry: Collection[str] = (),
-        ask: Callable[[Counter[str]], None] = lambda short: None,
+        self, codes: Mapping[str, Sequence[str]] | None = None, dry: Mapping[str, CouponPool] | None = None
     ) -> None:
         self._codes = {pool: deque(some) for pool, some in (codes or {}).items()}
-        self._dry = dry
+        self._dry = dry or {}
         self.issued: list[Issued] = []
-        self._short: Counter[str] = Counter()
-        self._ask = ask
+        self.short: dict[str, Short] = {}
+        """By pool, what it is worth looking for before the batch counts."""
         self.refused: Counter[str] = Counter()
         """How often a pool was empty."""
 
-    def is_short(self, pool: CouponPool) -> bool:
-        """Whether it has to be seen first if there is more of this pool."""
-        if self._codes.get(pool.name) or pool.name in self._dry:
-            return False
-        self._short[pool.name] += 1
-        return True
-
     def take(self, pool: CouponPool) -> str | None:
-        """The next code; None where the pool is empty. Ask `is_short` first."""
+        """The next code; None where there is none."""
         codes = self._codes.get(pool.name)
-        if not codes:
-            self.refused[pool.name] += 1
-            return None
-        return codes.popleft()
-
-    def close(self) -> None:
-        if self._short:
-            self._ask(self._short)
+        if codes:
+            return codes.popleft()
+        self.refused[pool.name] += 1
+        if self._dry.get(pool.name) is not pool:
+            before = self.short.get(pool.name)
+            self.short[pool.name] = Short(pool, 1 + (before.wanted if before else 0))
+        return None
 
     def note(self, issued: Issued) -> None:
         """A code that was taken went to this enrollment."""

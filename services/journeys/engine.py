@@ -474,10 +474,7 @@ def _run(
                 commands = [*commands, *opened]
                 step_id = step.next
             case Coupon():
-                issued = _issue(course, enrollment, customer, step, now)
-                if issued is None:
-                    return _with(enrollment, status="parked"), commands
-                left_behind, announced = issued
+                left_behind, announced = _issue(course, enrollment, customer, step, now)
                 commands = [*commands, *announced]
                 enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left_behind})
                 step_id = step.next
@@ -598,9 +595,9 @@ def _written(value: Any, most: int) -> str:
 
 def _issue(
     course: Course, enrollment: Enrollment, customer: Customer, step: Coupon, now: datetime
-) -> tuple[bytes, list[Command]] | None:
+) -> tuple[bytes, list[Command]]:
     """What a coupon step leaves behind: one code for each enrollment, however often it comes by; and how the shop is
-    told of it. None where it has to wait until more codes have been claimed."""
+    told of it."""
     kept = enrollment.steps.get(step.id)
     if kept is not None and msgspec.json.decode(kept)["code"] is not None:
         return kept, []
@@ -609,8 +606,6 @@ def _issue(
     pool = course.playbook.coupons.get(step.pool)
     if pool is not None:
         draft = enrollment.entry.draft
-        if not draft and course.stock.is_short(pool):
-            return None
         code = pool.prefix + DRAFT if draft else course.stock.take(pool)
         if code is not None and pool.expires is not None:
             expires_at = now + pool.expires

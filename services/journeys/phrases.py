@@ -153,9 +153,6 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> StoryE
         case "parked":
             pause = unsent.paused(teller, journey, book)
             text, remedy = f"is due and waits: {pause.text}", pause.remedy
-            pool = places.written(journey, decision.step, "coupon")
-            if pool and places.written_in(f"journeys/{journey}.yaml", "status") != "paused":
-                text, remedy = f"waits for a code of {pool} to be claimed", ""
         case "moved":
             text = "goes on in the version that has come into force"
         case "left":

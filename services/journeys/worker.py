@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from services.journeys import claims, store
 from services.journeys.batch import WAKE, JourneysBatch, Memo, decode_memo, save
@@ -15,6 +13,8 @@ from services.journeys.store import StoredCustomer
 from services.journeys.triggers import Triggers
 from shared.contracts import streams
 from shared.contracts.customers import VERSION, Activation, CustomerRecord, CustomerUpdated, DateReached, Invited
+from shared.database.engine import inside
+from shared.language.playbook import CouponPool
 from shared.processing.playbooks import Shelf, name_in_force
 from shared.processing.port import Connection, Given, Lane, Outputs
 from shared.processing.records import decoder
@@ -42,10 +42,8 @@ class JourneysProcessor:
         self._shelf = shelf
         self._story_kept = story_kept
         self._triggers: dict[str, Triggers] = {}
-        self._short: dict[int, Counter[str]] = {}
-        """By partition, of which pools of coupons its batches needed more than they had, and how much."""
-        self._dry: dict[str, set[str]] = {}
-        """By playbook, the pools of which nothing is left to claim."""
+        self._dry: dict[str, CouponPool] = {}
+        """By name, the pools of coupons of which nothing is left to claim."""
 
     def decode(self, key: str, value: bytes) -> CustomerRecord:
         message: CustomerRecord = _decode(key, value)
@@ -71,13 +69,25 @@ class JourneysProcessor:
         people = {key: Person(key, row) for key, row in stored.items()}
         stock = Stock()
         if any(playbook.coupons for playbook in playbooks.values()) and any(_customers(given)):
-            codes = await store.codes_to_issue(connection, given.partition)
-            dry = self._dry.get(known.playbook, ()) if len(names) == 1 else ()
-            stock = Stock(codes, dry, partial(self._wanted, given.partition))
+            stock = Stock(await store.codes_to_issue(connection, given.partition), self._dry)
         batch = JourneysBatch(given.partition, known, playbooks, self._triggers, people, stock)
         for content_hash in batch.versions_missing():
             playbooks[content_hash] = await self._shelf.get(connection, content_hash)
         return batch
+
+    async def provide(self, connection: Connection, batch: JourneysBatch) -> bool:
+        """Claim the codes of coupons that it is short of. Whoever owned the partition, or will, finds them there."""
+        if not batch.stock.short:
+            return False
+        claimed: dict[str, int] = {}
+        async with inside(connection):
+            # In the order of their names, so that two partitions never wait for each other.
+            for name, short in sorted(batch.stock.short.items()):
+                claimed[name] = await claims.claim(connection, batch.partition, short.pool, short.wanted)
+        for name, (pool, wanted) in batch.stock.short.items():
+            if claimed[name] < wanted:
+                self._dry[name] = pool
+        return any(claimed.values())
 
     async def save(self, connection: Connection, batches: Sequence[JourneysBatch]) -> None:
         await save(connection, batches)
@@ -90,8 +100,7 @@ class JourneysProcessor:
 
     async def attend(self, lane: Lane) -> None:
         """Wake what a pause has held once its journey goes on, and who is to be taken along to another version, since
-        nothing else passes by those customers; claim the codes that others wait for; and forget what ended long ago, by
-        the time of the road."""
+        nothing else passes by those customers; and forget what ended long ago, by the time of the road."""
         swept, forgot = Memo(), _LONG_AGO
         while not lane.leaving.is_set():
             lane.woken.clear()
@@ -99,27 +108,11 @@ class JourneysProcessor:
             if (memo.playbook, memo.moves) != (swept.playbook, swept.moves):
                 await self._sweep(lane, memo)
                 swept = memo
-            if short := self._short.pop(lane.partition, None):
-                await self._claim(lane, memo, short)
-                await self._sweep(lane, memo)
             if lane.as_of - forgot >= _FORGET_EVERY:
                 forgot = lane.as_of
                 await self._forget(lane, store.forget_ended, forgot - KEPT)
                 await self._forget(lane, store.forget_decisions, forgot - self._story_kept)
             await lane.woken.wait()
-
-    def _wanted(self, partition: int, short: Counter[str]) -> None:
-        self._short.setdefault(partition, Counter()).update(short)
-
-    async def _claim(self, lane: Lane, memo: Memo, short: Counter[str]) -> None:
-        async def claim(connection: Connection, out: Outputs) -> set[str]:
-            playbook = await self._shelf.get(connection, memo.playbook)
-            wanted = [(pool, short[name]) for name, pool in sorted(playbook.coupons.items()) if name in short]
-            # In the order of their names, so that two partitions never wait for each other.
-            return {pool.name for pool, n in wanted if await claims.claim(connection, lane.partition, pool, n) < n}
-
-        dry = await lane.transact(claim)
-        self._dry.setdefault(memo.playbook, set()).update(dry)
 
     async def _sweep(self, lane: Lane, memo: Memo) -> None:
         async def parked(connection: Connection, after: str) -> list[str]:

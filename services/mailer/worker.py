@@ -69,6 +69,9 @@ class MailerProcessor:
             batches.append(MailerBatch(partition, memo, paused, messages, people.get(partition, {}), look))
         return batches
 
+    async def provide(self, connection: Connection, batch: MailerBatch) -> bool:
+        return False
+
     async def save(self, connection: Connection, batches: Sequence[MailerBatch]) -> None:
         await save(connection, batches)
 

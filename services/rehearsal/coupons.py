@@ -16,9 +16,6 @@ class WholePools(Stock):
         super().__init__()
         self.given: Counter[str] = Counter()
 
-    def is_short(self, pool: CouponPool) -> bool:
-        return False
-
     def take(self, pool: CouponPool) -> str | None:
         number = self.given[pool.name]
         limit = pool.limit if pool.codes is None else len(pool.codes)

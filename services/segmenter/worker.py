@@ -88,6 +88,9 @@ class SegmenterProcessor:
             batches.append(await self._batch(connection, one.partition, memo, rules, in_play, profiles, known))
         return batches
 
+    async def provide(self, connection: Connection, batch: SegmenterBatch) -> bool:
+        return False
+
     async def save(self, connection: Connection, batches: Sequence[SegmenterBatch]) -> None:
         await save(connection, batches)
 

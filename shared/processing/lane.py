@@ -435,10 +435,13 @@ class Lane:
                 message = processor.decode(record.key, record.value)
                 async with database.connect() as connection:
                     given = Given(self.partition, self.memo, [message], ())
-                    [batch] = await processor.load(connection, [given])
-                run, after = self.begin()
-                run.trace = record.trace
-                batch.handle(message, run)
+                    computed = False
+                    while not computed:
+                        [batch] = await processor.load(connection, [given])
+                        run, after = self.begin()
+                        run.trace = record.trace
+                        batch.handle(message, run)
+                        computed = not await processor.provide(connection, batch)
                 after.memo, after.out_seqs = batch.memo(), run.out_seqs
 
                 async def save(connection: Connection) -> None:
@@ -455,13 +458,11 @@ class Lane:
             self._lower_mark(run.agenda)
 
     async def _fire_and_tick(self) -> None:
-        """The tick of a partition that has timers due: they fire, then it is said."""
+        """The tick of a partition that has timers due: they fire, and it is said with them."""
         self.timers_due = False
         at = self.idle_at
         if at is not None:
             await self._isolation.fire_until(at)
-            said = self.tick(at)
-            await self.commit(said.run, said.after)
 
     def tick(self, at: datetime) -> Part:
         """What is to be committed, together with other partitions', for time to move on to `at`."""

@@ -1,8 +1,8 @@
 """What the mechanics ask of a service, and what they give it. See `docs/architecture.md`.
 
 A service is a `Processor`. For each transaction the mechanics call `load` (reads, one statement per table), then for
-each partition in it `fire` and `handle` in the order of its road (pure, on copies), then `save` inside the fenced
-transaction.
+each partition in it `fire` and `handle` in the order of its road (pure, on copies), then `provide`, and `save` inside
+the fenced transaction.
 """
 
 from __future__ import annotations
@@ -185,6 +185,11 @@ class Processor(Protocol):
 
     async def load(self, connection: Connection, given: Sequence[Given]) -> Sequence[Batch]:
         """Read what the batches need: one for each partition, in their order."""
+        ...
+
+    async def provide(self, connection: Connection, batch: Any) -> bool:
+        """Fetch, in a transaction of its own, what turned out to be missing while the batch was computed. Where it did,
+        the batch is dropped, and all of it loaded and computed anew. False where nothing is missing, or to be had."""
         ...
 
     async def save(self, connection: Connection, batches: Sequence[Any]) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared.processing import store
 from shared.processing.agenda import Agenda
-from shared.processing.port import Batch, Connection, Timer
+from shared.processing.port import Batch, Connection, Given, Timer
 from shared.processing.run import Run
 from shared.processing.store import Position
 from shared.telemetry import TIMER_LATENESS, TIMERS_FIRED
@@ -54,9 +54,14 @@ class Share:
         self.timers_low: datetime | None = None
         """What the lane's mark becomes when the timers have fired."""
         self.more = False
-        self.run = Run(lane.frame, lane.partition, lane.as_of, Agenda(), dict(lane.position.out_seqs))
-        self._fired = 0
+        self.begin_again()
         self._began = time.perf_counter()
+
+    def begin_again(self) -> None:
+        """Nothing of it has been computed."""
+        agenda = Agenda(self.timers, more=self.more)
+        self.run = Run(self.lane.frame, self.lane.partition, self.lane.as_of, agenda, dict(self.lane.position.out_seqs))
+        self._fired = 0
 
     async def find_timers(self, connection: Connection) -> None:
         self.timers, self.timers_low = await due_timers(connection, self.lane, self.road, self.limit)
@@ -67,8 +72,9 @@ class Share:
         self.run.agenda = Agenda(self.timers, more=self.more)
 
     @property
-    def messages(self) -> list[Any]:
-        return [item.message for item in self.items]
+    def given(self) -> Given:
+        messages = [item.message for item in self.items]
+        return Given(self.lane.partition, self.lane.memo, messages, self.timers)
 
     async def compute(self, batch: Batch) -> Position:
         """Where the lane stands when this is committed. Raises BadRecord or BadTimer."""
@@ -92,6 +98,12 @@ class Share:
         if self.more or self.until is not None:
             await self._fire(batch, self.road, len(self.items))
             run.as_of = max(run.as_of, self.road)
+        if self.until is not None:
+            # No record says that the time has come: whoever reads on must find that it had, also where we end here.
+            said = self.lane.frame.processor.tick(run.as_of, self.lane.next_offset)
+            if said is not None:
+                run.trace = None
+                run.emit_here(said[0], "", said[1])
         position = self.lane.position
         return replace(
             position,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from shared.processing.fenced import Part, commit
-from shared.processing.port import Connection, Given, Present
+from shared.processing.port import Connection, Present
 from shared.processing.run import text_of
 from shared.processing.share import BadRecord, BadTimer, Share
 
@@ -138,13 +138,17 @@ async def process(frame: Frame, shares: Sequence[Share], joining: Iterable[Lane]
     async with frame.database.connect() as connection:
         for share in shares:
             await share.find_timers(connection)
-        given = [Given(s.lane.partition, s.lane.memo, s.messages, s.timers) for s in shares]
+        given = [share.given for share in shares]
         computed: dict[Lane, tuple[Share, Part]] = {}
         batches = {}
         loaded = await frame.processor.load(connection, given) if given else ()
         for share, batch in zip(shares, loaded, strict=True):
             try:
                 after = await share.compute(batch)
+                while await frame.processor.provide(connection, batch):
+                    share.begin_again()
+                    [batch] = await frame.processor.load(connection, [share.given])
+                    after = await share.compute(batch)
             except (BadRecord, BadTimer):
                 if len(shares) == 1:
                     raise

@@ -104,7 +104,6 @@ _FILES = {
           - email: thanks-again
             with: {orders: 'count("Order Completed", within=2d)'}
         """,
-    # Nobody leaves those that issue coupons early: whoever waits for a code to be claimed would leave without.
     "journeys/gift.yaml": """
         journey: gift
         trigger: {event: Order Completed, key: event.order_id}

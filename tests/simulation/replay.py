@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice, product
 from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from services.journeys import store
 from services.journeys.coupons import SIGNS
 from services.journeys.decisions import Decided, unpack
 from services.journeys.worker import JourneysProcessor
@@ -35,7 +33,6 @@ from shared.contracts.events import Event, Refused
 from shared.contracts.messages import MessageCancelled, MessageRecord, MessageRequested
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
 from shared.database.engine import Database
-from shared.language.playbook import Coupon, Journey, Playbook
 from shared.log.port import Entry, Log, Record
 from shared.processing.installation import Installation
 from shared.processing.playbooks import Shelf
@@ -50,7 +47,7 @@ Journal = Mapping[tuple[str, int], Sequence[Record]]
 States = Mapping[str, Sequence[Mapping[str, Any]]]
 """By table, its rows in any order."""
 
-_CODE = re.compile(rf'"[A-Z]+-[{SIGNS}]{{8}}"')
+_CODE = re.compile(rf'"[A-Z]+-[{SIGNS}]{{8}}"'.encode())
 """Which code of a pool somebody got, and whether there was one left, is drawn and raced for."""
 _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = "\0tick"
@@ -157,7 +154,6 @@ async def replay(
 
     `times`: when each event stands on the road, where clocks went apart (`times_of`); else when it was received.
     """
-    await _stock_up(journal, database, shelf, partitions)
     beyond = ManualClock(datetime(2200, 1, 1, tzinfo=UTC))
     settings = Settings(batch_records=2000, partitions_in_flight=4)
     logs: dict[str, MemoryLog] = {}
@@ -185,35 +181,6 @@ async def replay(
     }
 
 
-async def _stock_up(journal: Journal, database: Database, shelf: Shelf, partitions: int) -> None:
-    """Codes for everybody, since in one piece nobody claims any between two records."""
-    signs = product(SIGNS, repeat=8)
-    async with database.connect() as connection:
-        pools = {pool for one in await _playbooks(journal, connection, shelf) for pool in _pools(one)}
-        for name, prefix in sorted(pools):
-            for partition in range(partitions):
-                most = len(journal[CUSTOMERS, partition])
-                codes = [prefix + "".join(drawn) for drawn in islice(signs, most)]
-                await store.begin_claim(connection, name)
-                await store.claim_codes(connection, partition, name, codes)
-
-
-def _pools(playbook: Playbook) -> Iterator[tuple[str, str]]:
-    return ((pool.name, pool.prefix) for pool in playbook.coupons.values())
-
-
-async def _playbooks(journal: Journal, connection: Connection, shelf: Shelf) -> list[Playbook]:
-    """All that some activation of the journal names."""
-    told = [
-        _decode_customer(record.value)
-        for (stream, _), some in journal.items()
-        if stream == CUSTOMERS
-        for record in some
-    ]
-    names = sorted({said.playbook for said in told if isinstance(said, customers.Activation)})
-    return [await shelf.get(connection, name) for name in names]
-
-
 def times_of(journal: Journal) -> dict[tuple[str, str], datetime]:
     """By source and id of each event, the time at which the segmenter put it on the road: never ahead of its own clock,
     which nobody recorded."""
@@ -228,14 +195,11 @@ def times_of(journal: Journal) -> dict[tuple[str, str], datetime]:
 
 class Beside(NamedTuple):
     """What happened beside the records, and so has no place among them: whom a pause holds is looked for when it ends,
-    and who is to be taken along to another version when that is asked for; codes
-    are claimed, and a playbook that defines stages or segments anew comes to each profile when a sweep passes by."""
+    and who is to be taken along to another version when that is asked for; and a playbook that defines stages or
+    segments anew comes to each profile when a sweep passes by."""
 
     held: frozenset[str]
-    """The journeys that some activation of the journal pauses, or takes those inside along in; and those that issue
-    coupons."""
-    issuing: frozenset[str]
-    """Those that do: whoever finds no code claimed waits until some are, and goes on as the customer is by then."""
+    """The journeys that some activation of the journal pauses, or takes those inside along in."""
     redefined: bool
     early: bool
     """Somebody was there before any playbook was: what the first makes of them comes about when its sweep passes by."""
@@ -243,7 +207,6 @@ class Beside(NamedTuple):
 
 async def beside(journal: Journal, database: Database, shelf: Shelf) -> Beside:
     held: set[str] = set()
-    issuing: set[str] = set()
     definitions = set()
     early = False
     async with database.connect() as connection:
@@ -256,13 +219,8 @@ async def beside(journal: Journal, database: Database, shelf: Shelf) -> Beside:
                 if isinstance(said, customers.Activation):
                     playbook = await shelf.get(connection, said.playbook)
                     held |= {*playbook.paused, *said.paused, *said.moves}
-                    issuing |= {name for name, one in playbook.journeys.items() if _issues(one)}
                     definitions.add(compile_rules(playbook).definition.hash)
-    return Beside(frozenset(held | issuing), frozenset(issuing), len(definitions) > 1, early)
-
-
-def _issues(journey: Journey) -> bool:
-    return any(isinstance(step, Coupon) for step in journey.steps.values())
+    return Beside(frozenset(held), len(definitions) > 1, early)
 
 
 def differences(
@@ -305,6 +263,7 @@ def _said(stream: str, records: Sequence[Record], beside: Beside) -> list[Any]:
         if not beside.redefined:
             return [value for value, _ in kept]
         return [(one.as_of, one.event, one.derived) for _, one in kept if isinstance(one, CustomerUpdated)]
+    values = [_CODE.sub(b"null", value) for value in values]
     if not beside.held:
         return values
     # At the end, by their ids, what was held; without the ticks that are not needed where something is said.
@@ -314,8 +273,6 @@ def _said(stream: str, records: Sequence[Record], beside: Beside) -> list[Any]:
         if isinstance(one, MessageRequested) and one.journey in beside.held:
             ids.add(one.id)
             one = msgspec.structs.replace(one, as_of=one.due)
-            if one.journey in beside.issuing:
-                one = msgspec.structs.replace(one, address=None, locale=None, timezone=None, data={})
             held.append(_encode(one))
         elif isinstance(one, MessageCancelled) and one.id in ids:
             held.append(_encode(msgspec.structs.replace(one, as_of=_ANY_TIME)))
@@ -343,7 +300,7 @@ def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | Non
         table == "timers" and beside.redefined and row["service"] == "segmenter"
     ):
         return None
-    return _CODE.sub("null", repr(_sorted(shown)))
+    return _CODE.sub(b"null", repr(_sorted(shown)).encode()).decode()
 
 
 def _sorted(value: Any) -> Any:

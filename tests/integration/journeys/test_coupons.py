@@ -7,12 +7,14 @@ import itertools
 from datetime import timedelta
 from itertools import cycle
 
+import msgspec
 import pytest_asyncio
 from patience import until
-from test_journeys_service import FILES, NOON, Town, town  # noqa: F401
+from test_journeys_service import FILES, MINUTE, NOON, Town, town  # noqa: F401
 
 from services.journeys import claims, store
 from services.journeys.main import MIGRATIONS
+from shared.contracts.customers import CustomerUpdated
 from shared.contracts.messages import MessageRequested
 from shared.database.engine import Database
 from shared.database.migrations import migrate
@@ -40,10 +42,10 @@ def listed(*codes: str) -> CouponPool:
     return CouponPool("ten", "Ten", "", 10, None, None, codes)
 
 
-def playbook(pool: str) -> Playbook:
+def playbook(pool: str, journey: str = JOURNEY) -> Playbook:
     files = {
         **FILES,
-        "journeys/abandoned-cart.yaml": JOURNEY,
+        "journeys/abandoned-cart.yaml": journey,
         "coupons/ten.yaml": pool,
         "messages/last-call/message.yaml": "title: Last call\n",
     }
@@ -132,3 +134,21 @@ async def test_each_customer_gets_a_code_and_those_after_the_last_one_get_none(t
     await town.tell("late", town.did("late", "Thanked", NOON, {}))
     late = [request for request in await asked(town, 8) if request.customer == "late"]
     assert [request.data["with"]["orders"] for request in late] == ["F"]
+
+
+async def test_who_finds_no_code_claimed_goes_on_as_they_were_at_the_step(town: Town) -> None:  # noqa: F811
+    await town.service.stop()
+    named = JOURNEY.replace("orders: steps.code.code", "orders: traits.name, code: steps.code.code")
+    await town.apply(playbook("codes: [A]", named), NOON)
+    thanked = town.did("ann", "Thanked", NOON, {})
+    renamed = town.did("ann", "Account Updated", NOON + MINUTE, {})
+    await town.tell("ann", *(called(one, name) for one, name in ((thanked, "Ann"), (renamed, "Anna"))))
+    town.service = town.build()
+    await town.service.start()
+    [request] = await asked(town, 1)
+    assert request.data["with"] == {"orders": "Ann", "code": "A"}
+    assert request.data["traits"] == {"name": "Ann"}
+
+
+def called(record: CustomerUpdated, name: str) -> CustomerUpdated:
+    return msgspec.structs.replace(record, customer=msgspec.structs.replace(record.customer, traits={"name": name}))

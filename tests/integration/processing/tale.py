@@ -108,6 +108,9 @@ class Tale:
         count = await connection.fetchval("SELECT n FROM tally.counts WHERE key = $1", row)
         return TaleBatch(row, CUSTOMERS[given.partition], count or 0, given.memo)
 
+    async def provide(self, connection: Connection, batch: TaleBatch) -> bool:
+        return False
+
     async def save(self, connection: Connection, batches: Sequence[TaleBatch]) -> None:
         for batch in batches:
             await batch.save(connection)

@@ -122,6 +122,9 @@ class Tally:
         self.batches.append(len(given.messages))
         return TallyBatch(given.partition, {row["key"]: row["n"] for row in rows}, given.memo)
 
+    async def provide(self, connection: Connection, batch: TallyBatch) -> bool:
+        return False
+
     async def save(self, connection: Connection, batches: Sequence[TallyBatch]) -> None:
         for batch in batches:
             await batch.save(connection)

@@ -56,6 +56,19 @@ async def test_records_after_one_of_a_newer_contract_are_not_passed_over(house: 
     await crew.kill()
 
 
+async def test_timers_that_fire_without_a_record_are_told_of_with_the_time_in_one_transaction(house: House) -> None:
+    crew = Crew(house, Tally(leads=True))
+    lane = await crew.claim(ANN)
+    await house.post("ann", said("ann", remind=60))
+    await until(lambda: _all(house, 1))
+    async with lane.lock:
+        await lane.attempt([], START + timedelta(seconds=90))
+    # Whoever is killed now has left nothing that a reader of the streams could not know.
+    assert lane.position.as_of == START + timedelta(seconds=90)
+    assert await house.output("ann") == [b"ann 1", b"ann reminded at 60", b"tick"]
+    await crew.kill()
+
+
 class Deadly(Tally):
     """Taking the record at 13 ends the process, in the middle of its batch."""
 

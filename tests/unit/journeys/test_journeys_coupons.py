@@ -1,8 +1,7 @@
-"""Coupons: one code for each enrollment, waited for where it has to be claimed first."""
+"""Coupons: one code for each enrollment."""
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -38,26 +37,27 @@ def test_a_code_is_known_to_the_mail_and_noted_with_its_cause() -> None:
     assert (issued.issued_at, issued.expires_at) == (NOON, NOON + timedelta(days=7))
 
 
-def test_who_comes_before_codes_are_claimed_goes_on_as_of_then() -> None:
-    story = Shop(playbook(thanks(), coupons=[POOL]))
-    asked: Counter[str] = Counter()
-    story.road.stock = Stock({}, (), asked.update)
-    story.posts("Thanked", when="0m")
-    story.road.stock.close()
-    assert (story.sent(), asked) == ([], {"ten": 1})
+def test_a_batch_says_of_which_pool_it_wants_more_codes_and_how_many() -> None:
+    story = Shop(playbook(thanks(again="always"), coupons=[POOL]))
     story.road.stock = Stock({"ten": ["TEN-A"]})
-    story.road.sweep()
-    story.ticks(when="1m")
-    assert given(story) == [{"code": "TEN-A", "until": "2026-03-09T12:00:00Z"}]
-    assert story.sent() == [("hello", NOON)]
+    for minute in ("0m", "1m", "2m"):
+        story.posts("Thanked", when=minute)
+    assert story.road.stock.short == {"ten": (POOL, 2)}
 
 
 def test_an_empty_pool_gives_null_and_the_journey_goes_on() -> None:
     story = Shop(playbook(thanks(), coupons=[POOL]))
-    story.road.stock = Stock({}, {"ten"})
+    story.road.stock = Stock({}, {"ten": POOL})
     story.posts("Thanked", when="0m")
     assert given(story) == [{"code": None, "until": None}]
-    assert story.road.stock.refused == {"ten": 1}
+    assert (story.road.stock.refused, story.road.stock.short) == ({"ten": 1}, {})
+
+
+def test_a_pool_that_was_empty_is_asked_anew_when_it_has_been_edited() -> None:
+    story = Shop(playbook(thanks(), coupons=[replace(POOL, limit=20)]))
+    story.road.stock = Stock({}, {"ten": replace(POOL, limit=10)})
+    story.posts("Thanked", when="0m")
+    assert list(story.road.stock.short) == ["ten"]
 
 
 def test_a_pool_that_the_playbook_has_no_more_gives_null() -> None:
@@ -98,7 +98,7 @@ def test_the_shop_is_told_of_a_code_once_and_nobody_waits_for_its_answer() -> No
 
 
 def test_of_an_empty_pool_and_by_a_draft_nothing_is_told() -> None:
-    for status, stock in (("live", Stock({}, {"ten"})), ("draft", Stock({"ten": ["TEN-A"]}))):
+    for status, stock in (("live", Stock({}, {"ten": ANNOUNCED})), ("draft", Stock({"ten": ["TEN-A"]}))):
         story = Shop(playbook(thanks(status=status), coupons=[ANNOUNCED]))
         story.road.stock = stock
         story.posts("Thanked", when="0m")
