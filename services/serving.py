@@ -109,6 +109,8 @@ def visited(data: Path) -> Settings:
 
 
 def open_log(settings: Settings, database: Database | None) -> Log:
+    """The log that the settings name: Kafka, else the streams in PostgreSQL. Raises RapportError where there is
+    neither."""
     if settings.kafka_bootstrap_servers:
         # Not at the top: a process without Kafka starts sooner and smaller.
         from shared.log.kafka import kafka_log

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.contracts.streams import DEFAULT_PARTITIONS
@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     partitions: int = Field(DEFAULT_PARTITIONS, ge=1, le=1024)
     """How many partitions every stream has; fixed at installation."""
     database_connections: int = Field(8, ge=2, le=100)
+    """The most connections of one process to PostgreSQL."""
     clock_speed: float = Field(1.0, gt=0, le=100_000)
     """How many seconds pass for each second of the machine's; for demonstrations."""
     heartbeat_seconds: float = Field(1.0, gt=0, le=60)
@@ -61,12 +62,17 @@ class Settings(BaseSettings):
     """For how many days it is kept what was decided about each customer, and why."""
     read_keys: str = ""
     """The SHA-256 hashes of the keys that may read customers and journeys, separated by commas; none: nobody may."""
-    log_level: str = "info"
-    log_format: str = "auto"
-    """`json`, `console`, or `auto` (console on a terminal)."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto` is `console` where standard error is a terminal, else `json`."""
     fault: str = ""
     """A named point at which the process kills itself; for tests (see `shared.processing.faults`)."""
     fault_proof: str = ""
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, level: object) -> object:
+        return level.lower() if isinstance(level, str) else level
 
     @model_validator(mode="after")
     def _can_log_in(self) -> Self:

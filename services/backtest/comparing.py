@@ -50,6 +50,7 @@ class Line(NamedTuple):
 
 
 def compare(one: Findings, report: Report, other: Findings, other_report: Report) -> Comparison:
+    """The two reports, and the customers whom they tell differently of."""
     nobody = CustomerStory()
     differing = more = fewer = 0
     named: list[tuple[int, int, str]] = []

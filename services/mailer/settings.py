@@ -15,6 +15,8 @@ INBOX = "inbox://"
 
 
 class MailerSettings(Settings):
+    """The mailer's own settings beside the common ones."""
+
     mailer_smtp_url: str = INBOX
     """`smtp://user:password@host:587?tls=starttls`, `smtps://user:password@host:465`, or `inbox://`, which sends
     nothing and keeps the mails to be read on a page."""

@@ -37,6 +37,8 @@ class Fate:
 
 @dataclass(frozen=True)
 class Line:
+    """What would become of one thing: new, changed or removed."""
+
     sign: Sign
     name: str
     text: str
@@ -45,6 +47,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Plan:
+    """What would change. `before` and `after` are hashes of playbooks, None where none is in force; `since` says when
+    that one came into force, and `as_of` how far the partition has come that is furthest behind."""
+
     before: str | None
     after: str
     since: datetime | None

@@ -32,6 +32,9 @@ class Kind(IntEnum):
 
 
 class Row(NamedTuple):
+    """Something in a customer's history, as the table has it: `body` and `changes` are packed (`unpack_body`,
+    `unpack_changes`); None where it changed nothing."""
+
     customer: str
     occurred_at: datetime
     kind: int

@@ -29,6 +29,7 @@ class Covered(NamedTuple):
 
 
 def covered(playbook: Playbook, places: Places, footprints: Iterable[Footprint]) -> Iterator[Covered]:
+    """How much of each journey the tests have gone through, from the footprints that all of them left."""
     reached = {(one.journey, one.step) for one in footprints}
     gone = {(one.journey, one.step, one.way) for one in footprints if one.way}
     for name, journey in playbook.journeys.items():

@@ -46,6 +46,8 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
+    """One worker of one service: what it runs on, and what its lanes do one after the other."""
+
     processor: Processor
     database: Database
     log: Log

@@ -36,3 +36,17 @@ def test_a_bad_value_is_refused_with_its_variable(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RAPPORT_PARTITIONS", "many")
     with pytest.raises(RapportError, match="RAPPORT_PARTITIONS: Input should be a valid integer"):
         Settings.read()
+
+
+@pytest.mark.parametrize(("variable", "known"), [("LOG_LEVEL", "'debug', 'info'"), ("LOG_FORMAT", "'auto', 'json'")])
+def test_a_word_that_there_is_not_is_refused_with_those_that_there_are(
+    variable: str, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PREFIX + variable, "loud")
+    with pytest.raises(RapportError, match=f"RAPPORT_{variable}: Input should be {known}"):
+        Settings.read()
+
+
+def test_a_level_may_be_written_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPPORT_LOG_LEVEL", "INFO")
+    assert Settings.read().log_level == "info"
