@@ -124,7 +124,12 @@ def _page(url: str, customer: str, read_key: str | None) -> Mapping[str, Any]:
             said = json.loads(said)["message"]
         raise RapportError(f"{asked} answered {error.code}: {said}") from None
     except (URLError, ValueError, OSError) as error:
-        raise RapportError(f"{asked} does not answer: {error}. Give the segmenter's address: --url.") from None
+        why = error.reason if isinstance(error, URLError) else error
+        why = why.strerror if isinstance(why, OSError) and why.strerror else why
+        raise RapportError(
+            f"{url} does not answer: {why}. Start Rapport there (rapport up), or name the segmenter of a running "
+            "system: --url. Without --customer a sample is shown."
+        ) from None
 
 
 def _show(playbook: Playbook, request: MessageRequested, origin: str, form: str, html: Path | None, show: bool) -> None:

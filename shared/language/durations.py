@@ -16,15 +16,33 @@ LONGEST = timedelta(days=36_500)
 _SHAPE = re.compile(r"([0-9]{1,9})([wdhm])")
 
 
+_SPOKEN = re.compile(r"([0-9]{1,6})\s*(minute|min|hour|hr|h|day|d|week|wk|w|month|year)s?\b", re.IGNORECASE)
+_LONGER = {"mo": timedelta(days=30), "ye": timedelta(days=365)}
+
+
 class DurationError(RapportError, ValueError):
     """A text that is no duration; the message says what one looks like."""
+
+
+def _meant(text: str) -> str | None:
+    """The duration that a person would take it for: `1 hour`, `90min`, `1 month`, `1d 12h`."""
+    found = list(_SPOKEN.finditer(text))
+    if not found or _SPOKEN.sub("", text).strip(" ,"):
+        return None
+    total = timedelta(0)
+    for part in found:
+        unit = part[2].lower()
+        total += int(part[1]) * (_LONGER.get(unit[:2]) or UNITS[unit[0]])
+    return format_duration(total) if timedelta(0) < total <= LONGEST else None
 
 
 def parse_duration(text: str) -> timedelta:
     """The elapsed time that a text such as `30m` stands for. Raises DurationError."""
     shape = _SHAPE.fullmatch(text)
     if shape is None:
-        raise DurationError(f'"{text}" is no duration. Write a whole number and one of m, h, d, w: 30m, 1h, 2d, 1w.')
+        meant = _meant(text)
+        remedy = f'Did you mean "{meant}"?' if meant else "Write a whole number and one of m, h, d, w: 30m, 1h, 2d, 1w."
+        raise DurationError(f'"{text}" is no duration. {remedy}')
     count, unit = int(shape[1]), UNITS[shape[2]]
     if count > LONGEST // unit:
         raise DurationError(f'"{text}" is longer than a hundred years. Write at most {LONGEST // unit}{shape[2]}.')

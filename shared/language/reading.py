@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic_core import ErrorDetails
 
-from shared.language.journey_file import TRIGGERS
+from shared.language.journey_file import TRIGGERS, Defaults, EventTrigger, JourneyFile
 from shared.language.playbook_files import EventFile
 from shared.language.problems import Problem, did_you_mean, listed, nearest, quoted
 from shared.language.sections import Reading, Section, attempt
@@ -101,6 +101,10 @@ def _problem(document: Document, reading: Reading, around: Path, error: ErrorDet
         known = [info.alias or field_name for field_name, info in shape.model_fields.items()]
         if name in shape.later:
             return problem(f"{quoted(name)} comes later.", "Leave it out for now.")
+        if shape is JourneyFile:
+            for part, below in _PARTS.items():
+                if name in {info.alias or field for field, info in below.model_fields.items()}:
+                    return problem(f"{quoted(name)} does not stand here.", f"Write it under {part}:.")
         around_it = document.node(path[:-1])
         taken = around_it.entries if isinstance(around_it, MappingNode) else {}
         free = [field_name for field_name in known if field_name not in taken]
@@ -128,12 +132,16 @@ def _problem(document: Document, reading: Reading, around: Path, error: ErrorDet
     what, remedy = expected
     if kind == "string_type" and isinstance(node, Scalar):
         remedy = f"Put it in quotes: {quoted(node.text)}."
-    if kind == "list_type" and isinstance(node, Scalar) and node.text:
+    if kind == "list_type" and path[-1] in _STEPS_UNDER and isinstance(node, Scalar):
+        example = "exit: done" if node.text == "exit" else "wait: 1h"
+        remedy = f"Write each step on a line of its own below, such as - {example}."
+    elif kind == "list_type" and isinstance(node, Scalar) and node.text:
         remedy = f"Put it in brackets: [{node.text}]."
     name = f"{quoted(str(path[-1]))} takes" if path and isinstance(path[-1], str) else "here belongs"
     return problem(f"{name} {what}, and here stands {_kind(node)}.", remedy)
 
 
+_STEPS_UNDER = frozenset({"steps", "then", "else", "on_timeout"})
 _EXPECTED = {
     "string_type": ("text", "Write the text on the same line."),
     "int_type": ("a whole number", "Write digits only, without quotes."),
@@ -142,6 +150,22 @@ _EXPECTED = {
     "model_type": ("fields", "Write each field on a line of its own below, indented."),
     "model_attributes_type": ("fields", "Write each field on a line of its own below, indented."),
 }
+
+_PARTS: Mapping[str, type[Section]] = {"defaults": Defaults, "trigger": EventTrigger}
+"""Of what stands at the top of a journey's file by mistake, where it belongs."""
+_ELSEWHERE = {
+    **dict.fromkeys(("delay", "sleep", "after"), "wait"),
+    **dict.fromkeys(("mail", "send", "message", "send_email"), "email"),
+    **dict.fromkeys(("text", "text_message"), "sms"),
+    **dict.fromkeys(("notification", "notify"), "push"),
+    **dict.fromkeys(("stop", "end", "leave", "quit"), "exit"),
+    **dict.fromkeys(("condition", "branch", "when"), "if"),
+    **dict.fromkeys(("switch", "case"), "choose"),
+    **dict.fromkeys(("random", "ab", "ab_test", "experiment"), "split"),
+    **dict.fromkeys(("http", "call", "url"), "webhook"),
+    **dict.fromkeys(("tag", "update", "trait", "traits"), "set"),
+}
+"""What other systems call a step."""
 
 _CHOICES: Mapping[str, tuple[str, Sequence[str], Sequence[str], str]] = {
     "step": ("step", tuple(STEPS), (), "- wait: 1h"),
@@ -172,7 +196,8 @@ def _chosen_wrongly(document: Document, path: Path, kind: str, node: Node | None
             it = "this one" if kind == "step" else "it"
             return document.problem(document.at_key((*path, key)), f"{what} later.", f"Leave {it} out for now.")
     for key in keys:
-        meant = nearest(key, (*known, *later))
+        meant = _ELSEWHERE.get(key) if kind == "step" else None
+        meant = meant or nearest(key, (*known, *later))
         if meant in known:
             message = f"unknown {noun} {quoted(key)}." if kind == "step" else f"unknown {noun} field {quoted(key)}."
             return document.problem(document.at_key((*path, key)), message, f'Did you mean "{meant}"?')

@@ -622,6 +622,30 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             "round and write then for else.",
         ],
     ),
+    "what other systems call it": (
+        cart(
+            journey(
+                """
+    - delay: 1h
+    - stop: done
+    - wait: 1 hour
+    - wait: 1 month
+    - if: in_segment("vip")
+      then: exit
+"""
+            )
+            + "priority: 60\n"
+        ),
+        [
+            'journeys/cart.yaml:6:5: unknown step "delay". Did you mean "wait"?',
+            'journeys/cart.yaml:7:5: unknown step "stop". Did you mean "exit"?',
+            'journeys/cart.yaml:8:11: "1 hour" is no duration. Did you mean "1h"?',
+            'journeys/cart.yaml:9:11: "1 month" is no duration. Did you mean "30d"?',
+            'journeys/cart.yaml:11:11: "then" takes a list, and here stands text. Write each step on a line of its own '
+            "below, such as - exit: done.",
+            'journeys/cart.yaml:12:1: "priority" does not stand here. Write it under defaults:.',
+        ],
+    ),
     # files
     "a file that nothing would read": (
         sample(segment_yaml="segments: {}\n"),

@@ -50,7 +50,7 @@ def test_the_sample_has_nothing_wrong() -> None:
         ("journey: cart", "journey: cart\nstatus: on", '2:9: "on" is not known here. Use live, draft or paused.'),
         ("journey: cart", "journey: cart\nmode: twice", '2:7: "twice" is not known here. Use single or restart.'),
         ("journey: cart", "journey: cart\nagain: 3 days", '2:8: "3 days" is no duration. '
-         "Write a whole number and one of m, h, d, w: 30m, 1h, 2d, 1w."),
+         'Did you mean "3d"?'),
         ("journey: cart", "journey: cart\nagain: 14", "2:8: 14 is no duration. "
          "Write a whole number and one of m, h, d, w: 30m, 1h, 2d, 1w."),
         ("journey: cart", "journey: cart\nmax_age: 0m", "2:10: this takes no time at all. "
