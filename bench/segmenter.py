@@ -549,12 +549,12 @@ class BareLane:
         async with self.database.transaction() as connection:
             assert await mechanics.fence(connection, "segmenter", [self.fence])
             changes = store.Changes(
-                [(partition, key, "convert", states[key]) for key in sorted(states)],
-                [(partition, id, *seen) for id, seen in zip(ids, prepared.seen[part], strict=True)],
-                [(partition, *row) for row in rows + rows[:derived]],
-                [(partition, len(ids), 0, road)],
+                [(key, "convert", states[key]) for key in sorted(states)],
+                [(id, *seen) for id, seen in zip(ids, prepared.seen[part], strict=True)],
+                rows + rows[:derived],
+                store.Counts(len(ids), 0, road),
             )
-            await store.save(connection, changes)
+            await store.save(connection, {partition: changes})
             await mechanics.write_timers(connection, "segmenter", {partition: moved})
             await self.log.append_in(connection, {(CUSTOMERS, partition): entries + entries[:derived]})
         self.fence = self.fence._replace(version=self.fence.version + 1, next_offset=next_offset, as_of=road)

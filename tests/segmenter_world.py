@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, Literal
@@ -244,7 +245,10 @@ class Road:
         ids_ = {fingerprints.identity(m.source, m.id) for m in messages if isinstance(m, Event)}
         seen = {identity: self.seen[identity] for identity in ids_ if identity in self.seen}
         sizes = {key: len(state) for key, state in packed.items()}
-        return SegmenterBatch(0, memo, rules, self.definitions, profiles, sizes, seen, rebuilt)
+        uses = Counter(m.key for m in messages if isinstance(m, Event))
+        return SegmenterBatch(
+            *(0, memo, rules, self.definitions, {}, sizes, seen, rebuilt), stored=dict(packed), uses=uses
+        )
 
     def _commit(self, batch: SegmenterBatch, run: Run) -> None:
         self.packed |= {key: state for key, _, state in batch.profiles()}

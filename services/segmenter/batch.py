@@ -25,7 +25,7 @@ from services.segmenter.profile import (
     told_of_time,
 )
 from services.segmenter.rules import Definition, Rules, feeding, in_force
-from services.segmenter.store import Changes, Seen, pack_profile
+from services.segmenter.store import Changes, Counts, Seen, pack_profile, unpack_profile
 from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, Activation, Backfill, Event, EventRecord, Refused
@@ -86,6 +86,10 @@ class SegmenterBatch:
     Pure: `profiles()`, `taken`, `rows()`, the counts and `memo()` are what is written of it. Without `reads`, all that
     changes is told down the road; it says whether anybody reads a change of a customer (None: what time made of their
     stage and segments), for who keeps no history.
+
+    With `stored` profiles come packed, and `uses` says how many messages and timers there are for each. Each is
+    unpacked when its turn comes and packed again after the last of them: what two thousand customers are, unpacked,
+    would be in no cache any more when it is asked for. Without it they are in `profiles`, and stay there.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class SegmenterBatch:
         rebuilt: Mapping[str, Mapping[str, Any]],
         names: Names = fingerprints.KEPT,
         reads: Callable[[str, Change | None], bool] | None = None,
+        stored: dict[str, bytes] | None = None,
+        uses: dict[str, int] | None = None,
     ) -> None:
         self.partition = partition
         self._memo = memo
@@ -107,14 +113,18 @@ class SegmenterBatch:
         self._rules = rules[memo.playbook]
         self._definitions = definitions
         self._profiles = profiles
+        self._stored = stored
+        self._uses = uses or {}
         self._sizes = sizes
         self._seen = seen
         self._rebuilt = rebuilt
         self._identity, self._content = names
         self._reads = reads
         self._changed: set[str] = set()
+        self._packed: dict[str, tuple[str, str, bytes]] = {}
         self.taken: dict[bytes, Seen] = {}
         self._told: list[tuple[CustomerUpdated | DateReached, str]] = []
+        self._rows: list[Row] = []
         self.processed = 0
         self.deduplicated = 0
         self._moved: dict[str, int] = {}
@@ -127,6 +137,7 @@ class SegmenterBatch:
         self.as_of = out.as_of
         if isinstance(message, Event):
             self._take(message, out)
+            self._used(message.key)
         elif isinstance(message, Refused):
             out.dead_letter(message.source, message.body, message.code, message.message)
         elif isinstance(message, Backfill):
@@ -165,11 +176,12 @@ class SegmenterBatch:
             self._flip(key, out)
         else:
             self._reach_date(timer.subject.partition("\n")[0], key, out)
+        self._used(key)
 
     def bring_up(self, key: str, out: Outputs) -> Profile | None:
         """The customer's profile, up to the rules in force here; what that changed is told as such."""
         self.as_of = out.as_of
-        profile = self._profiles.get(key)
+        profile = self._profile(key)
         rules = self._rules
         if profile is None or profile.definition == rules.definition.hash:
             return profile
@@ -178,7 +190,7 @@ class SegmenterBatch:
         states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
         if self.activated and lacking:
             # Events of this very batch, from before the activation, are not in the database yet.
-            mine = (history.row(record) for record, _ in self._told if record.customer.key == key)
+            mine = (row for row in self.rows() if row.customer == key)
             states = history.rebuild(states, feeding(lacking, [rules]), mine)
         since = {journey: at for journey, (_, at) in self._memo.dates.items()}
         after, record = adopt(profile, key, rules, before, states, since, out.as_of)
@@ -190,12 +202,16 @@ class SegmenterBatch:
 
     def profiles(self) -> list[tuple[str, str, bytes]]:
         """Those that changed: key, stage and packed state, in the order of their keys."""
-        changed = [(key, self._profiles[key]) for key in sorted(self._changed)]
-        return [(key, profile.stage, pack_profile(profile)) for key, profile in changed]
+        for key in self._changed:
+            profile = self._profiles[key]
+            self._packed[key] = key, profile.stage, pack_profile(profile)
+        return [self._packed[key] for key in sorted(self._packed)]
 
     def rows(self) -> list[Row]:
         """What is to be kept of what was told, in the order in which it was."""
-        return [history.row(record, playbook) for record, playbook in self._told]
+        self._rows += [history.row(record, playbook) for record, playbook in self._told]
+        self._told.clear()
+        return self._rows
 
     def memo(self) -> bytes:
         return b"" if self._memo is NO_MEMO else _encode_memo(self._memo)
@@ -212,6 +228,25 @@ class SegmenterBatch:
         SEGMENTER_EVENTS.labels("deduplicated").inc(self.deduplicated)
         for cause, count in self._moved.items():
             SEGMENTER_CHANGES.labels(cause).inc(count)
+
+    def _profile(self, key: str) -> Profile | None:
+        profile = self._profiles.get(key)
+        if profile is None and self._stored is not None and (state := self._stored.get(key)) is not None:
+            profile = self._profiles[key] = unpack_profile(state)
+        return profile
+
+    def _used(self, key: str) -> None:
+        """A message or a timer of the customer has been taken."""
+        if self._stored is None:
+            return
+        self.rows()
+        left = self._uses.get(key, 0) - 1
+        if left > 0:
+            self._uses[key] = left
+        elif (profile := self._profiles.pop(key, None)) is not None and key in self._changed:
+            self._changed.discard(key)
+            state = self._stored[key] = pack_profile(profile)
+            self._packed[key] = key, profile.stage, state
 
     def _take(self, event: Event, out: Outputs) -> None:
         identity = self._identity(event.source, event.id)
@@ -354,15 +389,20 @@ class SegmenterBatch:
 
 async def save(connection: Connection, batches: Sequence[SegmenterBatch]) -> None:
     """Write every change of these batches, each of another partition."""
-    changes = Changes([], [], [], [])
-    for batch in batches:
-        partition = batch.partition
-        changes.profiles.extend((partition, *profile) for profile in batch.profiles())
-        changes.seen.extend((partition, id, *seen) for id, seen in batch.taken.items())
-        changes.history.extend((partition, *row) for row in batch.rows())
-        if (batch.processed or batch.deduplicated) and batch.as_of is not None:
-            changes.counts.append((partition, batch.processed, batch.deduplicated, batch.as_of))
-    await store.save(connection, changes)
+    await store.save(
+        connection,
+        {
+            batch.partition: Changes(
+                batch.profiles(),
+                [(id, *seen) for id, seen in batch.taken.items()],
+                batch.rows(),
+                Counts(batch.processed, batch.deduplicated, batch.as_of)
+                if (batch.processed or batch.deduplicated) and batch.as_of is not None
+                else None,
+            )
+            for batch in batches
+        },
+    )
     for batch in batches:
         for rules in batch.activated:
             await store.save_definition(connection, rules.definition)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -23,6 +23,21 @@ _decode_definition = msgspec.msgpack.Decoder(Definition).decode
 
 pack_profile = msgspec.msgpack.Encoder().encode
 unpack_profile = msgspec.msgpack.Decoder(Profile).decode
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """How a packed profile begins."""
+
+    version: int = 1
+    definition: bytes = b""
+
+
+_unpack_head = msgspec.msgpack.Decoder(_Head).decode
+
+
+def definition_of(state: bytes) -> bytes:
+    """The definition that a packed profile was last brought up to."""
+    return _unpack_head(state).definition
 
 
 class Seen(NamedTuple):
@@ -104,28 +119,35 @@ async def past(
 # What a batch writes.
 
 
+class Counts(NamedTuple):
+    """How many events were taken, how many dropped as already taken, and up to when."""
+
+    processed: int
+    deduplicated: int
+    as_of: datetime
+
+
 class Changes(NamedTuple):
-    """What batches write, each row with its partition first: profiles as key, stage and packed state; events taken, as
-    id, content and when; history; how many events were taken, how many dropped as already taken, and up to when."""
+    """What a batch writes: profiles as key, stage and packed state; events taken, as id, content and when; history."""
 
-    profiles: list[tuple[int, str, str, bytes]]
-    seen: list[tuple[int, bytes, int, datetime]]
-    history: list[tuple[object, ...]]
-    counts: list[tuple[int, int, int, datetime]]
+    profiles: Sequence[tuple[str, str, bytes]]
+    seen: Sequence[tuple[bytes, int, datetime]]
+    history: Sequence[Row]
+    counts: Counts | None
 
 
-async def save(connection: Connection, changes: Changes) -> None:
-    """All of it in one statement, since where there is little to write each costs more than what it writes."""
-    profiles, seen, rows, counts = changes
-    if not any(changes):
-        return
-    await connection.execute(
-        _SAVE,
-        *_columns(profiles, 4),
-        *_columns(seen, 4),
-        *_columns(rows, 9),
-        *_columns(counts, 4),
-    )
+async def save(connection: Connection, changes: Mapping[int, Changes]) -> None:
+    """What batches of several partitions write, in one statement: where there is little to write, each costs more than
+    what it writes."""
+    parts = list(changes.items())
+    columns = [
+        *_columns([(partition, one.profiles) for partition, one in parts], 3),
+        *_columns([(partition, one.seen) for partition, one in parts], 3),
+        *_columns([(partition, one.history) for partition, one in parts], 8),
+        *_columns([(partition, [one.counts] if one.counts is not None else []) for partition, one in parts], 3),
+    ]
+    if any(columns):
+        await connection.execute(_SAVE, *columns)
 
 
 _SAVE = """
@@ -147,8 +169,15 @@ _SAVE = """
         deduplicated = c.deduplicated + EXCLUDED.deduplicated, as_of = greatest(c.as_of, EXCLUDED.as_of)"""
 
 
-def _columns(rows: Sequence[tuple[object, ...]], count: int) -> Iterable[Sequence[object]]:
-    return zip(*rows, strict=True) if rows else [()] * count
+def _columns(parts: Iterable[tuple[int, Sequence[tuple[object, ...]]]], count: int) -> list[list[object]]:
+    """Rows with so many fields, by partition, as columns; the first is the partition's."""
+    columns: list[list[object]] = [[] for _ in range(count + 1)]
+    for partition, rows in parts:
+        if rows:
+            columns[0] += [partition] * len(rows)
+            for column, values in zip(columns[1:], zip(*rows, strict=True), strict=True):
+                column += values
+    return columns
 
 
 async def save_definition(connection: Connection, definition: Definition) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from services.segmenter.rules import (
     playbooks_of,
     wanted,
 )
-from services.segmenter.store import Changes, Seen, unpack_profile
+from services.segmenter.store import Changes, Counts, Seen, definition_of, unpack_profile
 from shared.contracts import customers
 from shared.contracts.events import VERSION, Activation, Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS
@@ -85,7 +86,9 @@ class SegmenterProcessor:
             rules = {name: await self._rules_of(connection, name) for name in dict.fromkeys(playbooks)}
             in_play = [rules[name] for name in playbooks]
             profiles, known = packed.get(one.partition, {}), seen.get(one.partition, {})
-            batches.append(await self._batch(connection, one.partition, memo, rules, in_play, profiles, known))
+            uses = Counter(m.key for m in one.messages if isinstance(m, Event))
+            uses.update(map(customer_of, one.timers))
+            batches.append(await self._batch(connection, one.partition, memo, rules, in_play, profiles, known, uses))
         return batches
 
     async def provide(self, connection: Connection, batch: SegmenterBatch) -> bool:
@@ -121,7 +124,7 @@ class SegmenterProcessor:
         """Say how far this partition has come; the owner of the first drops what no partition needs any more."""
 
         async def note_as_of(connection: Connection, out: Outputs) -> datetime | None:
-            await store.save(connection, Changes([], [], [], [(lane.partition, 0, 0, lane.as_of)]))
+            await store.save(connection, {lane.partition: Changes([], [], [], Counts(0, 0, lane.as_of))})
             if lane.partition != 0:
                 return None
             return await store.slowest_as_of(connection)
@@ -164,22 +167,24 @@ class SegmenterProcessor:
         memo: Memo,
         rules: Mapping[str, Rules],
         in_play: Sequence[Rules],
-        packed: Mapping[str, bytes],
+        packed: dict[str, bytes],
         seen: dict[bytes, Seen],
+        uses: dict[str, int] | None = None,
     ) -> SegmenterBatch:
         """`in_play` are the rules in force at its begin, and those of each activation in it."""
-        profiles = {key: unpack_profile(state) for key, state in packed.items()}
         outdated = {
-            key: profile.definition
-            for key, profile in profiles.items()
-            if len(in_play) > 1 or profile.definition != in_play[0].definition.hash
+            key: definition
+            for key, state in packed.items()
+            if (definition := definition_of(state)) != in_play[0].definition.hash or len(in_play) > 1
         }
         unknown = set(outdated.values()) - self._definitions.keys()
         if unknown:
             self._definitions |= await store.definitions(connection, unknown)
         rebuilt = await self._rebuild(connection, partition, in_play, outdated)
         sizes = {key: len(state) for key, state in packed.items()}
-        return SegmenterBatch(partition, memo, rules, self._definitions, profiles, sizes, seen, rebuilt)
+        return SegmenterBatch(
+            *(partition, memo, rules, self._definitions, {}, sizes, seen, rebuilt), stored=packed, uses=uses
+        )
 
     async def _rebuild(
         self, connection: Connection, partition: int, in_play: Sequence[Rules], outdated: Mapping[str, bytes]

@@ -181,7 +181,7 @@ async def _rows_scanned(database: Database) -> int:
 async def test_day_takes_over_what_the_default_partition_had_of_it(tables: Database) -> None:
     owner = Owner(tables)
     async with tables.transaction() as connection:
-        await store.save(connection, store.Changes([], [(0, b"x" * 16, 1, at(5))], [], []))
+        await store.save(connection, {0: store.Changes([], [(b"x" * 16, 1, at(5))], [], None)})
     await owner.take([event("Page Viewed", at(5))])
     async with tables.connect() as connection:
         assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_default") == 0
