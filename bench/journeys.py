@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bench.measure import Series
-from bench.prepared import making, prepared
+from bench.prepared import making, on_the_services_loop, prepared
 from services.journeys import main, store
 from services.journeys.batch import JourneysBatch
 from services.journeys.enrollment import Entry as Entered
@@ -458,7 +458,7 @@ def run(folder: Path) -> float:
             assert records * 0.05 <= sent < records * 0.052, (records, sent)
             return records / took
 
-    return asyncio.run(once())
+    return on_the_services_loop(once())
 
 
 def limit(folder: Path) -> float:
@@ -469,7 +469,7 @@ def limit(folder: Path) -> float:
             left: int = sum((await built.log.ends(CUSTOMERS)).values()) - records
             return left / await repeated(built, done, JourneysSettings.read())
 
-    return asyncio.run(once())
+    return on_the_services_loop(once())
 
 
 async def _progress(database: Database) -> tuple[int, int]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import asyncpg
+import uvloop
 
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.database.revisions import Migrations
+
+T = TypeVar("T")
+
+
+def on_the_services_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run it on the event loop that the services run on."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 @contextlib.asynccontextmanager

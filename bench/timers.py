@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.journeys import ALL_MIGRATIONS, PRODUCT, START, apply, drained, playbook, runtime, tell, tell_all, updated
 from bench.measure import Series
-from bench.prepared import making, prepared
+from bench.prepared import making, on_the_services_loop, prepared
 from services.journeys import main
 from services.journeys.settings import JourneysSettings
 from services.journeys.worker import SERVICE, JourneysProcessor
@@ -163,7 +163,7 @@ def fired(folder: Path, worker: Callable[[Runtime], Worker], copy: bool) -> floa
             took = await drained(built, worker(built))
             return (before - await _pending(database)) / took
 
-    return asyncio.run(once())
+    return on_the_services_loop(once())
 
 
 def take(folder: Path) -> dict[str, float]:
@@ -195,7 +195,7 @@ def take(folder: Path) -> dict[str, float]:
             more = len(due) == limit
             low = due[-1].due if due else low
 
-    return dict.fromkeys(WORKERS, asyncio.run(once()))
+    return dict.fromkeys(WORKERS, on_the_services_loop(once()))
 
 
 async def _pending(database: Database) -> int:
