@@ -39,7 +39,7 @@ playbook_app = typer.Typer(
 @app.command()
 def up(
     data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
-    port: Annotated[int, typer.Option(help="One port for all services.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="One port for all services.")] = 8080,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     playbook: Annotated[
         Path | None,
@@ -89,7 +89,7 @@ def up(
 @app.command()
 def serve(
     service: Annotated[str, typer.Argument(help="ingest, segmenter, journeys or mailer.")],
-    port: Annotated[int, typer.Option(help="The port of its HTTP face.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port of its HTTP face.")] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",
 ) -> None:
     """Run one service on the servers that DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name."""
@@ -135,7 +135,7 @@ def demo(
     ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Print no live picture.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write what happened as JSON.")] = None,
-    port: Annotated[int, typer.Option(help="The port to read the mails on; 0 takes any.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to read the mails on; 0 takes any.")] = 8080,
     data: Annotated[
         Path | None, typer.Option(help="Where everything is kept; a temporary folder if not given.")
     ] = None,
@@ -151,8 +151,8 @@ def playbook_init(folder: Folder) -> None:
     """Copy the shipped playbook into a new folder, with schemas for the editor."""
     from shared.language import SHIPPED, read_folder, write_schemas
 
-    if folder.exists() and any(folder.iterdir()):
-        fail(f"{folder} is not empty. Choose a new folder.")
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        fail(f"{folder} is not an empty folder. Choose a new one.")
     for name, content in read_folder(SHIPPED).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +166,8 @@ def playbook_schema(folder: Folder) -> None:
     """Write the JSON Schemas for editors into FOLDER/.schema."""
     from shared.language import write_schemas
 
+    if not folder.is_dir():
+        fail(f"there is no folder {folder}. Give the playbook's.")
     write_schemas(folder)
     say(f"written to {folder / '.schema'}")
 

@@ -117,9 +117,11 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     except Exception as error:
         from shared.database.engine import is_transient
 
+        if isinstance(error, OSError) and error.filename is not None:
+            fail(f"{error.filename}: {error.strerror}. Choose another place, or make this one usable.")
         if not is_transient(error):
             raise
-        fail(f"a server went away under this command: {type(error).__name__}: {error}. Start it again.")
+        fail(f"a server does not answer: {type(error).__name__}: {error}. Look whether it runs, and try again.")
 
 
 def fail(text: str) -> None:

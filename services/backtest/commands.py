@@ -119,15 +119,15 @@ def export(
         since = SystemClock().now() - timedelta(days=days) if days is not None else _BEGINNING
         count = 0
         async with database(data) as connection:
-            async for row in every_event(connection, since):
-                line = message(row)
-                if line is not None:
-                    lines.write(line)
-                    count += 1
+            with gzip.open(file, "wb", compresslevel=5) if file.name.endswith(".gz") else file.open("wb") as lines:
+                async for row in every_event(connection, since):
+                    line = message(row)
+                    if line is not None:
+                        lines.write(line)
+                        count += 1
         say(f"{count:,} events are in {file}")
 
-    with gzip.open(file, "wb", compresslevel=5) if file.name.endswith(".gz") else file.open("wb") as lines:
-        run(work())
+    run(work())
 
 
 def _is_csv(path: Path) -> bool:

@@ -65,6 +65,10 @@ class Database:
         parts = urlsplit(url)
         if parts.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
             raise RapportError(f"DATABASE_URL: {parts.scheme!r} is no scheme of PostgreSQL. Write postgresql://…")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise RapportError(f"DATABASE_URL: {error}. Write postgresql://user:password@host:5432/name.") from None
         self.url = "postgresql+asyncpg" + url[url.index(":") :]
         engine = create_async_engine(
             self.url,
