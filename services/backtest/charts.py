@@ -43,7 +43,7 @@ def over_time(per_day: Mapping[date, Mapping[str, int]], series: Sequence[str]) 
         if label and label != labelled:
             labelled = label
             drawn.append(f'<text x="{x + 2:.1f}" y="{_HEIGHT - 8}">{label}</text>')
-    return _svg(_WIDTH, _HEIGHT, f"Mails by {span}", drawn)
+    return _svg(_WIDTH, _HEIGHT, f"Messages by {span}", drawn)
 
 
 def by_hour(per_hour: Sequence[Sequence[int]]) -> str:
@@ -65,11 +65,11 @@ def by_hour(per_hour: Sequence[Sequence[int]]) -> str:
             )
     y = top + 7 * tall + 14
     drawn += [f'<text x="{left + hour * cell}" y="{y}">{hour:02}:00</text>' for hour in range(0, 24, 3)]
-    return _svg(left + 24 * cell, y + 6, "Mails by weekday and hour", drawn)
+    return _svg(left + 24 * cell, y + 6, "Messages by weekday and hour", drawn)
 
 
 def columns(counts: Mapping[int, int]) -> str:
-    """How many customers got so many mails; from a dozen on they share a column."""
+    """How many customers got so many messages; from a dozen on they share a column."""
     if not counts:
         return ""
     shown = {number: counts.get(number, 0) for number in range(1, min(max(counts), 12) + 1)}
@@ -82,12 +82,12 @@ def columns(counts: Mapping[int, int]) -> str:
     for place, (label, count) in enumerate(labels):
         x, tall = _LEFT + place * step, count / highest * height
         drawn.append(
-            f"<g><title>{label} mails: {count:,} customers</title>"
+            f"<g><title>{label} messages: {count:,} customers</title>"
             f'<rect class="c0" x="{x + 3:.1f}" y="{_TOP + height - tall:.1f}"'
             f' width="{step - 6:.1f}" height="{tall:.1f}"/>'
             f'<text x="{x + step / 2:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{label}</text></g>'
         )
-    return _svg(width, _HEIGHT, "Customers by number of mails", drawn)
+    return _svg(width, _HEIGHT, "Customers by number of messages", drawn)
 
 
 def _buckets(per_day: Mapping[date, Mapping[str, int]]) -> tuple[str, dict[date, dict[str, int]]]:

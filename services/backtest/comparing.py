@@ -8,17 +8,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.backtest.report import CustomerStory, Findings, Report
+from services.backtest.report import CALLED, CustomerStory, Findings, Report
+from shared.contracts.messages import EMAIL
 
 MOST_NAMED = 20
 
 
 class Differing(msgspec.Struct, frozen=True):
-    """A customer whom the two treat differently: the mails of each by message, and the entries into journeys."""
+    """A customer whom the two treat differently: what each gets by message, and the entries into journeys."""
 
     customer: str
-    mails: dict[str, int]
-    other_mails: dict[str, int]
+    messages: dict[str, int]
+    other_messages: dict[str, int]
     entered: dict[str, int]
     other_entered: dict[str, int]
 
@@ -32,7 +33,7 @@ class Comparison(msgspec.Struct, frozen=True):
     differing: int
     in_number: int
     more: int
-    """Customers who get more mails under the other playbook."""
+    """Customers who get more messages under the other playbook."""
     fewer: int
     named: list[Differing]
 
@@ -59,10 +60,10 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
         if here.digest == there.digest:
             continue
         differing += 1
-        change = sum(there.mails.values()) - sum(here.mails.values())
+        change = sum(there.messages.values()) - sum(here.messages.values())
         more += change > 0
         fewer += change < 0
-        distance = _distance(here.mails, there.mails), _distance(here.entered, there.entered)
+        distance = _distance(here.messages, there.messages), _distance(here.entered, there.entered)
         if any(distance):
             named.append((*distance, customer))
     greatest = heapq.nsmallest(MOST_NAMED, named, key=lambda told: (-told[0], -told[1], told[2]))
@@ -83,10 +84,14 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
 def lines(comparison: Comparison) -> list[Line]:
     """The figures that both have, in the order in which one reads them."""
     one, other = comparison.report, comparison.other
-    told = [Line("mails sent", one.sent, other.sent)]
-    told.append(Line("customers with a mail", sum(one.per_customer.values()), sum(other.per_customer.values())))
+    told = [
+        Line(f"{CALLED[channel][1]} sent", one.channels.get(channel, 0), other.channels.get(channel, 0))
+        for channel in CALLED
+        if channel == EMAIL or one.channels.get(channel) or other.channels.get(channel)
+    ]
+    told.append(Line("customers with a message", sum(one.per_customer.values()), sum(other.per_customer.values())))
     told.append(
-        Line("most mails to one customer", max(one.per_customer, default=0), max(other.per_customer, default=0))
+        Line("most messages to one customer", max(one.per_customer, default=0), max(other.per_customer, default=0))
     )
     journeys = {found.journey: found for found in one.journeys}
     others = {found.journey: found for found in other.journeys}
@@ -118,4 +123,4 @@ def _distance(here: Mapping[str, int], there: Mapping[str, int]) -> int:
 
 
 def _told(customer: str, here: CustomerStory, there: CustomerStory) -> Differing:
-    return Differing(customer, dict(here.mails), dict(there.mails), dict(here.entered), dict(there.entered))
+    return Differing(customer, dict(here.messages), dict(there.messages), dict(here.entered), dict(there.entered))

@@ -42,18 +42,22 @@ class Observer(Witness):
 
     def held(self, hold: Hold, at: datetime) -> None:
         if hold.reason != "not_due" and hold.request.channel != WEBHOOK:
-            self.findings.held(hold.request.journey, hold.request.message, hold.reason)
+            self.findings.held(hold.request.journey, hold.request.message, hold.request.channel, hold.reason)
 
     def ended(self, end: End, at: datetime) -> None:
         request = end.request
         if request.channel == WEBHOOK:
+            if end.status == "sent":
+                self.findings.called()
             return  # nobody gets it
         if end.status == "sent":
-            self.findings.sent(request.journey, request.message, request.customer, end.decided_for)
+            self.findings.sent(request.journey, request.message, request.channel, request.customer, end.decided_for)
         elif end.status == "skipped":
-            self.findings.skipped(request.journey, request.message, request.customer, end.reason, end.decided_for)
+            self.findings.skipped(
+                *(request.journey, request.message, request.channel, request.customer), end.reason, end.decided_for
+            )
         else:
-            self.findings.failed(request.journey, request.message, end.reason)
+            self.findings.failed(request.journey, request.message, request.channel, end.reason)
 
     def set_aside(self, customer: str, code: str, message: str, at: datetime) -> None:
         self.findings.refused(Refusal(f"customer {customer}", code, message))

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from services.backtest import charts
 from services.backtest.comparing import Comparison, lines
-from services.backtest.report import Report
+from services.backtest.report import CALLED, Report
 from services.backtest.tables import counted, difference, differing_text, money
 
 _TEMPLATES = Environment(
@@ -36,6 +36,7 @@ def as_page(report: Report, comparison: Comparison | None = None) -> str:
         by_hour=Markup(charts.by_hour(report.per_hour)),
         per_customer=Markup(charts.columns(report.per_customer)),
         number="{:,}".format,
+        called=CALLED,
         counted=counted,
         money=money,
         difference=difference,

@@ -15,18 +15,26 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from services.backtest.reading import Refusal
+from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK
 from shared.language.playbook import Playbook
 
 BUSIEST = 10
 _PLACES_SHOWN = 5
+CALLED = {
+    EMAIL: ("mail", "mails"),
+    SMS: ("text message", "text messages"),
+    PUSH: ("notification", "notifications"),
+    WEBHOOK: ("call of a webhook", "calls of webhooks"),
+}
+"""What one, and several, of each channel are called."""
 
 CANNOT_KNOW = (
-    "People would have behaved otherwise. History shows what they did with the mails that they got then; who would "
-    "have bought because of a mail, or left because of one mail too many, nobody can say. Read attributed value as "
-    "“bought after a mail”, never as “bought because of it”: for that there is holdout.",
+    "People would have behaved otherwise. History shows what they did with the messages that they got then; who would "
+    "have bought because of a message, or left because of one too many, nobody can say. Read attributed value as "
+    "“bought after a message”, never as “bought because of it”: for that there is holdout.",
     "Nobody clicks, answers or unsubscribes in a simulation, unless history has it. A journey that waits for a click "
     "takes its timeout.",
-    "Every mail that goes out arrives: there are no bounces and no servers that are away.",
+    "Every message that goes out arrives: there are no bounces and no servers that are away.",
     "History begins somewhere. What customers did before its first line (orders, consent, traits) is unknown here, so "
     "the first weeks may show more first orders and fewer consents than there were.",
 )
@@ -42,10 +50,11 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Sends(msgspec.Struct, frozen=True):
-    """One message of one journey. `held` counts holds by reason; one message may be held several times."""
+    """One message of one journey, on one channel. `held` counts holds by reason; the same may be held several times."""
 
     message: str
     journey: str
+    channel: str
     sent: int
     held: dict[str, int]
     skipped: dict[str, int]
@@ -76,7 +85,7 @@ class JourneyFindings(msgspec.Struct, frozen=True):
 
 class Busy(msgspec.Struct, frozen=True):
     customer: str
-    mails: int
+    sent: int
     messages: dict[str, int]
 
 
@@ -98,10 +107,13 @@ class Report(msgspec.Struct, frozen=True):
     journeys: list[JourneyFindings]
     messages: list[Sends]
     sent: int
+    """Messages to people, on all channels."""
+    channels: dict[str, int]
+    """What went out by channel: `email`, `sms`, `push`; and the calls of `webhook` steps, which nobody gets."""
     per_day: dict[date, dict[str, int]]
     per_hour: list[list[int]]
     per_customer: dict[int, int]
-    """How many customers got so many mails; those who got none are left out."""
+    """How many customers got so many messages; those who got none are left out."""
     busiest: list[Busy]
     coupons: dict[str, int]
     """Codes issued, by pool."""
@@ -114,7 +126,7 @@ class CustomerStory(msgspec.Struct):
     """What one customer got. `digest` stands for all of it with its times, so that two playbooks can be compared; it
     means nothing to another process."""
 
-    mails: dict[str, int] = {}
+    messages: dict[str, int] = {}
     entered: dict[str, int] = {}
     digest: int = 0
 
@@ -149,7 +161,8 @@ class Findings:
         self.customers: dict[str, CustomerStory] = {}
         self._refused: dict[str, tuple[int, str, list[str]]] = {}
         self._journeys = {name: _JourneyCounts() for name in playbook.journeys}
-        self._messages: dict[tuple[str, str], _MessageCounts] = {}
+        self._messages: dict[tuple[str, str, str], _MessageCounts] = {}
+        self._channels: Counter[str] = Counter()
         self._days: dict[date, Counter[str]] = {}
         self._hours = [[0] * 24 for _ in range(7)]
         self.coupons: Mapping[str, int] = {}
@@ -186,26 +199,31 @@ class Findings:
         amounts = self._journeys[journey].attributed
         amounts[currency] = amounts.get(currency, Decimal(0)) + value
 
-    def sent(self, journey: str, message: str, customer: str, at: datetime) -> None:
-        self._of_message(journey, message).sent += 1
+    def sent(self, journey: str, message: str, channel: str, customer: str, at: datetime) -> None:
+        self._of_message(journey, message, channel).sent += 1
+        self._channels[channel] += 1
         if journey in self._journeys:
             self._journeys[journey].sent += 1
         local = at.astimezone(self._zone)
         self._days.setdefault(local.date(), Counter())[journey] += 1
         self._hours[local.weekday()][local.hour] += 1
         story = self._story(customer)
-        story.mails = {**story.mails, message: story.mails.get(message, 0) + 1}
+        story.messages = {**story.messages, message: story.messages.get(message, 0) + 1}
         _note(story, "sent", message, at)
 
-    def held(self, journey: str, message: str, reason: str) -> None:
-        self._of_message(journey, message).held[reason] += 1
+    def called(self) -> None:
+        """A `webhook` step has made its call."""
+        self._channels[WEBHOOK] += 1
 
-    def skipped(self, journey: str, message: str, customer: str, reason: str, at: datetime) -> None:
-        self._of_message(journey, message).skipped[reason] += 1
+    def held(self, journey: str, message: str, channel: str, reason: str) -> None:
+        self._of_message(journey, message, channel).held[reason] += 1
+
+    def skipped(self, journey: str, message: str, channel: str, customer: str, reason: str, at: datetime) -> None:
+        self._of_message(journey, message, channel).skipped[reason] += 1
         _note(self._story(customer), reason, message, at)
 
-    def failed(self, journey: str, message: str, reason: str) -> None:
-        self._of_message(journey, message).failed[reason] += 1
+    def failed(self, journey: str, message: str, channel: str, reason: str) -> None:
+        self._of_message(journey, message, channel).failed[reason] += 1
 
     def still_inside(self, journey: str, step: str) -> None:
         self._journeys[journey].inside[step] += 1
@@ -232,15 +250,22 @@ class Findings:
             journeys=[self._journey(name, counts, entered_by[name]) for name, counts in self._journeys.items()],
             messages=[
                 Sends(
-                    message, journey, counts.sent, _sorted(counts.held), _sorted(counts.skipped), _sorted(counts.failed)
+                    message,
+                    journey,
+                    channel,
+                    counts.sent,
+                    _sorted(counts.held),
+                    _sorted(counts.skipped),
+                    _sorted(counts.failed),
                 )
-                for (journey, message), counts in sorted(self._messages.items())
+                for (journey, message, channel), counts in sorted(self._messages.items())
             ],
             sent=sum(counts.sent for counts in self._messages.values()),
+            channels={channel: self._channels[channel] for channel in CALLED if self._channels[channel]},
             per_day={day: dict(counts) for day, counts in sorted(self._days.items())},
             per_hour=self._hours,
             per_customer=dict(
-                sorted(Counter(sum(s.mails.values()) for s in self.customers.values() if s.mails).items())
+                sorted(Counter(sum(s.messages.values()) for s in self.customers.values() if s.messages).items())
             ),
             busiest=self._busiest(),
             coupons=_sorted(self.coupons),
@@ -266,14 +291,16 @@ class Findings:
         )
 
     def _busiest(self) -> list[Busy]:
-        mailed = ((sum(story.mails.values()), customer) for customer, story in self.customers.items() if story.mails)
-        most = heapq.nsmallest(BUSIEST, mailed, key=lambda one: (-one[0], one[1]))
-        return [Busy(customer, mails, _sorted(self.customers[customer].mails)) for mails, customer in most]
+        reached = (
+            (sum(story.messages.values()), customer) for customer, story in self.customers.items() if story.messages
+        )
+        most = heapq.nsmallest(BUSIEST, reached, key=lambda one: (-one[0], one[1]))
+        return [Busy(customer, sent, _sorted(self.customers[customer].messages)) for sent, customer in most]
 
-    def _of_message(self, journey: str, message: str) -> _MessageCounts:
-        counts = self._messages.get((journey, message))
+    def _of_message(self, journey: str, message: str, channel: str) -> _MessageCounts:
+        counts = self._messages.get((journey, message, channel))
         if counts is None:
-            counts = self._messages[journey, message] = _MessageCounts()
+            counts = self._messages[journey, message, channel] = _MessageCounts()
         return counts
 
     def _story(self, customer: str) -> CustomerStory:

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.backtest.comparing import Comparison, Differing, lines
-from services.backtest.report import Report
+from services.backtest.report import CALLED, Report
+from shared.language.problems import listed
 
 _WIDTH = 100
 
@@ -34,14 +35,14 @@ def as_tables(report: Report) -> Iterator[RenderableType]:
             if found.held_out:
                 yield f"  held out: {found.held_out:,}, of whom {found.held_out_goals:,} reached the goal"
     for sends in report.messages:
-        yield f"[bold]{sends.message}[/]  {sends.sent:,} sent"
+        yield f"[bold]{sends.message}[/]  {of_channel({sends.channel: sends.sent})} sent"
         for what, counts in (("held", sends.held), ("skipped", sends.skipped), ("failed", sends.failed)):
             if counts:
                 yield f"  {what}: {counted(counts)}"
     if report.busiest:
         yield ""
-        yield f"{sum(report.per_customer.values()):,} customers got mail: " + ", ".join(
-            f"{count:,} got {mails}" for mails, count in report.per_customer.items()
+        yield f"{sum(report.per_customer.values()):,} customers got messages: " + ", ".join(
+            f"{count:,} got {messages}" for messages, count in report.per_customer.items()
         )
         yield _busiest(report)
     if report.coupons:
@@ -56,8 +57,8 @@ def as_comparison(comparison: Comparison) -> Iterator[RenderableType]:
     yield from _head(comparison.report)
     one, other = comparison.report.playbook[:12], comparison.other.playbook[:12]
     table = _table("", one, other, "change")
-    for line in lines(comparison):
-        if line.one == line.other and line.name != "mails sent":
+    for place, line in enumerate(lines(comparison)):
+        if place and line.one == line.other:
             continue
         table.add_row(line.name, f"{line.one:,}", f"{line.other:,}", line.change)
     yield table
@@ -76,6 +77,11 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
+def of_channel(sent: Mapping[str, int]) -> str:
+    """`3,485 mails, 12 text messages and 1 call`"""
+    return listed([f"{count:,} {CALLED[name][count != 1]}" for name, count in sent.items()], "and") or "0 mails"
+
+
 def money(amounts: Mapping[str, Decimal]) -> str:
     return " + ".join(f"{amount:,.2f} {currency}".strip() for currency, amount in amounts.items())
 
@@ -86,8 +92,8 @@ def differing_text(comparison: Comparison) -> str:
         return "Nobody would have been treated differently."
     only_when = comparison.differing - comparison.in_number
     return (
-        f"{comparison.differing:,} customers differ: {comparison.more:,} get more mails, {comparison.fewer:,} fewer; "
-        f"for {only_when:,} only times or reasons differ."
+        f"{comparison.differing:,} customers differ: {comparison.more:,} get more messages, {comparison.fewer:,} "
+        f"fewer; for {only_when:,} only times or reasons differ."
     )
 
 
@@ -96,7 +102,7 @@ def difference(differing: Differing) -> str:
     told = [
         f"{prefix}{name} {here.get(name, 0)} → {there.get(name, 0)}"
         for prefix, here, there in (
-            ("", differing.mails, differing.other_mails),
+            ("", differing.messages, differing.other_messages),
             ("entered ", differing.entered, differing.other_entered),
         )
         for name in {**here, **there}
@@ -112,7 +118,7 @@ def _head(report: Report) -> Iterator[RenderableType]:
         span = f"{report.begin:%Y-%m-%d} to {report.end:%Y-%m-%d}"
         yield (
             f"{report.events:,} events of {report.customers:,} customers, {span}: "
-            f"[bold]{report.sent:,} mails[/] would have gone out"
+            f"[bold]{of_channel(report.channels)}[/] would have gone out"
         )
     if report.duplicates:
         yield f"{report.duplicates:,} events came twice and count once"
@@ -136,7 +142,7 @@ def _table(*columns: str) -> Table:
 
 
 def _journeys(report: Report) -> Table:
-    table = _table("journey", "entered", "customers", "mails", "goals", "attributed")
+    table = _table("journey", "entered", "customers", "messages", "goals", "attributed")
     for found in report.journeys:
         table.add_row(
             found.journey,
@@ -152,8 +158,8 @@ def _journeys(report: Report) -> Table:
 def _busiest(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("busiest", no_wrap=True)
-    table.add_column("mails", justify="right")
+    table.add_column("messages", justify="right")
     table.add_column("")
     for busy in report.busiest:
-        table.add_row(escape(busy.customer), str(busy.mails), counted(busy.messages))
+        table.add_row(escape(busy.customer), str(busy.sent), counted(busy.messages))
     return table

@@ -53,6 +53,7 @@ quiet_hours: {quiet}
     for name in ("reminder", "last-call"):
         files[f"messages/{name}/subject.txt"] = "Hello"
         files[f"messages/{name}/body.html"] = '<a href="{{ unsubscribe_url }}">Stop</a>'
+    files |= dict.fromkeys(("messages/note/sms.txt", "messages/note/push.yaml"), "title: A note\nbody: Come back")
     return load({name: text.encode() for name, text in files.items()})
 
 
@@ -110,6 +111,36 @@ def test_a_report_tells_who_entered_how_they_left_and_what_they_got(tmp_path: Pa
     assert report.segments == {"nordic": 3}
     assert [(busy.customer, busy.messages) for busy in report.busiest] == [("ann", {"last-call": 1, "reminder": 1})]
     assert report.per_customer == {2: 1}
+
+
+CHANNELS = (
+    JOURNEY
+    + """
+  - sms: note
+  - push: note
+    id: app
+  - webhook: {url: "https://shop.example/hook"}
+"""
+)
+
+
+def test_text_messages_notifications_and_calls_are_counted_beside_mails(tmp_path: Path, shop: Shop) -> None:
+    shop.knows(0, "ann", phone="+4790000000", push_token="device")
+    (simulation,) = lived(tmp_path, shop, playbook(CHANNELS))
+    report = simulation.report()
+    assert report.channels == {"email": 2, "sms": 1, "push": 1, "webhook": 3}
+    assert (report.sent, report.per_customer, report.busiest[0].sent) == (4, {4: 1}, 4)
+    assert [(sends.message, sends.channel, sends.sent) for sends in report.messages] == [
+        *(("last-call", "email", 1), ("note", "push", 1), ("note", "sms", 1), ("reminder", "email", 1)),
+    ]
+    told = "2 mails, 1 text message, 1 notification and 3 calls of webhooks"
+    assert f"[bold]{told}[/] would have gone out" in str(next(iter(as_tables(report))))
+    page = as_page(report)
+    assert "<b>1</b><span>text message</span>" in page
+    assert "<b>3</b><span>calls of webhooks</span>" in page
+    beside = {line.name: (line.one, line.other) for line in lines(compared(tmp_path, shop, playbook(CHANNELS)))}
+    assert (beside["mails sent"], beside["text messages sent"]) == ((2, 2), (0, 1))
+    assert beside["calls of webhooks sent"] == (0, 3)
 
 
 def test_sends_are_told_by_day_and_hour_of_the_brand_and_holds_by_reason(tmp_path: Path, shop: Shop) -> None:
@@ -186,7 +217,7 @@ def test_who_gets_a_mail_less_is_named(tmp_path: Path, shop: Shop) -> None:
         tmp_path, shop, playbook(JOURNEY.replace("  - email: last-call\n", "").replace("  - wait: 1d\n", ""))
     )
     assert comparison.fewer == 1
-    assert [(one.customer, one.mails, one.other_mails) for one in comparison.named] == [
+    assert [(one.customer, one.messages, one.other_messages) for one in comparison.named] == [
         ("ann", {"reminder": 1, "last-call": 1}, {"reminder": 1})
     ]
     told = _text(as_comparison(comparison))
