@@ -238,11 +238,11 @@ app.add_typer(partitions_app, name="partitions")
 app.add_typer(keys_app, name="keys")
 
 
-def leave_out_what_is_not_asked_for(group: str = "", command: str = "", *_: str) -> None:
+def leave_out_what_is_not_asked_for(commands: typer.Typer, group: str = "", command: str = "", *_: str) -> None:
     """Typer looks into the parameters of every command before it runs one, for longer than Python takes to begin."""
-    for found in app.registered_groups:
+    for found in commands.registered_groups:
         if found.name == group and (inside := found.typer_instance) is not None:
-            app.registered_groups, app.registered_commands = [found], []
+            commands.registered_groups, commands.registered_commands = [found], []
             asked = [one for one in inside.registered_commands if one.name == command]
             inside.registered_commands = asked or inside.registered_commands
 
@@ -254,7 +254,7 @@ def main() -> None:
     atexit.register(gc.freeze)
     # To look for plugins, of which we have none, pydantic reads what every installed package says of itself.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-    leave_out_what_is_not_asked_for(*sys.argv[1:])
+    leave_out_what_is_not_asked_for(app, *sys.argv[1:])
     app()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.language.template_names import Used, used_in
-from shared.language.templating import TemplateInvalid
+from shared.language.templating import TemplateInvalid, compile_template
 
 
 def names(text: str) -> list[str]:
@@ -90,3 +92,50 @@ def _as_a_whole(text: str) -> Used:
 @given(_template)
 def test_parts_say_the_same_as_the_whole(text: str) -> None:
     assert used_in(text) == _as_a_whole(text)
+
+
+_value = st.recursive(
+    st.sampled_from(["a", "b.c", "loop.index", "1", "'x'", "none", "[a, 1]", "a[:2]", "a | round(2)", "a is defined"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["+", "*", "~", "or", "and", "==", "<", "in"]), inner).map(
+            lambda three: f"({' '.join(three)})"
+        ),
+        inner.map(lambda value: f"(not {value})"),
+        inner.map(lambda value: f"({value}) | nosuch"),
+        st.tuples(inner, inner, inner).map(lambda three: f"({three[0]} if {three[1]} else {three[2]})"),
+    ),
+    max_leaves=6,
+)
+_stated = st.recursive(
+    st.one_of(
+        _value.map(lambda value: f"{{{{ {value} }}}}"),
+        st.tuples(st.sampled_from(["a", "b", "loop"]), _value).map(lambda two: f"{{% set {two[0]} = {two[1]} %}}"),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map("".join),
+        st.tuples(_value, inner, inner).map(lambda t: f"{{% if {t[0]} %}}{t[1]}{{% elif b %}}{t[2]}{{% endif %}}"),
+        st.tuples(st.sampled_from(["a", "b", "loop", "a, b"]), _value, inner, inner).map(
+            lambda t: f"{{% for {t[0]} in {t[1]} %}}{t[2]}{{% else %}}{t[3]}{{% endfor %}}"
+        ),
+    ),
+    max_leaves=10,
+)
+
+
+def _taken(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except TemplateInvalid:
+        return False
+    return True
+
+
+@settings(max_examples=300, deadline=None)
+@given(_stated)
+@example("{% for a in b %}{% set loop = 1 %}{% endfor %}")
+@example("{% for a in b %}" * 25 + "{{ a }}" + "{% endfor %}" * 25)
+@example("{{ " + " or ".join("ab" * 400) + " }}")
+@example("{% if a %}{% for a in b recursive %}{% endfor %}{% endif %}")
+def test_what_is_read_without_being_compiled_could_be(text: str) -> None:
+    compiled = _taken(lambda: compile_template(text, html=True, name="template"))
+    assert _taken(lambda: used_in(text)) == compiled

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer import Typer
 from typer.testing import CliRunner
 
-from services.__main__ import app
+from services.__main__ import app, leave_out_what_is_not_asked_for
 from shared.language import SHIPPED, read_folder
 
 
@@ -99,9 +100,44 @@ def test_a_format_that_there_is_not(folder: Path) -> None:
     assert "There are text, json, github." in output
 
 
-def test_the_command_begins_without_what_only_others_need() -> None:
+def test_the_commands_begin_without_what_only_others_need() -> None:
     """Half a second is what somebody waits without noticing, and these would be much of it."""
     heavy = ["asyncio", "inscriptis", "rich.console", "sqlalchemy", "starlette", "uvicorn", "aiokafka"]
-    program = f"import services.__main__, shared.language, sys; print([n for n in {heavy} if n in sys.modules])"
+    modules = "services.__main__, shared.language, services.trials.running"
+    program = f"import {modules}, sys; print([n for n in {heavy} if n in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert ran.stdout == "[]\n"
+
+
+def ready(*words: str) -> dict[str | None, list[str | None]]:
+    """The commands that are made ready for such a line, by group."""
+    shop, goods, bills = Typer(), Typer(), Typer()
+    shop.command("up")(print)
+    for group, name in ((goods, "goods"), (bills, "bills")):
+        group.command("list")(print)
+        group.command("show")(print)
+        shop.add_typer(group, name=name)
+    leave_out_what_is_not_asked_for(shop, *words)
+    found = {one.name: one.typer_instance for one in shop.registered_groups}
+    groups = {None: shop} if shop.registered_commands else {}
+    return {
+        name: [command.name for command in inside.registered_commands]
+        for name, inside in (groups | found).items()
+        if inside is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (("goods", "show", "list"), {"goods": ["show"]}),
+        (("goods", "--help"), {"goods": ["list", "show"]}),
+        (("goods", "shwo"), {"goods": ["list", "show"]}),
+        (("up", "goods"), {None: ["up"], "goods": ["list", "show"], "bills": ["list", "show"]}),
+        ((), {None: ["up"], "goods": ["list", "show"], "bills": ["list", "show"]}),
+    ],
+)
+def test_no_command_is_made_ready_beside_the_one_that_is_asked_for(
+    words: tuple[str, ...], left: dict[str | None, list[str]]
+) -> None:
+    assert ready(*words) == left
