@@ -13,17 +13,15 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from services.journeys import effects
 from services.journeys.commands import (
     BeginAgain,
     CancelMessage,
     Command,
-    OpenTask,
     Passed,
     PausePromotion,
-    ReportEvent,
-    SendMessage,
 )
-from services.journeys.coupons import DRAFT, Issued, Stock
+from services.journeys.coupons import Stock
 from services.journeys.enrollment import (
     Enrollment,
     Entry,
@@ -33,14 +31,12 @@ from services.journeys.enrollment import (
     effect_id,
     enrollment_id,
 )
-from services.journeys.scopes import about, scope
+from services.journeys.scopes import scope
 from shared.contracts import events
 from shared.contracts.customers import Customer
-from shared.contracts.messages import POOLS, WEBHOOK
 from shared.language.playbook import (
     Choose,
     Coupon,
-    CouponPool,
     Email,
     Emit,
     EventMatch,
@@ -57,7 +53,6 @@ from shared.language.playbook import (
     WaitFor,
     Webhook,
 )
-from shared.language.values import plain
 from shared.walltime import instant, next_instant, read_day, zone_of
 
 # Reasons for which an enrollment ends, beside those that a marketer gives an `exit` step.
@@ -69,9 +64,6 @@ RESTARTED = "restarted"
 REMOVED = "removed"
 HELD_OUT = "held_out"
 
-COUPON_ISSUED = "coupon.issued"
-"""The type of the call that tells the shop of a code."""
-
 _OUTCOMES = frozenset(
     {
         *(events.EMAIL_SENT, events.EMAIL_SKIPPED, events.EMAIL_FAILED, events.EMAIL_UNKNOWN),
@@ -82,10 +74,6 @@ _OUTCOMES = frozenset(
 )
 _GONE_OUT = frozenset({events.EMAIL_SENT, events.EMAIL_UNKNOWN, events.SMS_SENT, events.PUSH_SENT})
 _NOTHING = timedelta(0)
-_ANNOUNCED_FOR = timedelta(days=7)
-"""So long at most the shop is called with a code: who was away for longer takes what was issued as CSV."""
-_MOST_OF_A_TITLE = 300
-_MOST_OF_A_NOTE = 4_000
 _encode = msgspec.json.Encoder().encode
 _UNWATCHED = frozenset({GOAL, RESTARTED, REMOVED})
 
@@ -436,7 +424,7 @@ def _run(
                     return _with(enrollment, status="listening", due=now + step.timeout), commands
                 step_id, way = step.matched, "matched"
             case Email():
-                send = _send(course, enrollment, customer, step, now)
+                send = effects.send(course, enrollment, customer, step, now)
                 visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
                 sending = _with(enrollment, status="sending", message=send.id, visits=visits)
                 return sending, [*commands, send]
@@ -456,30 +444,30 @@ def _run(
                 enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left})
                 step_id = step.arms[way].first
             case Set():
-                enrollment, reports = _set(course, enrollment, customer, step, now)
+                enrollment, reports = effects.keep(course, enrollment, customer, step, now)
                 commands = [*commands, *reports]
                 step_id = step.next
             case Emit():
                 seen = scope(course.playbook, customer, now, enrollment=enrollment)
-                properties = {name: _kept(value.evaluate(seen)) for name, value in step.properties.items()}
-                enrollment, reports = _report(course, enrollment, step.id, step.event, properties, {})
+                properties = {name: effects.as_json(value.evaluate(seen)) for name, value in step.properties.items()}
+                enrollment, reports = effects.report(course, enrollment, step.id, step.event, properties, {})
                 commands = [*commands, *reports]
                 step_id = step.next
             case Webhook():
-                call = _call(course, enrollment, customer, step, now)
+                call = effects.call(course, enrollment, customer, step, now)
                 visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
                 return _with(enrollment, status="sending", message=call.id, visits=visits), [*commands, call]
             case Task():
-                enrollment, opened = _task(course, enrollment, customer, step, now)
+                enrollment, opened = effects.open_task(course, enrollment, customer, step, now)
                 commands = [*commands, *opened]
                 step_id = step.next
             case Coupon():
-                left_behind, announced = _issue(course, enrollment, customer, step, now)
+                left_behind, announced = effects.issue(course, enrollment, customer, step, now)
                 commands = [*commands, *announced]
                 enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left_behind})
                 step_id = step.next
             case Pause():
-                if not _only_counted(course, enrollment):
+                if not effects.only_counted(course, enrollment):
                     commands = [*commands, PausePromotion(now, now + step.duration)]
                 step_id = step.next
             case Exit():
@@ -516,166 +504,6 @@ def _arm(step: Split, journey: Journey, enrollment: Enrollment, customer: Custom
         if lot < passed:
             return name
     return name
-
-
-def _set(course: Course, enrollment: Enrollment, customer: Customer, step: Set, now: datetime) -> Moved:
-    seen = scope(course.playbook, customer, now, enrollment=enrollment)
-    kept = {name: _encode(_kept(value.evaluate(seen))) for name, value in step.vars.items()}
-    enrollment = _with(enrollment, vars={**enrollment.vars, **kept})
-    if not step.traits:
-        return enrollment, []
-    traits = {name: _kept(value.evaluate(seen)) for name, value in step.traits.items()}
-    return _report(course, enrollment, step.id, "", {}, traits)
-
-
-def _kept(value: Any) -> Any:
-    """A value as JSON. An integer that no shop may send is null: kept, it could be squared in each step."""
-    given = plain(value)
-    if isinstance(given, list):
-        return [_kept(item) for item in given]
-    return None if isinstance(given, int) and not -(2**63) <= given < 2**63 else given
-
-
-def _report(
-    course: Course,
-    enrollment: Enrollment,
-    step: str,
-    name: str,
-    properties: Mapping[str, Any],
-    traits: Mapping[str, Any],
-) -> Moved:
-    """An event of the customer, or new traits; nothing is reported of those who are only counted."""
-    visit = enrollment.visits.get(step, 0) + 1
-    enrollment = _with(enrollment, visits={**enrollment.visits, step: visit})
-    if _only_counted(course, enrollment):
-        return enrollment, []
-    id = effect_id(enrollment.id, step, visit)
-    return enrollment, [ReportEvent(id, name, properties, traits, enrollment.entry.hops + 1)]
-
-
-def _call(course: Course, enrollment: Enrollment, customer: Customer, step: Webhook, now: datetime) -> SendMessage:
-    seen = scope(course.playbook, customer, now, enrollment=enrollment)
-    given = {name: _kept(value.evaluate(seen)) for name, value in step.with_.items()}
-    return SendMessage(
-        id=effect_id(enrollment.id, step.id, enrollment.visits.get(step.id, 0) + 1),
-        step=step.id,
-        message=step.id,
-        topic="",
-        priority=50,
-        due=now,
-        expires=now + step.expires,
-        draft=_only_counted(course, enrollment),
-        hops=enrollment.entry.hops,
-        data={"url": step.url, "type": step.type, "key": enrollment.entry.key, "with": given},
-        channel=WEBHOOK,
-    )
-
-
-def _task(course: Course, enrollment: Enrollment, customer: Customer, step: Task, now: datetime) -> Moved:
-    visit = enrollment.visits.get(step.id, 0) + 1
-    enrollment = _with(enrollment, visits={**enrollment.visits, step.id: visit})
-    if _only_counted(course, enrollment):
-        return enrollment, []
-    seen = scope(course.playbook, customer, now, enrollment=enrollment)
-    title, note = (
-        "" if value is None else _written(value.evaluate(seen), most)
-        for value, most in ((step.title, _MOST_OF_A_TITLE), (step.note, _MOST_OF_A_NOTE))
-    )
-    due = None if step.due is None else now + step.due
-    id = effect_id(enrollment.id, step.id, visit)
-    return enrollment, [OpenTask(id, step.id, title or step.id, note, now, due, enrollment.entry.hops + 1)]
-
-
-def _written(value: Any, most: int) -> str:
-    """A value as a person reads it; NUL cannot be stored."""
-    given = plain(value)
-    text = "" if given is None else given if isinstance(given, str) else _encode(given).decode()
-    return text.replace("\0", "\ufffd")[:most]
-
-
-def _issue(
-    course: Course, enrollment: Enrollment, customer: Customer, step: Coupon, now: datetime
-) -> tuple[bytes, list[Command]]:
-    """What a coupon step leaves behind: one code for each enrollment, however often it comes by; and how the shop is
-    told of it."""
-    kept = enrollment.steps.get(step.id)
-    if kept is not None and msgspec.json.decode(kept)["code"] is not None:
-        return kept, []
-    code, expires_at = None, None
-    announced: list[Command] = []
-    pool = course.playbook.coupons.get(step.pool)
-    if pool is not None:
-        draft = enrollment.entry.draft
-        code = pool.prefix + DRAFT if draft else course.stock.take(pool)
-        if code is not None and pool.expires is not None:
-            expires_at = now + pool.expires
-        if code is not None and not draft:
-            cause = (customer.key, enrollment.journey, enrollment.id, step.id)
-            course.stock.note(Issued(pool.name, code, *cause, now, expires_at))
-            if pool.announced_to is not None:
-                announced.append(_announce(pool, pool.announced_to, code, expires_at, enrollment, step, now))
-    return _encode({"code": code, "expires": expires_at}), announced
-
-
-def _announce(
-    pool: CouponPool,
-    url: str,
-    code: str,
-    expires_at: datetime | None,
-    enrollment: Enrollment,
-    step: Coupon,
-    now: datetime,
-) -> SendMessage:
-    """The call that tells the shop of a code. Nothing in the journey waits for it."""
-    given = {"pool": pool.name, "code": code, "expires": expires_at}
-    return SendMessage(
-        # No step's run has this number, so an edit that gives the step another kind makes no other message of this id.
-        id=effect_id(enrollment.id, step.id, 0),
-        step=step.id,
-        message=POOLS + pool.name,
-        topic="",
-        priority=50,
-        due=now,
-        expires=now + min(pool.expires or _ANNOUNCED_FOR, _ANNOUNCED_FOR),
-        draft=False,
-        hops=enrollment.entry.hops,
-        data={"url": url, "type": COUPON_ISSUED, "key": enrollment.entry.key, "with": given},
-        channel=WEBHOOK,
-    )
-
-
-def _only_counted(course: Course, enrollment: Enrollment) -> bool:
-    """Whether nothing of it is to be seen outside: of a draft, and of those who entered one."""
-    return course.status == "draft" or enrollment.entry.draft
-
-
-def _send(course: Course, enrollment: Enrollment, customer: Customer, step: Email, now: datetime) -> SendMessage:
-    entry = enrollment.entry
-    given: dict[str, Any] = {}
-    if step.with_:
-        seen = scope(course.playbook, customer, now, enrollment=enrollment)
-        given = {name: plain(expression.evaluate(seen)) for name, expression in step.with_.items()}
-    data: Mapping[str, Any] = {
-        "customer": about(customer),
-        "traits": customer.traits,
-        "trigger": msgspec.json.decode(entry.trigger),
-        "key": entry.key,
-        "with": given,
-    }
-    return SendMessage(
-        id=effect_id(enrollment.id, step.id, enrollment.visits.get(step.id, 0) + 1),
-        step=step.id,
-        message=step.message,
-        topic=step.topic,
-        priority=step.priority,
-        due=now,
-        expires=now + step.expires,
-        draft=_only_counted(course, enrollment),
-        # The entry's own, not the last outcome's: a journey of nine mails is no loop.
-        hops=entry.hops,
-        data=data,
-        channel=step.channel,
-    )
 
 
 def _end(course: Course, enrollment: Enrollment, reason: str, now: datetime, commands: list[Command]) -> Moved:
