@@ -25,6 +25,7 @@ from deploy.dev.broker import KafkaBroker
 from deploy.dev.cluster import SERVICES, WRITE_KEY, Cluster, Worker
 from deploy.dev.preloaded import Launcher, Preloaded, Running
 from shared.database.embedded import EmbeddedPostgres
+from shared.errors import RapportError
 from tests.chaos.between import BeforeKafka, BeforePostgres
 from tests.chaos.ledger import Ledger
 from tests.chaos.mails import MailServer
@@ -158,7 +159,7 @@ class World:
             if worker.number <= WORKERS:
                 self.launch(worker)
         await asyncio.gather(
-            *(self.cluster.ready(worker) for worker in self.cluster.workers.values() if worker.number <= WORKERS)
+            *(self._up(worker) for worker in self.cluster.workers.values() if worker.number <= WORKERS)
         )
         supervisor = asyncio.create_task(self._supervise())
         stack.push_async_callback(_ended, supervisor)
@@ -197,6 +198,17 @@ class World:
         return [(life.worker.address, life.pid) for life in living if life is not None and life.worker.alive]
 
     # The processes
+
+    async def _up(self, worker: Worker) -> None:
+        """One that ends at its start, since a busy machine's broker answers late, is started again."""
+        for _ in range(5):
+            try:
+                return await self.cluster.ready(worker)
+            except RapportError:
+                if worker.alive:
+                    raise
+                self.launch(worker)
+        await self.cluster.ready(worker)
 
     def launch(self, worker: Worker, *, armed: str = "") -> None:
         log_from = worker.log.stat().st_size if worker.log.exists() else 0

@@ -47,6 +47,16 @@ _FILLED = """
 _NOW = re.compile(r"\bnow\(\)")
 
 
+def _answer(said: bytes) -> bytes:
+    """What the server answers to a command that it cannot refuse: that it is done, and that a transaction is open."""
+    return b"C" + (5 + len(said)).to_bytes(4, "big") + said + b"\0" + _IN_TRANSACTION
+
+
+_IN_TRANSACTION, _OUTSIDE = b"Z\0\0\0\5T", b"Z\0\0\0\5I"
+_FORESEEN = re.compile(rb"Q....(BEGIN|SAVEPOINT|RELEASE)(?: [A-Za-z_0-9 ]+)?\0", re.DOTALL)
+"""Commands that nobody else can tell the moment of: they go with what comes next."""
+
+
 class _Wire(asyncio.Transport):
     """Carries bytes to the server and back, and waits for them in person."""
 
@@ -57,6 +67,8 @@ class _Wire(asyncio.Transport):
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         self._written = bytearray()
+        self._ahead = self._owed = self._state = b""
+        """Commands that go with the next one, what they are answered, and how the last answer ended."""
         protocol.connection_made(self)
 
     def write(self, data: Any) -> None:
@@ -69,9 +81,24 @@ class _Wire(asyncio.Transport):
     def exchange(self) -> None:
         """Send what was written, and take what comes."""
         if self._written:
-            self._socket.sendall(self._written)
+            said = bytes(self._written)
             self._written.clear()
-        self.protocol.data_received(self._socket.recv(1 << 18))
+            known = _FORESEEN.fullmatch(said)
+            if known is not None and self._state == (_OUTSIDE if known[1] == b"BEGIN" else _IN_TRANSACTION):
+                self._ahead += said
+                self._owed += _answer(known[1])
+                self._state = _IN_TRANSACTION
+                self.protocol.data_received(_answer(known[1]))
+                return
+            self._socket.sendall(self._ahead + said)
+            self._ahead = b""
+        data = self._socket.recv(1 << 18)
+        while self._owed and len(data) <= len(self._owed):
+            data += self._socket.recv(1 << 18)
+        assert data.startswith(self._owed), data
+        data, self._owed = data[len(self._owed) :], b""
+        self._state = data[-6:]
+        self.protocol.data_received(data)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default

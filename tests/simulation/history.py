@@ -14,7 +14,10 @@ CUSTOMERS = ("ann", "ben", "cai", "dot", "eve")
 WORKERS = ("segmenter-1", "segmenter-2", "journeys-1", "journeys-2", "mailer-1", "mailer-2")
 PROCESSES = (*WORKERS, "ingest-1", "ingest-2")
 SOURCE = "shop"
-_ACTS = 25, 50
+_ACTS = 8, 20
+"""Many short histories find what few long ones find, and sooner; what they begin goes on for days."""
+_FEW, _MANY = (1, 1, 1, 1, 2, 3), (1, 2, 3, 5, 8)
+"""How many calls a post has: where there are many, more happens at one instant, and in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class _Shop:
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
+        self._at_once = dice.choice([_FEW, _MANY, _MANY])
         self._number = 0
         self._posted: list[dict[str, Any]] = []
         self._ago: dict[str, timedelta] = {}
@@ -182,7 +186,7 @@ class _Shop:
 
     def post(self) -> Any:
         dice = self._dice
-        calls = [self._call() for _ in range(dice.choice([1, 1, 1, 1, 2, 3]))]
+        calls = [self._call() for _ in range(dice.choice(self._at_once))]
         if self._posted and dice.random() < 0.15:
             calls.append(dice.choice(self._posted))  # as shops do now and then, answered or not
         self._posted += calls

@@ -112,7 +112,9 @@ def _each_event_once(world: World) -> Iterator[str]:
     for source, id in held:
         if source == SOURCE and id not in world.posted:
             yield f"{id} was never posted"
-    [[processed, dropped]] = world.query("SELECT sum(processed), sum(deduplicated) FROM segmenter.counters")
+    [[processed, dropped]] = world.query(
+        "SELECT coalesce(sum(processed), 0), coalesce(sum(deduplicated), 0) FROM segmenter.counters"
+    )
     came = sum(isinstance(_decoded(record), Event) for lane in read(world, "events") for record in lane)
     if (processed, dropped) != (sum(held.values()), came - sum(held.values())):
         yield f"{came} events are counted as {processed} and {dropped} again, and {sum(held.values())} are in the state"
