@@ -264,6 +264,8 @@ def _said(stream: str, records: Sequence[Record], beside: Beside) -> list[Any]:
             return [value for value, _ in kept]
         return [(one.as_of, one.event, one.derived) for _, one in kept if isinstance(one, CustomerUpdated)]
     values = [_CODE.sub(b"null", value) for value in values]
+    if beside.redefined:
+        values = [_untagged(value) for value in values]
     if not beside.held:
         return values
     # At the end, by their ids, what was held; without the ticks that are not needed where something is said.
@@ -279,6 +281,15 @@ def _said(stream: str, records: Sequence[Record], beside: Beside) -> list[Any]:
         elif not isinstance(one, Tick):
             in_order.append(value)
     return in_order + sorted(held)
+
+
+def _untagged(value: bytes) -> bytes:
+    """A message without the stage and the segments of its customer, who may have others once a sweep has passed by."""
+    one = _decode_message(value)
+    if not isinstance(one, MessageRequested) or "customer" not in one.data:
+        return value
+    customer = {**one.data["customer"], "stage": None, "segments": None}
+    return _encode(msgspec.structs.replace(one, data={**one.data, "customer": customer}))
 
 
 def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | None:
