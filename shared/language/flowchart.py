@@ -73,10 +73,21 @@ def flow_of(journey: Journey) -> Flow:
     """The whole of a journey, from what begins it to its end."""
     after = _inevitable(journey.steps)
     steps = _flow(journey.steps, journey.first, None, after)
-    beginning = Box(BEGIN, "begin", _beginning(journey))
+    beginning = (Box(BEGIN, "begin", _beginning(journey)), *_holdout(journey))
     if not goes_on(steps):
-        return (beginning, *steps)
-    return (beginning, *steps, Box(END, "end", ("completed",)))
+        return (*beginning, *steps)
+    return (*beginning, *steps, Box(END, "end", ("completed",)))
+
+
+def _holdout(journey: Journey) -> Flow:
+    """Who gets nothing is told apart before the first step. No step can have a name with a space."""
+    share, goal = journey.holdout, journey.goal
+    if not share or goal is None or goal.within is None:
+        return ()
+    watched = f"goal watched for {format_duration(goal.within)}"
+    out = Box("held out", "leave", ("held out", "gets nothing", watched))
+    ways = (Way(f"{float(share * 100):g}%", (out,), False), Way(f"{float(100 - share * 100):g}%", (), True))
+    return (Fork(Box("hold out", "ask", ("hold out", "by customer, always the same")), ways),)
 
 
 def goes_on(flow: Flow) -> bool:

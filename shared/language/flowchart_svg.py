@@ -58,9 +58,12 @@ class _Canvas(msgspec.Struct):
         self.drawn.append(f'<path class="line" d="{path}"{end}/>')
 
     def label(self, x: float, y: float, text: str) -> None:
-        for number, line in enumerate(_wrapped(text, _LABEL_LETTERS, 2)):
+        lines = _wrapped(text, _LABEL_LETTERS, 2)
+        # All of it where the pointer rests, if it does not fit.
+        whole = f"<title>{escape(text)}</title>" if lines[-1].endswith("…") else ""
+        for number, line in enumerate(lines):
             self.drawn.append(
-                f'<text class="label" x="{x:g}" y="{y + number * 13:g}" text-anchor="middle">{escape(line)}</text>'
+                f'<text class="label" x="{x:g}" y="{y + number * 13:g}" text-anchor="middle">{whole}{escape(line)}</text>'
             )
 
     def box(self, box: Box, x: float, y: float) -> None:

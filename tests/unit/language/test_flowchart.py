@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from lxml import etree
+from msgspec.structs import replace
 from sample_playbook import journey, sample
 
 from shared.language import SHIPPED, load, read_folder
@@ -100,6 +102,24 @@ def test_mermaid_leads_from_every_box_to_the_next() -> None:
     assert ("split", "warm 62.5%", "set") in ways
     assert ("exit", "", "split") not in ways
     assert "3 inside" in drawn
+
+
+def test_who_is_held_out_is_told_apart_before_the_first_step() -> None:
+    shipped = load(read_folder(SHIPPED)).journeys["abandoned-cart"]
+    flow = flow_of(replace(shipped, holdout=Decimal("0.125")))
+    assert as_text(flow).splitlines()[1:7] == [
+        "hold out: by customer, always the same",
+        "  12.5%:",
+        "    held out: gets nothing, goal watched for 1w",
+        "  87.5%:",
+        "    (goes on below)",
+        "wait: 1h",
+    ]
+    drawn = as_mermaid(flow)
+    assert 'n1 -->|"12.5%"| n2' in drawn
+    assert 'n1 -->|"87.5%"| n3' in drawn
+    assert "n2 -->" not in drawn
+    assert "held out" in as_svg(flow, "A cart")
 
 
 def test_the_picture_is_sound_and_no_two_boxes_overlap() -> None:
