@@ -62,9 +62,8 @@ class _Canvas(msgspec.Struct):
         # All of it where the pointer rests, if it does not fit.
         whole = f"<title>{escape(text)}</title>" if lines[-1].endswith("…") else ""
         for number, line in enumerate(lines):
-            self.drawn.append(
-                f'<text class="label" x="{x:g}" y="{y + number * 13:g}" text-anchor="middle">{whole}{escape(line)}</text>'
-            )
+            place = f'x="{x:g}" y="{y + number * 13:g}"'
+            self.drawn.append(f'<text class="label" {place} text-anchor="middle">{whole}{escape(line)}</text>')
 
     def box(self, box: Box, x: float, y: float) -> None:
         lines = _texts(box)
