@@ -352,6 +352,7 @@ class Lane:
                     raise
                 raise Unavailable(f"{self._service}[{self.partition}]: {error}") from error
             self._lower_mark(run.agenda)
+            self.frame.trouble.over(("beside", self.partition))
             return result[0]
 
     async def join(self) -> bool:

@@ -298,6 +298,33 @@ async def test_work_beside_the_records_is_begun_again_after_the_partition_seemed
     await crew.kill()
 
 
+async def test_trouble_beside_the_records_is_over_once_that_work_has_gone_on(house: House) -> None:
+    class Attentive(Tally):
+        stumbled = went_on = False
+
+        async def attend(self, lane: Lane) -> None:
+            async def work(connection: Connection, out: Outputs) -> None:
+                return
+
+            if not self.stumbled:
+                self.stumbled = True
+                raise OSError("the database restarts")
+            await lane.transact(work)
+            self.went_on = True
+            await lane.leaving.wait()  # it looks now and then, for as long as the partition is ours
+
+    attentive = Attentive()
+    crew = Crew(house, attentive)
+    lane = await crew.claim(ANN)
+
+    async def went_on() -> bool:
+        return attentive.went_on
+
+    await until(went_on)
+    assert lane.frame.trouble.problems(-1.0) == []
+    await crew.kill()
+
+
 class BadTimes(Tally):
     """Leads, and none of its timers can be saved."""
 
