@@ -35,6 +35,8 @@ _LATENESS = timedelta(minutes=1)
 _PATIENCE_SECONDS = 20.0
 _GATHERING_SECONDS = 0.05
 """How long a receipt waits for a transaction that there is anyway."""
+_BARRED_SECONDS = 0.05
+"""How long one waits for an address that another transaction holds before one looks again."""
 
 
 class Sending:
@@ -59,7 +61,9 @@ class Sending:
         self._slots = Slots(transport.connections)
         self._carriers = Carriers(transport, self._slots, self._done, AWAY[channel])
         means = Means(compose, self._name, retry_base, _LATENESS * clock.speed, there)
-        self._office = Office(means, shelf, clock, self._slots, self._carriers, channel, self._desk, self._ended)
+        self._office = Office(
+            means, shelf, clock, self._slots, self._carriers, channel, self._desk, self._ended, self._bar
+        )
         self._gathering: asyncio.TimerHandle | None = None
         self.channel = channel
         self._desks: dict[int, Desk] = {}
@@ -97,7 +101,7 @@ class Sending:
                     if given_up or not (desk.flying or desk.done or desk.deciding):
                         return
                 take = here and desk.due and self._slots.offered(desk)
-                receipts = desk.done and (desk.gathered or not here)
+                receipts = desk.done and (desk.gathered or not (here or desk.barred))
                 if not (take or receipts or (here and desk.doubtful)):
                     await desk.stir.wait()
                     continue
@@ -160,6 +164,15 @@ class Sending:
             if desk.done:
                 desk.gathered = True
                 desk.stir.set()
+
+    def _bar(self, desk: Desk) -> None:
+        if not desk.barred:
+            desk.barred = True
+            asyncio.get_running_loop().call_later(_BARRED_SECONDS, self._unbar, desk)
+
+    def _unbar(self, desk: Desk) -> None:
+        desk.barred, desk.due, desk.gathered = False, True, bool(desk.done)
+        desk.stir.set()
 
     def _ended(self, reason: str) -> None:
         if reason == NO_CHANNEL and not self._said_absent:

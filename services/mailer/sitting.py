@@ -14,8 +14,8 @@ from services.mailer.consent import destination
 from services.mailer.desk import Desk
 from services.mailer.outcomes import NO_SUCH_ADDRESS
 from services.mailer.slots import Slots
-from services.mailer.store import Candidate
-from services.mailer.transport import Deferred, Rejected, Unknown
+from services.mailer.store import Candidate, InHand
+from services.mailer.transport import Deferred, Receipt, Rejected, Unknown
 from services.mailer.turn import Known, Means, Turn
 from shared.clock import Clock
 from shared.contracts.messages import WEBHOOK
@@ -42,6 +42,12 @@ class Office(NamedTuple):
     desk: Callable[[int], Desk]
     ended: Callable[[str], None]
     """Told why each message ended."""
+    bar: Callable[[Desk], None]
+    """Told of a desk that has something for an address which another transaction holds: it is to look again."""
+
+
+_Results = dict[str, tuple[InHand, Receipt | None]]
+"""What hand-overs have come to, by `taken`."""
 
 
 class _Place(NamedTuple):
@@ -62,6 +68,7 @@ class Sitting:
         """Slots."""
         self._recorded = 0
         """Hand-overs that give back theirs."""
+        self._barred: list[Desk] = []
         self._logger = structlog.get_logger(service="mailer")
 
     async def work(self, connection: Connection, present: Sequence[Present]) -> None:
@@ -99,8 +106,9 @@ class Sitting:
                     elif hand.taken not in desk.flying:
                         results[hand.taken] = (hand, Unknown("interrupted"))
                 turn.recorded += [taken for taken in results if taken in desk.done and taken not in turn.recorded]
-            self._recorded += len(turn.recorded)
             found.append((desk, turn, results))
+        await self._leave_barred(connection, found)
+        self._recorded = sum(len(place.turn.recorded) for place in self._places)
         again = [
             hand.id
             for _, _, results in found
@@ -120,6 +128,24 @@ class Sitting:
             await self._write(connection)  # what is decided below reads it
         return suppressed
 
+    async def _leave_barred(self, connection: Connection, found: Sequence[tuple[Desk, Turn, _Results]]) -> None:
+        """Leave to a later turn what would suppress an address that another transaction holds."""
+        rejected = {
+            hand.address
+            for _, _, results in found
+            for hand, receipt in results.values()
+            if isinstance(receipt, Rejected) and receipt.suppress
+        }
+        barred = rejected - (await store.lock_free(connection, rejected)).keys() if rejected else ()
+        if not barred:
+            return
+        for desk, turn, results in found:
+            for taken, (hand, receipt) in list(results.items()):
+                if hand.address in barred and isinstance(receipt, Rejected) and receipt.suppress:
+                    del results[taken]
+                    turn.recorded.remove(taken)
+                    self._barred.append(desk)
+
     async def _take(self, connection: Connection, due: Sequence[_Place], suppressed: dict[str, str]) -> None:
         """Decide what is due, and bring as much of it to `sending` as there are slots."""
         office = self._office
@@ -129,9 +155,10 @@ class Sitting:
         candidates = await store.to_decide(connection, limits, office.channel) if limits else {}
         everybody = [candidate for of_one in candidates.values() for candidate in of_one]
         people = everybody if office.channel != WEBHOOK else []
-        addresses = {destination(candidate.request, candidate.address)[0] for candidate in people}
+        addresses = {_address(candidate) for candidate in people}
         known = {address for address in addresses if address is not None}
-        locked = await store.lock_addresses(connection, known | suppressed.keys()) if known or suppressed else {}
+        locked = await store.lock_free(connection, known) if known else {}
+        barred = known - locked.keys()
         if suppressed:
             await store.suppress(connection, suppressed, self._places[0].turn.now)
             locked.update(suppressed)
@@ -152,6 +179,9 @@ class Sitting:
             limit, of_one = limits[lane.partition], candidates[lane.partition]
             # In turn with the batches, which say when there is more: nothing that they bring meanwhile is overlooked.
             desk.due = desk.backlog = len(of_one) == limit
+            if barred and (free := [one for one in of_one if _address(one) not in barred]) != of_one:
+                of_one = free
+                self._barred.append(desk)
             if not of_one:
                 continue
             most = min(left, part)
@@ -188,6 +218,8 @@ class Sitting:
         office, begun = self._office, 0
         if any(place.turn.begun for place in self._places):
             reached("mailer.sending")
+        for desk in self._barred:
+            office.bar(desk)
         for lane, desk, _, turn in self._places:
             desk.deciding = desk.doubtful = False
             if not desk.due:
@@ -229,6 +261,10 @@ class Sitting:
         desk.gathered = bool(desk.done)
         desk.stir.set()
         return len(turn.begun) if desk.attended else 0
+
+
+def _address(candidate: Candidate) -> str | None:
+    return destination(candidate.request, candidate.address)[0]
 
 
 class Sittings(NamedTuple):

@@ -270,6 +270,16 @@ async def lock_addresses(connection: Connection, addresses: Collection[str]) -> 
     return {row["address"]: row["suppressed"] for row in rows}
 
 
+async def lock_free(connection: Connection, addresses: Collection[str]) -> dict[str, str]:
+    """Hold those of these addresses that no other transaction holds, as `lock_addresses` does. For whoever may hold
+    others already: who never waits for a second one cannot be part of a ring."""
+    rows = await connection.fetch(
+        "SELECT address, suppressed FROM mailer.addresses WHERE address = ANY($1::text[]) FOR UPDATE SKIP LOCKED",
+        list(addresses),
+    )
+    return {row["address"]: row["suppressed"] for row in rows}
+
+
 async def suppress(connection: Connection, addresses: Mapping[str, str], now: datetime) -> None:
     """Never write to these addresses again, each for its reason. Their rows are locked."""
     await connection.execute(

@@ -243,19 +243,19 @@ class PostOffice:
         decision = ConsentDecision(topic=topic, subscribed=subscribed, decided_at=now, source="shop")
         await self.record(ConsentChanged(as_of=now, customer=customer, address=address, decisions=(decision,)))
 
-    async def messages(self) -> dict[str, store.Listed]:
+    async def messages(self) -> dict[str, page_store.Listed]:
         async with self.database.connect() as connection:
             return {message.id: message for message in await page_store.listing(connection, limit=5000)}
 
-    async def settled(self, **statuses: str) -> dict[str, store.Listed]:
+    async def settled(self, **statuses: str) -> dict[str, page_store.Listed]:
         """Wait until messages have these statuses."""
 
-        async def all_there() -> dict[str, store.Listed] | None:
+        async def all_there() -> dict[str, page_store.Listed] | None:
             messages = await self.messages()
             there = {id: message.status for id, message in messages.items()}
             return messages if there == {**there, **statuses} else None
 
-        found: dict[str, store.Listed] = await until(all_there)
+        found: dict[str, page_store.Listed] = await until(all_there)
         return found
 
     async def read_up(self) -> None:

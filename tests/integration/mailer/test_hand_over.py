@@ -22,7 +22,7 @@ from services.mailer.consent import Decision
 from services.mailer.desk import Desk
 from services.mailer.sitting import Sitting
 from services.mailer.slots import Slots
-from services.mailer.transport import Accepted, Mail, Receipt
+from services.mailer.transport import Accepted, Mail, Receipt, Rejected
 from shared.contracts.streams import partition_of
 from shared.database.engine import is_transient
 from shared.processing.outlets import Outlet, Outputs
@@ -40,7 +40,7 @@ async def unsubscribe(post_office: PostOffice, address: str = ANNA) -> None:
 # After an unsubscribe was acknowledged, no hand-over of that topic to that address begins.
 
 
-async def test_an_unsubscribe_that_came_first_makes_the_sender_wait_and_skip(post_office: PostOffice) -> None:
+async def test_what_comes_while_an_unsubscribe_is_under_way_is_decided_after_it(post_office: PostOffice) -> None:
     await post_office.activate()
     await post_office.hear(True, "newsletter")
     await post_office.open()
@@ -48,10 +48,50 @@ async def test_an_unsubscribe_that_came_first_makes_the_sender_wait_and_skip(pos
     async with post_office.database.transaction() as connection:
         await store.decide_consent(connection, ANNA, [NO])
         await post_office.ask("m1")
-        await until(lambda: waits_for_a_lock(post_office))
-        assert "m1" not in await post_office.messages()  # it is decided in the transaction that brings it
+        await post_office.settled(m1="requested")
+        # Decisions go on, about whom nobody else holds.
+        await post_office.ask("m2", customer="ben")
+        await post_office.settled(m1="requested", m2="sent")
     assert (await post_office.settled(m1="skipped"))["m1"].reason == "unsubscribed"
-    assert post_office.postbox.mails == []
+    assert post_office.postbox.ids == ["m2"]
+
+
+async def test_workers_that_each_hold_an_address_which_the_other_wants_never_wait_for_each_other(
+    post_office: PostOffice,
+) -> None:
+    await post_office.activate()
+    await post_office.hear(True, "newsletter")
+    await post_office.hear(True, "newsletter", "ben")
+    await post_office.open()
+    await post_office.read_up()
+    post_office.shelf.wanted.clear()
+    post_office.shelf.pause.clear()  # the sender stands inside its transaction, with anna's address locked
+    await post_office.ask("m1")
+    await post_office.shelf.wanted.wait()
+    async with post_office.database.transaction() as other:
+        await store.lock_addresses(other, ["ben@example.org"])
+        assert await store.lock_free(other, [ANNA, "ben@example.org"]) == {"ben@example.org": ""}
+        await post_office.ask("m2", customer="ben")
+        post_office.shelf.pause.set()
+        await post_office.settled(m1="sent", m2="requested")
+    await post_office.settled(m1="sent", m2="sent")
+
+
+async def test_an_address_that_does_not_exist_is_suppressed_once_nobody_else_holds_it(post_office: PostOffice) -> None:
+    post_office.postbox.answers[ANNA].append(Rejected("550 5.1.1 no such user", True))
+    post_office.postbox.open.clear()
+    await post_office.activate()
+    await post_office.open()
+    await post_office.ask("m1")
+    await post_office.settled(m1="sending")
+    async with post_office.database.transaction() as other:
+        await store.lock_addresses(other, [ANNA])
+        post_office.postbox.open.set()
+        await post_office.ask("m2", customer="ben")
+        await post_office.settled(m1="sending", m2="sent")
+    assert (await post_office.settled(m1="failed"))["m1"].reason == "no_such_address"
+    await post_office.ask("m3")
+    assert (await post_office.settled(m3="skipped"))["m3"].reason == "suppressed"
 
 
 async def test_an_unsubscribe_is_not_acknowledged_while_a_hand_over_is_being_decided(post_office: PostOffice) -> None:
