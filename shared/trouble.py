@@ -57,11 +57,18 @@ class Trouble:
 
     def over(self, who: Hashable) -> None:
         """`who` has gone on, or has ended; the trouble is over when nobody is left who met it."""
+        self._leave(who, "goes on")
+
+    def gone(self, who: Hashable) -> None:
+        """Nobody waits for `who` any more; whether it has come back nobody knows."""
+        self._leave(who, "waits no more")
+
+    def _leave(self, who: Hashable, how: str) -> None:
         if who not in self._met_by:
             return
         self._met_by.discard(who)
         if not self._met_by:
-            self._logger.warning(f"{self._what} goes on", seconds=round(self._now() - self._began), times=self._times)
+            self._logger.warning(f"{self._what} {how}", seconds=round(self._now() - self._began), times=self._times)
             self._times = 0
             WAITING.labels(self._what).set(0)
 

@@ -48,6 +48,7 @@ _BY_THE_RECEIVER = {
     "redirected": "its address leads elsewhere, where no webhook follows",
     "timeout": "it did not answer in time",
     "interrupted": "the process ended while it was called",
+    "receiver_away": "its receiver keeps as many calls waiting as it may",
 }
 
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import structlog
 
 from services.mailer.desk import Desk
+from services.mailer.receivers import Receivers
 from services.mailer.slots import Slots
 from services.mailer.store import InHand
-from services.mailer.transport import DATA_WITHIN, Deferred, Mail, Receipt, Transport, Unknown
+from services.mailer.transport import DATA_WITHIN, Mail, Receipt, Transport, Unknown, receiver_of
 from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK
 from shared.telemetry import MAILER_DELIVERY_SECONDS, MAILER_IN_HAND
-from shared.trouble import Trouble
 
 _MAIL_SERVER = (
     "handing over to the mail server",
@@ -45,6 +45,7 @@ class _Piled(NamedTuple):
     desk: Desk
     hand: InHand
     mail: Mail
+    receiver: str
     taken_at: float
     """In the loop's time."""
 
@@ -53,27 +54,27 @@ class Carriers:
     """Hands over what has come to `sending`, and puts each receipt on its desk.
 
     A mail that does not get to a connection within `DATA_WITHIN` has not begun, and is decided anew. `done` is told of
-    each desk that has a receipt. `away` says what waits where the server does not answer, and what to do about it.
+    each desk that has a receipt.
     """
 
-    def __init__(
-        self, transport: Transport, slots: Slots, done: Callable[[Desk], None], away: tuple[str, str] = _MAIL_SERVER
-    ) -> None:
+    def __init__(self, transport: Transport, slots: Slots, receivers: Receivers, done: Callable[[Desk], None]) -> None:
         self._transport = transport
         self._slots = slots
+        self._receivers = receivers
         self._done = done
         self._pile: deque[_Piled] = deque()
         self._carrying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._logger = structlog.get_logger(service="mailer")
-        self._server_away = Trouble(*away, logger=self._logger)
 
     def add(self, desk: Desk, begun: Sequence[tuple[InHand, Mail]]) -> None:
         """These are in `sending`: hand them over."""
         now = asyncio.get_running_loop().time()
         for hand, mail in begun:
             desk.flying[hand.taken] = hand
-            self._pile.append(_Piled(desk, hand, mail, now))
+            receiver = receiver_of(mail.request)
+            self._receivers.take(receiver)
+            self._pile.append(_Piled(desk, hand, mail, receiver, now))
         MAILER_IN_HAND.inc(len(begun))
         for _ in range(min(len(begun), self._transport.connections - self._carrying)):
             self._carrying += 1
@@ -98,12 +99,12 @@ class Carriers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._receivers.close()
 
     async def _carry(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._pile:
-                piled = self._pile.popleft()
+            while (piled := self._next()) is not None:
                 receipt: Receipt | None = None
                 if loop.time() < piled.taken_at + DATA_WITHIN:
                     receipt = await self._hand_over(piled)
@@ -112,8 +113,18 @@ class Carriers:
         finally:
             self._carrying -= 1
 
+    def _next(self) -> _Piled | None:
+        """The first whose receiver may have another connection, or for which it is too late."""
+        late = asyncio.get_running_loop().time() - DATA_WITHIN
+        for at, piled in enumerate(self._pile):
+            if piled.taken_at <= late or self._receivers.may_be_called(piled.receiver):
+                del self._pile[at]
+                return piled
+        return None
+
     async def _hand_over(self, piled: _Piled) -> Receipt:
         started = time.perf_counter()
+        self._receivers.call(piled.receiver)
         try:
             receipt = await self._transport.deliver(piled.mail, piled.taken_at + DATA_WITHIN)
         except asyncio.CancelledError:
@@ -123,28 +134,18 @@ class Carriers:
             # A defect of the transport: whether the mail went out is not to be known from here.
             self._logger.error("transport failed", message=piled.hand.id, exc_info=error)
             receipt = Unknown(f"transport_failed: {type(error).__name__}")
+        finally:
+            self._receivers.hang_up(piled.receiver)
         MAILER_DELIVERY_SECONDS.observe(time.perf_counter() - started)
-        tell(self._server_away, piled.mail, receipt)
+        self._receivers.told(piled.receiver, receipt)
         return receipt
 
     def _over(self, piled: _Piled, receipt: Receipt | None) -> None:
         MAILER_IN_HAND.dec()
+        self._receivers.let_go(piled.receiver)
         desk = piled.desk
         del desk.flying[piled.hand.taken]
         desk.done[piled.hand.taken] = (piled.hand, receipt)
-        if desk.attended:
-            self._done(desk)
-        else:
+        if not desk.attended:
             self._slots.give_back(1)
-
-
-def tell(away: Trouble, mail: Mail, receipt: Receipt) -> None:
-    """Whether a server is away, as its receipt says. Webhooks go to many, each of which may be; all else goes to one,
-    whose name is in the settings."""
-    server = ""
-    if mail.request.channel == WEBHOOK:
-        server = mail.recipient.partition("://")[2].partition("/")[0].rpartition("@")[2]
-    if isinstance(receipt, Deferred) and receipt.reason not in ("deferred", "greylisted"):
-        away.met(server, f"{server} {receipt.reason}: {receipt.reply}".lstrip())
-    else:
-        away.over(server)
+        self._done(desk)

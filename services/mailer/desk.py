@@ -30,6 +30,8 @@ class Desk:
     """Receipts that are not recorded yet, by `taken`. None: the hand-over was prepared and never begun."""
     gathered: bool = False
     """What is done has waited for more of its kind, and is worth a transaction."""
+    passed: bool = False
+    """Something is due that waits until there is room for its receiver."""
     barred: bool = False
     """Something here is about an address that another transaction holds, and is looked at again in a moment."""
     deciding: bool = False

@@ -170,6 +170,11 @@ def room_at(caps: Sequence[Cap], counted: Sequence[datetime], now: datetime) -> 
     return room
 
 
+def longest_pause(base: timedelta) -> timedelta:
+    """The longest time that `retry` puts between two attempts."""
+    return 1.25 * 2.0**_RETRY_DOUBLINGS * base
+
+
 def retry(request: MessageRequested, attempts: int, base: timedelta, now: datetime) -> Defer | Fail:
     """After `attempts` that a server deferred: when to try again, with exponential back-off, up to 64 times `base`.
 

@@ -17,15 +17,17 @@ from uuid import uuid4
 
 import structlog
 
-from services.mailer import store
+from services.mailer import policy, store
 from services.mailer.carriers import AWAY, Carriers
 from services.mailer.desk import Desk
 from services.mailer.policy import NO_CHANNEL
+from services.mailer.receivers import Receivers
 from services.mailer.sitting import Office, Sitting
 from services.mailer.slots import Slots
 from services.mailer.transport import Transport
 from services.mailer.turn import Compose, Means
 from shared.clock import Clock
+from shared.contracts.messages import WEBHOOK
 from shared.database.engine import is_transient
 from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Fenced, Lane, Outputs, Present
@@ -59,10 +61,23 @@ class Sending:
     ) -> None:
         self._said_absent = False
         self._slots = Slots(transport.connections)
-        self._carriers = Carriers(transport, self._slots, self._done, AWAY[channel])
+        self._logger = structlog.get_logger(service="mailer")
+        patience = policy.longest_pause(retry_base) / clock.speed + _LATENESS
+        away = Trouble(*AWAY[channel], logger=self._logger)
+        self._receivers = Receivers(away, transport.connections, patience.total_seconds())
+        self._carriers = Carriers(transport, self._slots, self._receivers, self._done)
         means = Means(compose, self._name, retry_base, _LATENESS * clock.speed, there)
         self._office = Office(
-            means, shelf, clock, self._slots, self._carriers, channel, self._desk, self._ended, self._bar
+            means,
+            shelf,
+            clock,
+            self._slots,
+            self._receivers,
+            self._carriers,
+            channel,
+            self._desk,
+            self._ended,
+            self._bar,
         )
         self._gathering: asyncio.TimerHandle | None = None
         self.channel = channel
@@ -70,7 +85,6 @@ class Sending:
         # With the process's number, so that a message that is left unknown tells whose it was.
         self._process = f"{os.getpid()}-{uuid4().hex}"
         self._taken = 0
-        self._logger = structlog.get_logger(service="mailer")
         self._trouble = Trouble("sending", "Bring back the database; it goes on by itself.", logger=self._logger)
 
     def look(self, partition: int) -> None:
@@ -147,7 +161,14 @@ class Sending:
 
     def _done(self, desk: Desk) -> None:
         """It has a receipt, which is recorded with what is taken next, by whichever partition, or by itself after a
-        moment."""
+        moment; and its receiver has room."""
+        if self.channel == WEBHOOK:
+            for other in self._desks.values():
+                if other.passed:
+                    other.passed, other.due = False, True
+                    other.stir.set()
+        if not desk.attended:
+            return
         if self._slots.wanted(self._unrecorded()):
             self._record_now()
         elif self._gathering is None:

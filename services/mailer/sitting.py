@@ -13,9 +13,10 @@ from services.mailer.carriers import Carriers
 from services.mailer.consent import destination
 from services.mailer.desk import Desk
 from services.mailer.outcomes import NO_SUCH_ADDRESS
+from services.mailer.receivers import Receivers
 from services.mailer.slots import Slots
 from services.mailer.store import Candidate, InHand
-from services.mailer.transport import Deferred, Receipt, Rejected, Unknown
+from services.mailer.transport import Deferred, Receipt, Rejected, Unknown, receiver_of
 from services.mailer.turn import Known, Means, Turn
 from shared.clock import Clock
 from shared.contracts.messages import WEBHOOK
@@ -37,6 +38,7 @@ class Office(NamedTuple):
     shelf: Shelf
     clock: Clock
     slots: Slots
+    receivers: Receivers
     carriers: Carriers
     channel: store.Channel
     desk: Callable[[int], Desk]
@@ -174,6 +176,9 @@ class Sitting:
             for candidate in candidates[place.lane.partition]
         ]
         counted = await self._counted(connection, list(playbooks.values()), people, moments)
+        called = {receiver_of(candidate.request) for candidate in everybody} if office.channel == WEBHOOK else set()
+        room = {receiver: office.receivers.room(receiver, office.slots.count) for receiver in called}
+        away = [receiver for receiver in called if office.receivers.is_away(receiver)]
         left = self._taken
         for lane, desk, memo, turn in due:
             limit, of_one = limits[lane.partition], candidates[lane.partition]
@@ -185,13 +190,17 @@ class Sitting:
             if not of_one:
                 continue
             most = min(left, part)
-            if turn.decide(of_one, Known(playbooks.get(memo), locked, consent, counted), office.means, most):
+            facts = Known(playbooks.get(memo), locked, consent, counted, room, away)
+            if turn.decide(of_one, facts, office.means, most):
                 desk.due = desk.backlog = True
             left -= len(turn.begun)
             if turn.begun:
                 desk.took = next(office.slots.turns)
             # Where nothing was to be handed over, many are settled at once; otherwise as many as there are slots.
             desk.look_at = min(2 * limit, _MOST_LOOKED_AT) if desk.due and not turn.begun else 0
+            desk.passed = turn.passed > 0
+            if desk.passed and limit >= _MOST_LOOKED_AT and not turn.begun:
+                desk.due = desk.backlog = False  # behind so many that wait for a receiver, nobody looks
 
     async def _counted(
         self,

@@ -51,6 +51,11 @@ class Slots:
         self.turns = itertools.count(1)
         """Numbers for those who take some: whose is the least has waited longest."""
 
+    @property
+    def count(self) -> int:
+        """How many there are at present."""
+        return self._count
+
     def offered(self, desk: Waiting) -> bool:
         """Whether it should take some now. If not, it is stirred when it should."""
         if self._free and (self._worthwhile or self._gathered or not desk.backlog):

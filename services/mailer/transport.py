@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from shared.contracts.messages import MessageRequested
+from shared.contracts.messages import WEBHOOK, MessageRequested
 
 if TYPE_CHECKING:
     from services.mailer.rendering import Rendered
@@ -104,3 +104,15 @@ class Transport(Protocol):
 def printable(text: str) -> str:
     """What a server said, as one line that is shown and logged: nothing in it moves a terminal."""
     return text if text.isprintable() else "".join(character if character.isprintable() else "?" for character in text)
+
+
+THE_SERVER = ""
+"""The one receiver of a channel that has no others."""
+
+
+def receiver_of(request: MessageRequested) -> str:
+    """The host, and the port if it is said, that a webhook goes to; `THE_SERVER` for all else."""
+    if request.channel != WEBHOOK:
+        return THE_SERVER
+    url: str = request.data["url"]
+    return url.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2].lower()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
@@ -16,7 +16,7 @@ from services.mailer.outcomes import Again, Ended
 from services.mailer.policy import Defer, Fail, Recipient, Skip
 from services.mailer.rendering import RenderingFailed
 from services.mailer.store import Candidate, Change, InHand
-from services.mailer.transport import Deferred, Mail, Receipt
+from services.mailer.transport import Deferred, Mail, Receipt, receiver_of
 from shared.contracts import streams
 from shared.contracts.messages import WEBHOOK, MessageRequested
 from shared.language.playbook import Playbook
@@ -60,6 +60,10 @@ class Known(NamedTuple):
     suppressed: Mapping[str, str]
     consent: Mapping[str, Mapping[str, Decision]]
     counted: dict[tuple[str, str], list[datetime]]
+    room: dict[str, int] | None = None
+    """How much more each receiver of webhooks may have in hand; None: as much as comes."""
+    away: Collection[str] = ()
+    """The receivers that did not take what they were given the last time."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,8 @@ class Turn:
     ended: list[tuple[str, str]] = field(default_factory=list)
     unannounced: list[tuple[str, str]] = field(default_factory=list)
     """Pools of codes that the shop was not told of in the end, and why."""
+    passed: int = 0
+    """Webhooks that wait until there is room for their receiver."""
     defects: list[tuple[str, Exception]] = field(default_factory=list)
     """Messages whose mail could not be made, by a mistake of ours that a release may mend before they expire."""
 
@@ -91,10 +97,15 @@ class Turn:
                 call = policy.decide_call(request, now, paused=request.journey in playbook.paused)
                 if isinstance(call, (Defer, Skip)):
                     self._settle(candidate, call, playbook.hash)
-                elif len(self.begun) == most:
+                    continue
+                receiver = receiver_of(request)
+                if known.room is not None and known.room[receiver] <= 0:
+                    self._put_off(candidate, receiver in known.away, means)
+                    continue
+                if len(self.begun) == most:
                     return True
-                else:
-                    self._prepare(candidate, playbook, "", None, now, means)
+                if self._prepare(candidate, playbook, "", None, now, means) and known.room is not None:
+                    known.room[receiver] -= 1
                 continue
             address, given = destination(request, candidate.address)
             history = known.counted.setdefault((request.customer, request.channel), [])
@@ -188,6 +199,15 @@ class Turn:
             self.end_undelivered(candidate, Ended("skipped", decision.reason), line)
         else:
             self.hold_undelivered(candidate, decision, candidate.attempts, playbook)
+
+    def _put_off(self, candidate: Candidate, away: bool, means: Means) -> None:
+        """Its receiver has as much in hand as it may. One that is away would keep others behind what is for it."""
+        until = min(self.now + means.retry_base, candidate.request.expires)
+        if away and until > self.now:
+            # Without a line of its own in the message's story: there would be one a minute.
+            self.hold(Change(candidate.id, "held", until, "receiver_away", attempts=candidate.attempts))
+        else:
+            self.passed += 1
 
     def _prepare(
         self,

@@ -35,6 +35,7 @@ WORLDLY = {
     "services.mailer.sending",  # hands over
     "services.mailer.slots",
     "services.mailer.carriers",
+    "services.mailer.receivers",
     "services.mailer.desk",
     "services.mailer.doors",  # what links do
     "services.mailer.smtp",

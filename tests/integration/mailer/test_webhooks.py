@@ -43,6 +43,10 @@ class Receiver:
     answers: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     bodies: list[dict[str, object]] = field(default_factory=list)
+    speaks: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.speaks.set()
 
     @property
     def url(self) -> str:
@@ -59,6 +63,7 @@ class Receiver:
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < PATIENCE
         self.ids.append(headers["webhook-id"])
         self.bodies.append(json.loads(body))
+        await self.speaks.wait()
         answer = self.answers.pop(0) if self.answers else "204 No Content"
         if answer != "hang up":
             words = "no_such_address" if "no_such" in answer else "no"
@@ -231,6 +236,22 @@ async def test_a_webhook_is_called_again_under_its_id_until_somebody_answers(pos
 
 async def _came(receiver: Receiver, count: int) -> bool:
     return len(receiver.ids) >= count
+
+
+async def test_a_receiver_that_is_silent_leaves_half_of_the_connections_to_others(post_office: PostOffice) -> None:
+    await post_office.activate()
+    async with receiving() as silent, receiving() as well:
+        silent.speaks.clear()
+        _, transport = await open_both(post_office)
+        ids = [f"s{number}" for number in range(12)]
+        await post_office.record(*(asked(silent.url, id=id, customer=f"c-{id}") for id in ids))
+        await until(lambda: _came(silent, transport.connections // 2))
+        await post_office.record(asked(well.url, id="w1"))
+        await post_office.settled(w1="sent")
+        assert len(silent.ids) == transport.connections // 2
+        silent.speaks.set()
+        await post_office.settled(**dict.fromkeys(ids, "sent"))
+        await transport.close()
 
 
 async def test_a_webhook_that_nobody_answers_fails_when_it_expires(post_office: PostOffice) -> None:
