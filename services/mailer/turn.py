@@ -25,6 +25,9 @@ from shared.processing.port import Outputs
 RELEASE = "release"
 """The kind of the timers at which held messages are decided anew."""
 
+RECEIVER_AWAY = "receiver_away"
+"""Why a webhook is held whose receiver is silent, and has as many calls in hand as it may."""
+
 _LONGEST_DETAIL = 500
 
 
@@ -205,7 +208,7 @@ class Turn:
         until = min(self.now + means.retry_base, candidate.request.expires)
         if away and until > self.now:
             # Without a line of its own in the message's story: there would be one a minute.
-            self.hold(Change(candidate.id, "held", until, "receiver_away", attempts=candidate.attempts))
+            self.hold(Change(candidate.id, "held", until, RECEIVER_AWAY, attempts=candidate.attempts))
         else:
             self.passed += 1
 

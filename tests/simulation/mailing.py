@@ -18,7 +18,7 @@ import msgspec
 
 from services.mailer.consent import Decision, merge
 from services.mailer.lines import read
-from services.mailer.turn import RELEASE, Turn
+from services.mailer.turn import RECEIVER_AWAY, RELEASE, Turn
 from services.rehearsal.mailroom import Mailroom, accepted, unwritten
 from services.rehearsal.timers import Timers
 from services.rehearsal.witness import Witness
@@ -88,9 +88,13 @@ def differences(
         else:
             for partition, room in enumerate(rooms):
                 mine = [(was, said) for was, said in rows if said["partition"] == partition]
-                room.conclude([said for was, said in mine if was == "sending" != said["status"]])
+                room.conclude([said for was, said in mine if was == "sending" != said["status"] or _put_off(said)])
                 # What a batch in the same transaction has cancelled is over here, too.
-                again = [said for was, said in mine if was == "requested" and not (turn in batches and room.over(said))]
+                again = [
+                    said
+                    for was, said in mine
+                    if was == "requested" and not _put_off(said) and not (turn in batches and room.over(said))
+                ]
                 for channel in dict.fromkeys(said["channel"] for said in again):
                     found += room.decide_again([said for said in again if said["channel"] == channel])
     return found
@@ -171,6 +175,7 @@ class _Room(Mailroom):
                 continue
             self._attempts[said["id"]] = said["attempts"]
             if message.status == "held":
+                self._requested.pop(message.id, None)
                 self._out.set_timer(RELEASE, message.id, message.due)
             else:
                 self._requested[message.id] = message
@@ -210,6 +215,11 @@ class _Room(Mailroom):
         at, counted = self._counts.pop(id, None), self._counted.get((customer, channel), [])
         if at in counted:
             counted.remove(at)
+
+
+def _put_off(said: Mapping[str, Any]) -> bool:
+    """It was not decided: nobody could be called."""
+    return bool(said["status"] == "held" and said["reason"] == RECEIVER_AWAY)
 
 
 def _now(rows: Sequence[Mapping[str, Any]]) -> datetime:
