@@ -45,6 +45,11 @@ def read_folder(path: Path | str) -> dict[str, bytes]:
     total = 0
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (*folders, *names):
+            if name.endswith(".yaml") and not name.startswith(".") and not (Path(root) / name).is_file():
+                what = "a folder" if name in folders else "a link to nothing"
+                where = (Path(root) / name).relative_to(folder).as_posix()
+                raise refuse(f"{where} is {what}, and looks like a file.", "Remove or rename it.")
         for name in sorted(names):
             file = Path(root) / name
             if name.startswith(".") or not file.is_file():
@@ -105,6 +110,8 @@ def sort_files(paths: Iterable[str], report: Callable[[Problem], None]) -> Sorte
             problem(path, f"{head.removesuffix('.yaml')} come later.", "Leave this file out for now.")
         elif name.endswith(".yml"):
             problem(path, "this file is not read: its name ends in .yml.", f"Rename it {name[:-4]}.yaml.")
+        elif path in FOLDERS:
+            problem(path, "this is a file, and a folder of this name is read.", "Rename it, and make the folder.")
         elif len(parts) == 1:
             if path in TOP:
                 found.top.add(path)

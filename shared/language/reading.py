@@ -180,6 +180,10 @@ _CHOICES: Mapping[str, tuple[str, Sequence[str], Sequence[str], str]] = {
 def _chosen_wrongly(document: Document, path: Path, kind: str, node: Node | None) -> Problem:
     """A step, trigger or wait_for that has none, or more than one, of the keys that say what it is."""
     noun, known, later, example = _CHOICES[kind]
+    name, colon, rest = node.text.partition(":") if isinstance(node, Scalar) else ("", "", "")
+    if colon and name in known:
+        message = f"a space is missing after {quoted(name + ':')}."
+        return document.problem(document.at(path), message, f"Write {name}: {rest}." if rest else f"Write {name}: ….")
     if not isinstance(node, MappingNode):
         message = f"a {noun} consists of fields, and here stands {_kind(node)}."
         return document.problem(document.at(path), message, f"Write it as {example}.")

@@ -646,7 +646,15 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
             'journeys/cart.yaml:12:1: "priority" does not stand here. Write it under defaults:.',
         ],
     ),
+    "a step without a space after its colon": (
+        cart(journey("- email:cart-reminder")),
+        ['journeys/cart.yaml:6:5: a space is missing after "email:". Write email: cart-reminder.'],
+    ),
     # files
+    "a file where a folder belongs": (
+        sample(coupons="x"),
+        ["coupons:1:1: this is a file, and a folder of this name is read. Rename it, and make the folder."],
+    ),
     "a file that nothing would read": (
         sample(segment_yaml="segments: {}\n"),
         [

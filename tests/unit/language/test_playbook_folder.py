@@ -49,6 +49,14 @@ def test_a_folder_that_is_none_or_holds_too_much_is_refused(tmp_path: Path, monk
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize(("make", "what"), [("mkdir", "a folder"), ("symlink_to", "a link to nothing")])
+def test_what_only_looks_like_a_file_is_not_passed_over(tmp_path: Path, make: str, what: str) -> None:
+    (tmp_path / "journeys").mkdir()
+    getattr(tmp_path / "journeys" / "cart.yaml", make)(*([] if make == "mkdir" else ["nowhere"]))
+    with pytest.raises(PlaybookInvalid, match=f"journeys/cart.yaml is {what}, and looks like a file"):
+        read_folder(tmp_path)
+
+
 def test_a_hash_follows_paths_and_bytes_and_not_their_order() -> None:
     one = playbook_hash({"a": b"1", "b": b"2"})
     assert one == playbook_hash({"b": b"2", "a": b"1"})
