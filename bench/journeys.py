@@ -46,7 +46,7 @@ from shared.processing import store as mechanics
 from shared.processing.installation import open_installation
 from shared.processing.outlets import StreamOutlet
 from shared.processing.playbooks import PlaybookShelf
-from shared.processing.port import Connection, Given, Outputs, Timer
+from shared.processing.port import Connection, Given, Outputs, Timer, Writes
 from shared.processing.store import Destination, Fence
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -353,10 +353,10 @@ class Noting(JourneysProcessor):
             for one, batch in zip(given, await super().load(connection, given), strict=True)
         ]
 
-    async def save(self, connection: Connection, batches: Sequence[Any]) -> None:
+    def save(self, batches: Sequence[Any]) -> Writes:
         for batch in batches:
             batch.note()
-        await super().save(connection, [batch.of for batch in batches])
+        return super().save([batch.of for batch in batches])
 
 
 def _keys(given: Given) -> list[str]:
@@ -403,12 +403,13 @@ async def repeated(runtime: Runtime, done: Sequence[Done], settings: JourneysSet
                         connection, SERVICE, partition, low, until, one.timers or settings.batch_records
                     )
                     await store.customers(connection, [(partition, key) for key in one.keys])
-                async with database.transaction() as connection:
-                    assert await mechanics.fence(connection, SERVICE, [fence])
-                    await store.write(connection, {partition: one.changes})
-                    if one.agenda:
-                        await mechanics.write_timers(connection, SERVICE, {partition: one.agenda})
-                    await outlet.write(connection, {partition: one.outputs})
+                    outputs = {partition: one.outputs}
+                    clauses = [
+                        *store.changed({partition: one.changes}),
+                        *mechanics.timers(SERVICE, {partition: one.agenda}),
+                        *filter(None, [outlet.clause(outputs)]),
+                    ]
+                    outlet.wrote(outputs, await mechanics.fence(connection, SERVICE, [fence], clauses))
             fence = fence._replace(version=fence.version + 1)
 
     await asyncio.gather(*(lane(partition) for partition in fences))

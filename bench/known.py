@@ -29,6 +29,7 @@ from services.segmenter.store import pack_profile
 from shared.contracts.customers import CustomerRecord
 from shared.contracts.events import Event
 from shared.contracts.streams import partition_of
+from shared.database.clauses import execute
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
 from shared.language import load, read_folder
@@ -173,9 +174,8 @@ async def _begin_journeys(
         for record in sorted(some, key=lambda record: record.as_of):
             out.as_of = record.as_of
             batch.handle(record, out)
-        async with connection.transaction():
-            await save(connection, [batch])
-            await mechanics.write_timers(connection, "journeys", {partition: out.agenda.changed})
+        timers = mechanics.timers("journeys", {partition: out.agenda.changed})
+        await execute(connection, [*save([batch]).clauses, *timers])
     return moved
 
 
@@ -218,7 +218,7 @@ async def _fill(connection: asyncpg.Connection, profiles: Mapping[int, Profile],
         }
         people.setdefault(places[n], {})[customer(n)] = mailer.Person(address(n), said)
     for partition, some in people.items():
-        await mailer.put_people(connection, [(partition, *one) for one in some.items()])
+        await execute(connection, [mailer.people_put([(partition, *one) for one in some.items()])])
     addresses = {person.address: person.decisions.values() for some in people.values() for person in some.values()}
     await mailer.make_addresses(connection, [one for one in addresses if one])
     await mailer.write_consent(connection, {one: decisions for one, decisions in addresses.items() if one})

@@ -535,28 +535,30 @@ class BareLane:
         road = rows[-1].occurred_at
         async with self.database.connect() as connection:
             await mechanics.due_timers(connection, "segmenter", partition, self.fence.as_of, road, 2000)
-            await store.seen_events(
-                connection, [(partition, id) for id in ids], rows[0].occurred_at - fingerprints.WINDOW
+            since = rows[0].occurred_at - fingerprints.WINDOW
+            known = await store.known(
+                connection, {(partition, key) for key in keys}, [(partition, id) for id in ids], since
             )
-            found = await store.packed_profiles(connection, {(partition, key) for key in keys})
-            states = found[partition]
+            states = known.profiles[partition]
         derived = int(DERIVED * len(rows))
         entries = [
             Entry(key, value, Origin("segmenter", partition, 1, 1), None)
             for key, value in zip(keys, prepared.values[part], strict=True)
         ]
         moved = {(FLIP, key): road + timedelta(days=30) for key in keys[: int(MOVED * len(keys))]}
-        async with self.database.transaction() as connection:
-            assert await mechanics.fence(connection, "segmenter", [self.fence])
+        async with self.database.connect() as connection:
             changes = store.Changes(
                 [(key, "convert", states[key]) for key in sorted(states)],
                 [(id, *seen) for id, seen in zip(ids, prepared.seen[part], strict=True)],
                 rows + rows[:derived],
                 store.Counts(len(ids), 0, road),
             )
-            await store.save(connection, {partition: changes})
-            await mechanics.write_timers(connection, "segmenter", {partition: moved})
-            await self.log.append_in(connection, {(CUSTOMERS, partition): entries + entries[:derived]})
+            clauses = [
+                *store.changed({partition: changes}),
+                *mechanics.timers("segmenter", {partition: moved}),
+                self.log.append_in({(CUSTOMERS, partition): entries + entries[:derived]}),
+            ]
+            await mechanics.fence(connection, "segmenter", [self.fence], clauses)
         self.fence = self.fence._replace(version=self.fence.version + 1, next_offset=next_offset, as_of=road)
 
 

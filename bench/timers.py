@@ -187,10 +187,9 @@ def take(folder: Path) -> dict[str, float]:
             async with in_flight:
                 async with database.connect() as connection:
                     due, _ = await mechanics.due_timers(connection, SERVICE, partition, low, until, limit)
-                async with database.transaction() as connection:
-                    assert await mechanics.fence(connection, SERVICE, [fence])
                     gone = dict.fromkeys((timer.kind, timer.subject) for timer in due)
-                    await mechanics.write_timers(connection, SERVICE, {partition: gone})
+                    clauses = mechanics.timers(SERVICE, {partition: gone})
+                    await mechanics.fence(connection, SERVICE, [fence], clauses)
             fence = fence._replace(version=fence.version + 1)
             more = len(due) == limit
             low = due[-1].due if due else low

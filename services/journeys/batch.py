@@ -55,9 +55,10 @@ from shared.contracts.messages import (
     MessageRequested,
     PromotionPaused,
 )
+from shared.database.clauses import Clause
 from shared.language.playbook import Journey, Playbook
 from shared.processing.playbooks import hash_of, name_in_force
-from shared.processing.port import Connection, Outputs, Timer
+from shared.processing.port import Connection, Outputs, Timer, Writes
 
 WAKE = "wake"
 """The one kind of timer: a customer is woken when the earliest of their enrollments is due."""
@@ -686,8 +687,15 @@ def _tally(enrollment: Enrollment) -> Tally:
     )
 
 
-async def save(connection: Connection, batches: Sequence[JourneysBatch]) -> None:
-    """Write every change of these batches, each of another partition."""
-    await store.write(connection, {batch.partition: batch.changes() for batch in batches})
+def save(batches: Sequence[JourneysBatch]) -> Writes:
+    """Every change of these batches, each of another partition."""
+    changes = {batch.partition: batch.changes() for batch in batches}
     for batch in batches:
         batch.count()
+    switched = [partition for partition, one in changes.items() if one.switched]
+
+    async def switch(connection: Connection) -> Sequence[Clause]:
+        # Not with what is changed: that may count where nothing was left.
+        return [store.empty_tallies_dropped(switched)]
+
+    return Writes(store.changed(changes), switch if switched else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from services.journeys.coupons import Issued
 from services.journeys.decisions import Decided
 from services.journeys.enrollment import Enrollment, key_text
 from services.journeys.tasks import TaskRow
+from shared.database.clauses import Clause, columns
 from shared.processing.port import Connection
 
 
@@ -112,42 +113,39 @@ async def customers(connection: Connection, keys: Collection[tuple[int, str]]) -
     return found
 
 
-async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
-    """What batches of several partitions write, in one statement: where there is little, each costs more than what it
-    writes. Enrollments come in two ways, since most only move."""
+def changed(changes: Mapping[int, Changes]) -> list[Clause]:
+    """What batches of several partitions write. Enrollments come in two ways, since most only move."""
     people = [(p, *customer) for p, one in changes.items() for customer in one.customers]
     gone = [(p, customer) for p, one in changes.items() for customer in one.gone]
     enrollments = [(p, *_columns(*enrollment)) for p, one in changes.items() for enrollment in one.enrollments]
     moved = [(p, e.id, e.status, e.step, e.due) for p, one in changes.items() for e in one.moved]
     tallies = [(p, *tally, change) for p, one in changes.items() for tally, change in one.tallies.items()]
     decided = [(p, *row) for p, one in changes.items() for row in one.decided]
+    clauses = []
     if people or gone or enrollments or moved or tallies or decided:
-        await connection.execute(
-            _WRITE,
-            *_arrays(people, 4),
-            *_arrays(gone, 2),
-            *_arrays(enrollments, 15),
-            *_arrays(moved, 5),
-            *_arrays(tallies, 8),
-            *_arrays(decided, 4),
+        arguments = (
+            *(*columns(people, 4), *columns(gone, 2), *columns(enrollments, 15)),
+            *(*columns(moved, 5), *columns(tallies, 8), *columns(decided, 4)),
         )
+        clauses.append(Clause(_CHANGED, arguments))
     if issued := [one for batch in changes.values() for one in batch.issued]:
-        await connection.execute(_ISSUE, *zip(*issued, strict=True))
-    attributed = [(p, *worth) for p, one in changes.items() for worth in one.attributed]
-    if attributed:
-        await connection.execute(_ADD_TO_ATTRIBUTED, *_arrays(attributed, 5))
+        clauses.append(Clause(_ISSUE, columns(issued, 8)))
+    if attributed := [(p, *worth) for p, one in changes.items() for worth in one.attributed]:
+        clauses.append(Clause(_ADD_TO_ATTRIBUTED, columns(attributed, 5)))
     if tasks := [(partition, *task) for partition, one in changes.items() for task in one.tasks]:
-        await connection.execute(_OPEN_TASKS, *zip(*tasks, strict=True))
-    switched = [partition for partition, one in changes.items() if one.switched]
-    if switched:
-        # What was inside under an old playbook and counts nothing any more.
-        await connection.execute(
-            "DELETE FROM journeys.tallies WHERE partition = ANY($1::smallint[]) AND count = 0", switched
-        )
+        clauses.append(Clause(_OPEN_TASKS, columns(tasks, 11)))
+    return clauses
 
 
-_WRITE = """
-    WITH people AS (
+def empty_tallies_dropped(partitions: Sequence[int]) -> Clause:
+    """What was inside under an old playbook and counts nothing any more."""
+    return Clause(
+        "dropped AS (DELETE FROM journeys.tallies WHERE partition = ANY($1::smallint[]) AND count = 0)", [partitions]
+    )
+
+
+_CHANGED = """
+    people AS (
         INSERT INTO journeys.customers (partition, customer, story, snapshot)
         SELECT * FROM unnest($1::smallint[], $2::text[], $3::bytea[], $4::bytea[])
         ON CONFLICT (partition, customer) DO UPDATE SET story = excluded.story, snapshot = excluded.snapshot
@@ -177,35 +175,32 @@ _WRITE = """
     ), decided AS (
         INSERT INTO journeys.decisions (partition, customer, at, body)
         SELECT * FROM unnest($35::smallint[], $36::text[], $37::timestamptz[], $38::bytea[])
-    )
-    INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)
-    SELECT * FROM unnest($27::smallint[], $28::text[], $29::text[], $30::text[], $31::text[], $32::text[],
-                         $33::boolean[], $34::bigint[])
-    ON CONFLICT (partition, journey, version, playbook, status, reason, goal)
-    DO UPDATE SET count = tallies.count + excluded.count"""
-
-
-def _arrays(rows: Sequence[tuple[object, ...]], count: int) -> Iterable[Sequence[object]]:
-    return zip(*rows, strict=True) if rows else [()] * count
-
+    ), tallies AS (
+        INSERT INTO journeys.tallies (partition, journey, version, playbook, status, reason, goal, count)
+        SELECT * FROM unnest($27::smallint[], $28::text[], $29::text[], $30::text[], $31::text[], $32::text[],
+                             $33::boolean[], $34::bigint[])
+        ON CONFLICT (partition, journey, version, playbook, status, reason, goal)
+        DO UPDATE SET count = tallies.count + excluded.count
+    )"""
 
 _ISSUE = """
+    issued AS (
     UPDATE journeys.coupons c
        SET issued_at = i.issued_at, expires_at = i.expires_at, customer = i.customer, journey = i.journey,
            enrollment = i.enrollment::uuid, step = i.step
       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
                   $8::timestamptz[])
            AS i (pool, code, customer, journey, enrollment, step, issued_at, expires_at)
-     WHERE c.pool = i.pool AND c.code = i.code"""
-
+     WHERE c.pool = i.pool AND c.code = i.code)"""
 
 _OPEN_TASKS = """
+    opened AS (
     INSERT INTO journeys.tasks (partition, id, customer, journey, enrollment, key, step, title, note, opened_at, due)
     SELECT partition, id::uuid, customer, journey, enrollment::uuid, key, step, title, note, opened_at, due
       FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                   $9::text[], $10::timestamptz[], $11::timestamptz[])
            AS t (partition, id, customer, journey, enrollment, key, step, title, note, opened_at, due)
-    ON CONFLICT (id) DO NOTHING"""
+    ON CONFLICT (id) DO NOTHING)"""
 
 _TASK = "id::text, customer, journey, enrollment::text, key, step, title, note, opened_at, due"
 
@@ -338,10 +333,11 @@ async def issued_codes(connection: Connection, pool: str, after: tuple[datetime,
 
 
 _ADD_TO_ATTRIBUTED = """
+    attributed AS (
     INSERT INTO journeys.attributed (partition, journey, currency, orders, value)
     SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bigint[], $5::numeric[])
     ON CONFLICT (partition, journey, currency)
-    DO UPDATE SET orders = attributed.orders + excluded.orders, value = attributed.value + excluded.value"""
+    DO UPDATE SET orders = attributed.orders + excluded.orders, value = attributed.value + excluded.value)"""
 
 
 def _columns(customer: str, e: Enrollment) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from shared.contracts.customers import VERSION, Activation, CustomerRecord, Cust
 from shared.database.engine import inside
 from shared.language.playbook import CouponPool
 from shared.processing.playbooks import Shelf, name_in_force
-from shared.processing.port import Connection, Given, Lane, Outputs
+from shared.processing.port import Connection, Given, Lane, Outputs, Writes
 from shared.processing.records import decoder
 
 SERVICE = "journeys"
@@ -89,8 +89,8 @@ class JourneysProcessor:
                 self._dry[name] = pool
         return any(claimed.values())
 
-    async def save(self, connection: Connection, batches: Sequence[JourneysBatch]) -> None:
-        await save(connection, batches)
+    def save(self, batches: Sequence[JourneysBatch]) -> Writes:
+        return save(batches)
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
         return None

@@ -23,8 +23,9 @@ from shared.contracts.messages import (
     MessageRequested,
     PromotionPaused,
 )
+from shared.database.clauses import Clause
 from shared.processing.playbooks import name_in_force
-from shared.processing.port import Connection, Outputs, Timer
+from shared.processing.port import Connection, Outputs, Timer, Writes
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -180,8 +181,14 @@ def _decision(decision: ConsentDecision) -> Decision:
     return Decision(decision.topic, decision.subscribed, decision.decided_at.astimezone(UTC), decision.source)
 
 
-async def save(connection: Connection, batches: Sequence[MailerBatch]) -> None:
-    """Write every change of these batches, each of another partition."""
-    await store.write(connection, {batch.partition: batch.changes() for batch in batches})
-    for batch in batches:
-        batch.look()
+def save(batches: Sequence[MailerBatch]) -> Writes:
+    """Every change of these batches, each of another partition."""
+    changes = {batch.partition: batch.changes() for batch in batches}
+
+    async def work(connection: Connection) -> Sequence[Clause]:
+        last = await store.write(connection, changes)
+        for batch in batches:
+            batch.look()
+        return last
+
+    return Writes(store.written(changes), work)

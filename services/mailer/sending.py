@@ -28,6 +28,7 @@ from services.mailer.transport import Transport
 from services.mailer.turn import Compose, Means
 from shared.clock import Clock
 from shared.contracts.messages import WEBHOOK
+from shared.database.clauses import execute
 from shared.database.engine import is_transient
 from shared.processing.playbooks import Shelf
 from shared.processing.port import Connection, Fenced, Lane, Outputs, Present
@@ -150,7 +151,7 @@ class Sending:
         sitting = self.sitting()
 
         async def work(connection: Connection, out: Outputs) -> None:
-            await sitting.work(connection, [Present(lane, lane.memo, out)])
+            await execute(connection, await sitting.work(connection, [Present(lane, lane.memo, out)]))
 
         try:
             await lane.transact(work)

@@ -20,6 +20,7 @@ from services.mailer.transport import Deferred, Receipt, Rejected, Unknown, rece
 from services.mailer.turn import Known, Means, Turn
 from shared.clock import Clock
 from shared.contracts.messages import WEBHOOK
+from shared.database.clauses import Clause, execute
 from shared.language.playbook import Playbook
 from shared.processing.faults import reached
 from shared.processing.playbooks import Shelf
@@ -73,7 +74,7 @@ class Sitting:
         self._barred: list[Desk] = []
         self._logger = structlog.get_logger(service="mailer")
 
-    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
+    async def work(self, connection: Connection, present: Sequence[Present]) -> list[Clause]:
         office = self._office
         now = office.clock.now()
         for lane, memo, out in present:
@@ -82,7 +83,7 @@ class Sitting:
                 desk.gathered, desk.deciding = False, True
                 self._places.append(_Place(lane, desk, memo, Turn(max(now, out.as_of), out)))
         if not self._places:
-            return
+            return []
         suppressed = await self._record(connection)
         due = [place for place in self._places if place.desk.due and not place.lane.leaving.is_set()]
         if due:
@@ -91,7 +92,7 @@ class Sitting:
             due.sort(key=lambda place: place.desk.took)
         if suppressed or (due and self._taken):
             await self._take(connection, due if self._taken else [], suppressed)
-        await self._write(connection)
+        return self._changes()
 
     async def _record(self, connection: Connection) -> dict[str, str]:
         """Turn receipts into outcomes, holds and retries. Gives the addresses to be suppressed, and why."""
@@ -127,7 +128,7 @@ class Sitting:
             if any(receipt is None for _, receipt in results.values()):
                 desk.due = True
         if any(change.status not in _OVER for place in self._places for change in place.turn.changes):
-            await self._write(connection)  # what is decided below reads it
+            await execute(connection, self._changes())  # what is decided below reads it
         return suppressed
 
     async def _leave_barred(self, connection: Connection, found: Sequence[tuple[Desk, Turn, _Results]]) -> None:
@@ -216,12 +217,12 @@ class Sitting:
         since = min(moments) - max(cap.window for cap in caps)
         return await store.counted(connection, {c.request.customer for c in candidates}, since, channel)
 
-    async def _write(self, connection: Connection) -> None:
+    def _changes(self) -> list[Clause]:
         turns = [place.turn for place in self._places]
-        if changes := [change for turn in turns for change in turn.changes]:
-            await store.change_messages(connection, changes)
+        changes = [change for turn in turns for change in turn.changes]
         for turn in turns:
             turn.changes.clear()
+        return [store.changed(self._office.channel, changes)] if changes else []
 
     def committed(self) -> None:
         office, begun = self._office, 0
@@ -234,7 +235,7 @@ class Sitting:
             if not desk.due:
                 office.slots.withdraw(desk)
             for taken in turn.recorded:
-                del desk.done[taken]
+                desk.done.pop(taken, None)
             if not desk.attended:
                 self._recorded -= len(turn.recorded)  # theirs were given back when we lost it
             if desk.attended and not lane.leaving.is_set():
@@ -281,9 +282,8 @@ class Sittings(NamedTuple):
 
     sittings: Sequence[Sitting]
 
-    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
-        for sitting in self.sittings:
-            await sitting.work(connection, present)
+    async def work(self, connection: Connection, present: Sequence[Present]) -> list[Clause]:
+        return [clause for sitting in self.sittings for clause in await sitting.work(connection, present)]
 
     def committed(self) -> None:
         for sitting in self.sittings:

@@ -19,6 +19,7 @@ import msgspec
 
 from services.mailer.consent import Decision, merge
 from shared.contracts.messages import EMAIL, MessageRequested
+from shared.database.clauses import Clause, columns
 from shared.processing.port import Connection
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -79,23 +80,25 @@ class Changes(NamedTuple):
     as_of: datetime
 
 
-async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
-    """All that batches of several partitions have changed."""
-    new = [(partition, message) for partition, one in changes.items() for message in one.new]
-    if new:
-        await insert_messages(connection, new)
-        # In small steps, and faster than new ones come.
-        bounds = [(partition, one.as_of, 2 * len(one.new)) for partition, one in changes.items() if one.new]
-        await forget_messages(connection, bounds)
-    if changed := [message for one in changes.values() for message in one.changed]:
-        await update_messages(connection, changed)
+def written(changes: Mapping[int, Changes]) -> list[Clause]:
+    """What batches of several partitions have changed in rows that only their owner writes."""
+    clauses = []
+    if new := [(partition, message) for partition, one in changes.items() for message in one.new]:
+        clauses.append(new_messages(new))
+    if messages := [message for one in changes.values() for message in one.changed]:
+        clauses.append(_updated(messages))
+    if people := [(p, customer, person) for p, one in changes.items() for customer, person in one.people.items()]:
+        clauses.append(people_put(people))
+    return clauses
+
+
+async def write(connection: Connection, changes: Mapping[int, Changes]) -> list[Clause]:
+    """What else they have changed, once that is written. Gives what may be written last."""
     for partition, one in changes.items():
         for paused, at in one.activated:
             await release(connection, partition, paused, at)
         if one.lifted:
             await release_of(connection, partition, one.lifted)
-    if people := [(p, customer, person) for p, one in changes.items() for customer, person in one.people.items()]:
-        await put_people(connection, people)
     # Rows that other processes write come last, so that their locks are held as briefly as can be.
     if addresses := {address for one in changes.values() for address in one.addresses}:
         await make_addresses(connection, addresses)
@@ -106,6 +109,9 @@ async def write(connection: Connection, changes: Mapping[int, Changes]) -> None:
     if decisions:
         await lock_addresses(connection, decisions)
         await write_consent(connection, decisions)
+    # In small steps, and faster than new ones come.
+    bounds = [(partition, one.as_of, 2 * len(one.new)) for partition, one in changes.items() if one.new]
+    return [_forgotten(bounds)] if bounds else []
 
 
 async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Message]:
@@ -130,7 +136,7 @@ async def messages_by_id(connection: Connection, ids: Collection[str]) -> dict[s
     }
 
 
-async def insert_messages(connection: Connection, messages: Sequence[tuple[int, Message]]) -> None:
+def new_messages(messages: Sequence[tuple[int, Message]]) -> Clause:
     """Each with its partition."""
     rows = []
     for partition, message in messages:
@@ -142,28 +148,31 @@ async def insert_messages(connection: Connection, messages: Sequence[tuple[int, 
                 *(asked.as_of, message.ended_at, _pack_request(asked), asked.channel),
             )
         )
-    await connection.execute(
-        "INSERT INTO mailer.messages (partition, id, customer, journey, message, topic, priority, status, due, expires,"
-        " reason, cancelled, requested_at, ended_at, request, channel)"
-        " SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],"
-        " $7::smallint[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[],"
-        " $13::timestamptz[], $14::timestamptz[], $15::bytea[], $16::text[]) ON CONFLICT (id) DO NOTHING",
-        *zip(*rows, strict=True),
-    )
+    return Clause(_NEW, columns(rows, 16))
 
 
-async def update_messages(connection: Connection, messages: Sequence[Message]) -> None:
-    await connection.execute(
-        "UPDATE mailer.messages m SET status = u.status, due = u.due, reason = u.reason, cancelled = u.cancelled,"
-        " ended_at = u.ended_at FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[],"
-        " $6::timestamptz[]) AS u (id, status, due, reason, cancelled, ended_at) WHERE m.id = u.id",
-        [message.id for message in messages],
-        [message.status for message in messages],
-        [message.due for message in messages],
-        [message.reason for message in messages],
-        [message.cancelled for message in messages],
-        [message.ended_at for message in messages],
-    )
+_NEW = """
+    new_messages AS (
+        INSERT INTO mailer.messages (partition, id, customer, journey, message, topic, priority, status, due, expires,
+                                     reason, cancelled, requested_at, ended_at, request, channel)
+        SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+                             $7::smallint[], $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[],
+                             $12::text[], $13::timestamptz[], $14::timestamptz[], $15::bytea[], $16::text[])
+        ON CONFLICT (id) DO NOTHING)"""
+
+
+def _updated(messages: Sequence[Message]) -> Clause:
+    rows = [(one.id, one.status, one.due, one.reason, one.cancelled, one.ended_at) for one in messages]
+    return Clause(_UPDATED, columns(rows, 6))
+
+
+_UPDATED = """
+    updated_messages AS (
+        UPDATE mailer.messages m
+           SET status = u.status, due = u.due, reason = u.reason, cancelled = u.cancelled, ended_at = u.ended_at
+          FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::timestamptz[])
+               AS u (id, status, due, reason, cancelled, ended_at)
+         WHERE m.id = u.id)"""
 
 
 KEPT = timedelta(days=90)
@@ -173,14 +182,14 @@ LINKS_KEPT = timedelta(days=730)
 """How long one that went out, or may have, is kept: so long its links lead somewhere, and it counts under caps."""
 
 
-async def forget_messages(connection: Connection, bounds: Sequence[tuple[int, datetime, int]]) -> None:
+def _forgotten(bounds: Sequence[tuple[int, datetime, int]]) -> Clause:
     """For each partition, delete messages that were over long before a time, the oldest first: up to so many of those
     that went out, and as many of those that did not."""
-    await connection.execute(_FORGET, *zip(*bounds, strict=True), LINKS_KEPT, KEPT)
+    return Clause(_FORGOTTEN, (*columns(bounds, 3), LINKS_KEPT, KEPT))
 
 
-_FORGET = """
-    DELETE FROM mailer.messages WHERE id = ANY(ARRAY(
+_FORGOTTEN = """
+    forgotten AS (DELETE FROM mailer.messages WHERE id = ANY(ARRAY(
         SELECT old.id FROM unnest($1::smallint[], $2::timestamptz[], $3::bigint[]) AS b (partition, now, most),
             LATERAL ((SELECT id FROM mailer.messages m WHERE m.partition = b.partition
                          AND status IN ('sent', 'unknown') AND ended_at < b.now - $4::interval
@@ -188,7 +197,7 @@ _FORGET = """
                      UNION ALL
                      (SELECT id FROM mailer.messages m WHERE m.partition = b.partition
                          AND status IN ('skipped', 'failed') AND ended_at < b.now - $5::interval
-                         AND expires < b.now - $5::interval ORDER BY ended_at LIMIT b.most)) AS old))"""
+                         AND expires < b.now - $5::interval ORDER BY ended_at LIMIT b.most)) AS old)))"""
 
 
 async def release(connection: Connection, partition: int, paused: Collection[str], due: datetime) -> None:
@@ -223,18 +232,20 @@ def _decisions(packed: bytes | None) -> dict[str, Decision]:
     return {decision.topic: decision for decision in _unpack_decisions(packed)} if packed else {}
 
 
-async def put_people(connection: Connection, people: Sequence[tuple[int, str, Person]]) -> None:
+def people_put(people: Sequence[tuple[int, str, Person]]) -> Clause:
     rows = [
         (partition, customer, one.address, _pack([*one.decisions.values()]) if one.decisions else b"", one.paused_until)
         for partition, customer, one in people
     ]
-    await connection.execute(
-        "INSERT INTO mailer.customers (partition, customer, address, decisions, paused_until)"
-        " SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[])"
-        " ON CONFLICT (partition, customer) DO UPDATE SET address = EXCLUDED.address, decisions = EXCLUDED.decisions,"
-        " paused_until = EXCLUDED.paused_until",
-        *zip(*rows, strict=True),
-    )
+    return Clause(_PEOPLE, columns(rows, 5))
+
+
+_PEOPLE = """
+    people_put AS (
+        INSERT INTO mailer.customers (partition, customer, address, decisions, paused_until)
+        SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[])
+        ON CONFLICT (partition, customer) DO UPDATE SET address = EXCLUDED.address, decisions = EXCLUDED.decisions,
+            paused_until = EXCLUDED.paused_until)"""
 
 
 async def release_of(connection: Connection, partition: int, customers: Mapping[str, datetime]) -> None:
@@ -473,19 +484,25 @@ async def counted(
     return found
 
 
-async def change_messages(connection: Connection, changes: Sequence[Change]) -> None:
-    *columns, links, over = (list(column) for column in zip(*changes, strict=True))
-    columns.append([None if some is None else "\n".join(some) for some in links])
-    columns.append([None if one is None else _pack_request(msgspec.structs.replace(one, data={})) for one in over])
-    await connection.execute(
-        "UPDATE mailer.messages m SET status = u.status, due = u.due, reason = u.reason, detail = u.detail,"
-        " held = CASE WHEN u.held IS NULL THEN m.held ELSE m.held || u.held END, attempts = u.attempts,"
-        " taken = u.taken, counted_at = u.counted_at, ended_at = u.ended_at, address = coalesce(u.address, m.address),"
-        " links = CASE WHEN u.links IS NULL THEN m.links ELSE string_to_array(u.links, E'\\n') END,"
-        " request = coalesce(u.request, m.request)"
-        " FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::smallint[],"
-        " $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])"
-        " AS u (id, status, due, reason, detail, held, attempts, taken, counted_at, ended_at, address, links, request)"
-        " WHERE m.id = u.id",
-        *columns,
-    )
+def changed(channel: Channel, changes: Sequence[Change]) -> Clause:
+    """What decisions and outcomes make of messages, all of one channel."""
+    *plain, links, over = (list(column) for column in zip(*changes, strict=True))
+    plain.append([None if some is None else "\n".join(some) for some in links])
+    plain.append([None if one is None else _pack_request(msgspec.structs.replace(one, data={})) for one in over])
+    return Clause(_CHANGED.format(channel=channel), plain)
+
+
+_CHANGED = """
+    changed_{channel} AS (
+        UPDATE mailer.messages m
+           SET status = u.status, due = u.due, reason = u.reason, detail = u.detail,
+               held = CASE WHEN u.held IS NULL THEN m.held ELSE m.held || u.held END, attempts = u.attempts,
+               taken = u.taken, counted_at = u.counted_at, ended_at = u.ended_at,
+               address = coalesce(u.address, m.address),
+               links = CASE WHEN u.links IS NULL THEN m.links ELSE string_to_array(u.links, E'\\n') END,
+               request = coalesce(u.request, m.request)
+          FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::smallint[],
+                      $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
+               AS u (id, status, due, reason, detail, held, attempts, taken, counted_at, ended_at, address, links,
+                     request)
+         WHERE m.id = u.id)"""

@@ -25,7 +25,7 @@ from shared.contracts.messages import (
     PromotionPaused,
 )
 from shared.processing.playbooks import Shelf, name_in_force
-from shared.processing.port import Connection, Given, Lane
+from shared.processing.port import Connection, Given, Lane, Writes
 from shared.processing.records import decoder
 
 _decode = decoder(streams.MESSAGES, MessageRecord, VERSION)
@@ -72,8 +72,8 @@ class MailerProcessor:
     async def provide(self, connection: Connection, batch: MailerBatch) -> bool:
         return False
 
-    async def save(self, connection: Connection, batches: Sequence[MailerBatch]) -> None:
-        await save(connection, batches)
+    def save(self, batches: Sequence[MailerBatch]) -> Writes:
+        return save(batches)
 
     def tick(self, as_of: datetime, after: int) -> None:
         return None

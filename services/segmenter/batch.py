@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,8 +31,9 @@ from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, Activation, Backfill, Event, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS
+from shared.database.clauses import Clause
 from shared.language.folder import NAMED_BY
-from shared.processing.port import Connection, Outputs, Timer
+from shared.processing.port import Connection, Outputs, Timer, Writes
 
 FLIP = "flip"
 """Kind of the timer at a customer's earliest flip; the subject is the customer key."""
@@ -387,26 +389,30 @@ class SegmenterBatch:
         out.dead_letter(event.key, _encode(event), code, message)
 
 
-async def save(connection: Connection, batches: Sequence[SegmenterBatch]) -> None:
-    """Write every change of these batches, each of another partition."""
-    await store.save(
-        connection,
-        {
-            batch.partition: Changes(
-                batch.profiles(),
-                [(id, *seen) for id, seen in batch.taken.items()],
-                batch.rows(),
-                Counts(batch.processed, batch.deduplicated, batch.as_of)
-                if (batch.processed or batch.deduplicated) and batch.as_of is not None
-                else None,
-            )
-            for batch in batches
-        },
-    )
+def save(batches: Sequence[SegmenterBatch]) -> Writes:
+    """Every change of these batches, each of another partition."""
+    changes = {
+        batch.partition: Changes(
+            batch.profiles(),
+            [(id, *seen) for id, seen in batch.taken.items()],
+            batch.rows(),
+            Counts(batch.processed, batch.deduplicated, batch.as_of)
+            if (batch.processed or batch.deduplicated) and batch.as_of is not None
+            else None,
+        )
+        for batch in batches
+    }
+    for batch in batches:
+        batch.count()
+    switched = [batch for batch in batches if batch.activated or batch.sweep_since is not None]
+    return Writes(store.changed(changes), partial(_switch, switched) if switched else None)
+
+
+async def _switch(batches: Sequence[SegmenterBatch], connection: Connection) -> Sequence[Clause]:
     for batch in batches:
         for rules in batch.activated:
             await store.save_definition(connection, rules.definition)
         if batch.sweep_since is not None:
             definition = decode_memo(batch.memo()).definition
             await store.begin_sweep(connection, batch.partition, definition, batch.sweep_since)
-        batch.count()
+    return ()

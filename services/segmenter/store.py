@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -13,6 +13,7 @@ from services.segmenter.profile import Profile
 from services.segmenter.rules import Definition
 from services.segmenter.spans import Span
 from shared.contracts.events import MAILER_SOURCE
+from shared.database.clauses import Clause
 from shared.processing.port import Connection
 
 _LOCK = 0x7365_676D  # one process at a time makes or drops days and months
@@ -57,34 +58,42 @@ class Sweep(NamedTuple):
 # What a batch reads.
 
 
-async def packed_profiles(connection: Connection, keys: Collection[tuple[int, str]]) -> dict[int, dict[str, bytes]]:
-    """The states of these customers, each named with its partition; by partition."""
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class Known(NamedTuple):
+    """By partition: the packed states of customers, and the events that were taken, each as it was taken last."""
+
+    profiles: dict[int, dict[str, bytes]]
+    seen: dict[int, dict[bytes, Seen]]
+
+
+async def known(
+    connection: Connection,
+    keys: Collection[tuple[int, str]],
+    ids: Collection[tuple[int, bytes]] = (),
+    since: datetime = NEVER,
+) -> Known:
+    """These customers, and which of these events were taken after `since`; each is named with its partition."""
     rows = await connection.fetch(
-        "SELECT partition, key, state FROM segmenter.profiles"
-        " WHERE partition = ANY($1::smallint[]) AND key = ANY($2::text[])",
+        "SELECT partition, key, state, NULL::bytea AS id, NULL::bigint AS content, NULL::timestamptz AS seen_at"
+        "  FROM segmenter.profiles WHERE partition = ANY($1::smallint[]) AND key = ANY($2::text[])"
+        " UNION ALL SELECT partition, NULL, NULL, id, content, seen_at"
+        "  FROM segmenter.seen WHERE partition = ANY($3::smallint[]) AND id = ANY($4::bytea[]) AND seen_at > $5",
         {partition for partition, _ in keys},
         [key for _, key in keys],
-    )
-    found: dict[int, dict[str, bytes]] = {}
-    for partition, key, state in rows:
-        found.setdefault(partition, {})[key] = state
-    return found
-
-
-async def seen_events(
-    connection: Connection, ids: Collection[tuple[int, bytes]], since: datetime
-) -> dict[int, dict[bytes, Seen]]:
-    """Which of these events, each named with its partition, were taken after `since`, and when last; by partition."""
-    rows = await connection.fetch(
-        "SELECT partition, id, content, seen_at FROM segmenter.seen"
-        " WHERE partition = ANY($1::smallint[]) AND id = ANY($2::bytea[]) AND seen_at > $3 ORDER BY seen_at",
         {partition for partition, _ in ids},
         [id for _, id in ids],
         since,
     )
-    found: dict[int, dict[bytes, Seen]] = {}
-    for partition, id, content, seen_at in rows:
-        found.setdefault(partition, {})[id] = Seen(content, seen_at)
+    found = Known({}, {})
+    for partition, key, state, id, content, seen_at in rows:
+        if id is None:
+            found.profiles.setdefault(partition, {})[key] = state
+        else:
+            of_partition = found.seen.setdefault(partition, {})
+            if id not in of_partition or of_partition[id].seen_at < seen_at:
+                of_partition[id] = Seen(content, seen_at)
     return found
 
 
@@ -136,9 +145,8 @@ class Changes(NamedTuple):
     counts: Counts | None
 
 
-async def save(connection: Connection, changes: Mapping[int, Changes]) -> None:
-    """What batches of several partitions write, in one statement: where there is little to write, each costs more than
-    what it writes."""
+def changed(changes: Mapping[int, Changes]) -> list[Clause]:
+    """What batches of several partitions write."""
     parts = list(changes.items())
     columns = [
         *_columns([(partition, one.profiles) for partition, one in parts], 3),
@@ -146,12 +154,11 @@ async def save(connection: Connection, changes: Mapping[int, Changes]) -> None:
         *_columns([(partition, one.history) for partition, one in parts], 8),
         *_columns([(partition, [one.counts] if one.counts is not None else []) for partition, one in parts], 3),
     ]
-    if any(columns):
-        await connection.execute(_SAVE, *columns)
+    return [Clause(_CHANGED, columns)] if any(columns) else []
 
 
-_SAVE = """
-    WITH profiles AS (
+_CHANGED = """
+    profiles AS (
         INSERT INTO segmenter.profiles (partition, key, stage, state)
         SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bytea[])
         ON CONFLICT (partition, key) DO UPDATE SET stage = EXCLUDED.stage, state = EXCLUDED.state
@@ -162,11 +169,12 @@ _SAVE = """
         INSERT INTO segmenter.history (partition, customer, occurred_at, kind, id, source, name, body, changes)
         SELECT * FROM unnest($9::smallint[], $10::text[], $11::timestamptz[], $12::smallint[], $13::text[],
                              $14::text[], $15::text[], $16::bytea[], $17::bytea[])
-    )
-    INSERT INTO segmenter.counters AS c (partition, processed, deduplicated, as_of)
-    SELECT * FROM unnest($18::smallint[], $19::bigint[], $20::bigint[], $21::timestamptz[])
-    ON CONFLICT (partition) DO UPDATE SET processed = c.processed + EXCLUDED.processed,
-        deduplicated = c.deduplicated + EXCLUDED.deduplicated, as_of = greatest(c.as_of, EXCLUDED.as_of)"""
+    ), counters AS (
+        INSERT INTO segmenter.counters AS c (partition, processed, deduplicated, as_of)
+        SELECT * FROM unnest($18::smallint[], $19::bigint[], $20::bigint[], $21::timestamptz[])
+        ON CONFLICT (partition) DO UPDATE SET processed = c.processed + EXCLUDED.processed,
+            deduplicated = c.deduplicated + EXCLUDED.deduplicated, as_of = greatest(c.as_of, EXCLUDED.as_of)
+    )"""
 
 
 def _columns(parts: Iterable[tuple[int, Sequence[tuple[object, ...]]]], count: int) -> list[list[object]]:

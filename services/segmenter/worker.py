@@ -26,12 +26,13 @@ from services.segmenter.rules import (
     playbooks_of,
     wanted,
 )
-from services.segmenter.store import Changes, Counts, Seen, definition_of, unpack_profile
+from services.segmenter.store import Changes, Counts, Known, Seen, definition_of, unpack_profile
 from shared.contracts import customers
 from shared.contracts.events import VERSION, Activation, Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS
+from shared.database.clauses import execute
 from shared.processing.playbooks import Shelf
-from shared.processing.port import Connection, Given, Lane, Outputs
+from shared.processing.port import Connection, Given, Lane, Outputs, Writes
 from shared.processing.records import decoder
 from shared.telemetry import SEGMENTER_SWEPT
 
@@ -69,16 +70,15 @@ class SegmenterProcessor:
 
     async def load(self, connection: Connection, given: Sequence[Given]) -> list[SegmenterBatch]:
         events = [(one.partition, m) for one in given for m in one.messages if isinstance(m, Event)]
-        seen: dict[int, dict[bytes, Seen]] = {}
+        ids, since = list[tuple[int, bytes]](), store.NEVER
         if events:
             received = [event.received_at for _, event in events]
             await self._make_room(connection, [event for _, event in events], min(received), max(received))
             ids = [(partition, fingerprints.identity(event.source, event.id)) for partition, event in events]
             since = min(received) - fingerprints.WINDOW - _SEEN_MARGIN
-            seen = await store.seen_events(connection, ids, since)
         keys = {(partition, event.key) for partition, event in events}
         keys.update((one.partition, customer_of(timer)) for one in given for timer in one.timers)
-        packed = await store.packed_profiles(connection, keys) if keys else {}
+        packed, seen = await store.known(connection, keys, ids, since) if keys else Known({}, {})
         batches = []
         for one in given:
             memo = decode_memo(one.memo) if one.memo else NO_MEMO
@@ -94,8 +94,8 @@ class SegmenterProcessor:
     async def provide(self, connection: Connection, batch: SegmenterBatch) -> bool:
         return False
 
-    async def save(self, connection: Connection, batches: Sequence[SegmenterBatch]) -> None:
-        await save(connection, batches)
+    def save(self, batches: Sequence[SegmenterBatch]) -> Writes:
+        return save(batches)
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes]:
         return CUSTOMERS, _encode(customers.Tick(as_of=as_of, after=after))
@@ -124,7 +124,7 @@ class SegmenterProcessor:
         """Say how far this partition has come; the owner of the first drops what no partition needs any more."""
 
         async def note_as_of(connection: Connection, out: Outputs) -> datetime | None:
-            await store.save(connection, {lane.partition: Changes([], [], [], Counts(0, 0, lane.as_of))})
+            await execute(connection, store.changed({lane.partition: Changes([], [], [], Counts(0, 0, lane.as_of))}))
             if lane.partition != 0:
                 return None
             return await store.slowest_as_of(connection)
@@ -271,7 +271,7 @@ class SegmenterProcessor:
             batch = await self._batch(connection, lane.partition, told, {told.playbook: rules}, [rules], packed, {})
             for key in packed:
                 batch.bring_up(key, out)
-            await save(connection, [batch])
+            await execute(connection, save([batch]).clauses)
             last = next(reversed(packed), sweep.after_key)  # in the database's order, whatever its collation
             finished = len(packed) < _SWEEP_PROFILES
             await store.note_sweep(connection, lane.partition, last, len(packed), finished)

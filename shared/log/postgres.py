@@ -14,17 +14,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from shared.contracts.streams import STREAMS
+from shared.database.clauses import Clause, execute
 from shared.database.engine import Database, is_transient
 from shared.database.revisions import Migrations
 from shared.errors import RapportError, Unavailable
@@ -60,24 +61,25 @@ HANDED_BYTES = 1 << 20
 """What may wait in memory, in each partition, of what was appended here; the rest is read when its turn has come."""
 
 _APPEND = """
-    WITH locked AS MATERIALIZED (
+    heads AS MATERIALIZED (
         SELECT stream, partition, h.next, grow.count
           FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS grow(stream, partition, count)
           JOIN log.heads h USING (stream, partition)
          ORDER BY stream, partition
            FOR UPDATE OF h
-    ), moved AS (
-        UPDATE log.heads h SET next = locked.next + locked.count
-          FROM locked
-         WHERE h.stream = locked.stream AND h.partition = locked.partition
-     RETURNING h.stream, h.partition, locked.next AS start
+    ), moved_heads AS (
+        UPDATE log.heads h SET next = heads.next + heads.count
+          FROM heads
+         WHERE h.stream = heads.stream AND h.partition = heads.partition
+     RETURNING h.stream, h.partition, heads.next AS start
+    ), appended AS (
+        INSERT INTO log.rows (stream, partition, first, last, size, body)
+        SELECT stream, partition, start + skip, start + skip + count - 1, size, body
+          FROM unnest($4::text[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bytea[])
+               AS added(stream, partition, skip, count, size, body)
+          LEFT JOIN moved_heads USING (stream, partition)  -- without a head there is no `first`, and all of it fails
+     RETURNING stream, partition, first
     )
-    INSERT INTO log.rows (stream, partition, first, last, size, body)
-    SELECT stream, partition, start + skip, start + skip + count - 1, size, body
-      FROM unnest($4::text[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bytea[])
-           AS added(stream, partition, skip, count, size, body)
-      JOIN moved USING (stream, partition)
- RETURNING stream, partition, first
 """
 
 _FETCH = """
@@ -252,16 +254,13 @@ class PostgresLog:
             self._committing = asyncio.create_task(self._commit_calls(), name="log-commit")
         await done
 
-    async def append_in(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> Appended:
-        """Append inside the caller's transaction, as its last statement before COMMIT: heads are locked from here on.
+    def append_in(self, outputs: Mapping[Key, Sequence[Entry]]) -> Clause:
+        """Append in the caller's transaction, with its last statement before COMMIT: heads are locked from here on.
 
-        After the COMMIT, call `announce`. Raises RecordTooLarge before anything is written."""
-        outputs = {key: entries for key, entries in outputs.items() if entries}
-        if not outputs:
-            return {}
+        Give the rows that come of it to `appended`, and after the COMMIT call `announce`. Raises RecordTooLarge."""
         for (stream, partition), entries in outputs.items():
             self._check(stream, partition, entries)
-        return await self._insert(connection, outputs)
+        return _append(outputs)
 
     def announce(self, appended: Appended) -> None:
         """This was committed: hand it to the readers of this process, or wake them."""
@@ -304,7 +303,7 @@ class PostgresLog:
                 return
             try:
                 async with asyncio.timeout(self._append_deadline), self._database.connect() as connection:
-                    appended = await self._insert(connection, outputs)
+                    appended = self.appended(outputs, await execute(connection, [_append(outputs)]))
             except Exception as error:
                 for call in calls:
                     if not call.done.done():
@@ -315,37 +314,12 @@ class PostgresLog:
                         call.done.set_result(None)
                 self.announce(appended)
 
-    async def _insert(self, connection: Connection, outputs: Mapping[Key, Sequence[Entry]]) -> Appended:
-        keys = sorted(outputs)
-        streams, partitions, skips, counts, sizes, bodies = [], [], [], [], [], []
-        for key in keys:
-            skip = 0
-            for portion, size in in_portions(outputs[key], limit=ROW_BYTES):
-                streams.append(key[0])
-                partitions.append(key[1])
-                skips.append(skip)
-                counts.append(len(portion))
-                sizes.append(size)
-                bodies.append(pack(portion))
-                skip += len(portion)
-        inserted = await connection.fetch(
-            _APPEND,
-            [stream for stream, _ in keys],
-            [partition for _, partition in keys],
-            [len(outputs[key]) for key in keys],
-            streams,
-            partitions,
-            skips,
-            counts,
-            sizes,
-            bodies,
-        )
-        if len(inserted) != len(bodies):
-            raise RapportError(f"log: some of {keys} have no head row. Restore the log, or start it first.")
+    def appended(self, outputs: Mapping[Key, Sequence[Entry]], rows: Iterable[Any]) -> Appended:
+        """What `append_in` has come to."""
         starts: dict[Key, int] = {}
-        for stream, partition, first in inserted:
+        for stream, partition, first, *_ in rows:
             starts[stream, partition] = min(first, starts.get((stream, partition), first))
-        return {key: (starts[key], outputs[key]) for key in keys}
+        return {key: (starts[key], entries) for key, entries in outputs.items()}
 
     # Reading
 
@@ -577,6 +551,23 @@ class PostgresReader:
             raise RapportError(f"log: {self.stream}[{partition}] is not assigned to this reader.") from None
 
 
+def _append(outputs: Mapping[Key, Sequence[Entry]]) -> Clause:
+    keys = sorted(outputs)
+    streams, partitions, skips, counts, sizes, bodies = [], [], [], [], [], []
+    for key in keys:
+        skip = 0
+        for portion, size in in_portions(outputs[key], limit=ROW_BYTES):
+            streams.append(key[0])
+            partitions.append(key[1])
+            skips.append(skip)
+            counts.append(len(portion))
+            sizes.append(size)
+            bodies.append(pack(portion))
+            skip += len(portion)
+    heads = ([stream for stream, _ in keys], [partition for _, partition in keys], [len(outputs[key]) for key in keys])
+    return Clause(_APPEND, (*heads, streams, partitions, skips, counts, sizes, bodies), "appended")
+
+
 async def _partitions_by_stream(connection: Connection) -> dict[str, int]:
     rows = await connection.fetch("SELECT stream, count(*) FROM log.heads GROUP BY stream")
     return {row["stream"]: row["count"] for row in rows}
@@ -586,6 +577,8 @@ def _as_unavailable(error: Exception, what: str) -> Exception:
     """`Unavailable` where the same call may succeed later, else the error itself."""
     if isinstance(error, RapportError):
         return error
+    if isinstance(error, asyncpg.NotNullViolationError):
+        return RapportError(f"log: {what}: a partition has no head row. Restore the log, or start it first.")
     if isinstance(error, PoolExhausted) or is_transient(error):
         return Unavailable(f"log: {what}: {type(error).__name__}: {error}")
     return error

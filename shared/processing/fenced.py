@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shared.database.clauses import Clause, execute
 from shared.database.engine import inside
 from shared.processing import store
 from shared.processing.faults import reached
-from shared.processing.port import Connection, Fenced
+from shared.processing.port import Connection, Fenced, Writes
 from shared.processing.run import Run
 from shared.processing.store import Fence, Position
 from shared.telemetry import DEAD_LETTERS, FENCED
@@ -16,6 +17,10 @@ from shared.telemetry import DEAD_LETTERS, FENCED
 if TYPE_CHECKING:
     from shared.processing.frame import Frame
     from shared.processing.lane import Lane
+
+
+NOTHING = Writes()
+"""Where only the frame has something to write."""
 
 
 class Part(NamedTuple):
@@ -42,11 +47,12 @@ class Part(NamedTuple):
         )
 
 
-async def commit(
-    frame: Frame, connection: Connection, parts: Sequence[Part], save: Callable[[Connection], Awaitable[None]]
-) -> None:
+async def commit(frame: Frame, connection: Connection, parts: Sequence[Part], writes: Writes = NOTHING) -> None:
     """All of it, or nothing. After a failure nothing in memory has changed, and each lane looks up what stands in the
     database (`Lane.settle`) before it does anything else: the outcome of a COMMIT may be unknown.
+
+    Where all that is to be written is known, one statement is the transaction: each waits for its answer longer than it
+    takes, and BEGIN and COMMIT are two.
 
     Raises Fenced where one of the partitions is not ours."""
     service = frame.service
@@ -57,26 +63,22 @@ async def commit(
         if after.next_offset != lane.position.next_offset:
             after.attempts = 0
     outputs = {part.lane.partition: part.run.outputs for part in parts}
-    async with inside(connection):
-        if not await store.fence(connection, service, [part.fence for part in parts]):
-            if len(parts) == 1:
-                FENCED.labels(service).inc()
-            raise Fenced(f"{service}{list(outputs)} belongs to another worker now.")
-        reached(f"{service}.fenced")
-        await save(connection)
-        if added := [part for part in parts if part.run.out_seqs != part.after.out_seqs]:
-            # `save` itself has put something out.
-            await store.set_out_seqs(connection, service, {part.lane.partition: part.run.out_seqs for part in added})
-            for _, run, after in added:
-                after.out_seqs = run.out_seqs
-        timers = {part.lane.partition: part.run.agenda.changed for part in parts if part.run.agenda.changed}
-        if timers:
-            await store.write_timers(connection, service, timers)
-        letters = {part.lane.partition: part.run.letters for part in parts if part.run.letters}
-        if letters:
-            await store.write_dead_letters(connection, service, letters)
-        await frame.outlet.write(connection, outputs)
+    if writes.work is None:
+        clauses = [*writes.clauses, *_clauses(frame, parts)]
         reached(f"{service}.before_commit")
+        frame.outlet.wrote(outputs, await _fence(connection, service, parts, clauses))
+    else:
+        async with inside(connection):
+            await _fence(connection, service, parts, writes.clauses)
+            reached(f"{service}.fenced")
+            last = list(await writes.work(connection))
+            if added := [part for part in parts if part.run.out_seqs != part.after.out_seqs]:
+                # The work itself has put something out.
+                last.append(store.out_seqs(service, {part.lane.partition: part.run.out_seqs for part in added}))
+                for _, run, after in added:
+                    after.out_seqs = run.out_seqs
+            frame.outlet.wrote(outputs, await execute(connection, [*last, *_clauses(frame, parts)]))
+            reached(f"{service}.before_commit")
     reached(f"{service}.after_commit")
     for lane, _, after in parts:
         lane.committed(after)
@@ -86,5 +88,25 @@ async def commit(
         DEAD_LETTERS.labels(service, letter.code).inc()
 
 
-async def nothing(connection: Connection) -> None:
-    """What is saved where only the frame has something to write."""
+async def _fence(
+    connection: Connection, service: str, parts: Sequence[Part], clauses: Sequence[Clause]
+) -> Sequence[Any]:
+    try:
+        return await store.fence(connection, service, [part.fence for part in parts], clauses)
+    except Fenced:
+        if len(parts) == 1:
+            FENCED.labels(service).inc()
+        raise
+
+
+def _clauses(frame: Frame, parts: Sequence[Part]) -> list[Clause]:
+    """What the frame itself writes of these."""
+    clauses = []
+    timers = {part.lane.partition: part.run.agenda.changed for part in parts if part.run.agenda.changed}
+    if timers:
+        clauses += store.timers(frame.service, timers)
+    letters = {part.lane.partition: part.run.letters for part in parts if part.run.letters}
+    if letters:
+        clauses.append(store.dead_letters(frame.service, letters))
+    put_out = frame.outlet.clause({part.lane.partition: part.run.outputs for part in parts})
+    return clauses if put_out is None else [*clauses, put_out]

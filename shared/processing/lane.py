@@ -13,15 +13,16 @@ from typing import TypeVar
 
 import structlog
 
+from shared.database.clauses import Clause
 from shared.database.engine import is_transient
 from shared.errors import RapportError, Unavailable
 from shared.log.port import OffsetOutOfRange, Record
 from shared.processing import store
 from shared.processing.agenda import Agenda
-from shared.processing.fenced import Part, commit, nothing
+from shared.processing.fenced import NOTHING, Part, commit
 from shared.processing.frame import BEFORE_TIME, Frame, Item
 from shared.processing.isolation import Halted, Isolation, sound
-from shared.processing.port import Connection, Fenced, Given, NewerContract, Poison
+from shared.processing.port import Connection, Fenced, Given, NewerContract, Poison, Writes
 from shared.processing.run import Run, storable, text_of
 from shared.processing.share import Share
 from shared.processing.store import Position
@@ -328,11 +329,11 @@ class Lane:
             if due is not None and self.timers_low is not None and due < self.timers_low:
                 self.timers_low = due
 
-    async def commit(self, run: Run, after: Position, save: Callable[[Connection], Awaitable[None]] = nothing) -> None:
+    async def commit(self, run: Run, after: Position, writes: Writes = NOTHING) -> None:
         """A fenced transaction of this partition alone. The caller holds the lock."""
         # Nothing has been said where no connection is to be had.
         async with self.frame.database.connect() as connection:
-            await commit(self.frame, connection, [Part(self, run, after)], save)
+            await commit(self.frame, connection, [Part(self, run, after)], writes)
 
     async def transact(self, work: Callable[[Connection, Run], Awaitable[T]]) -> T:
         """See `shared.processing.port.Lane`. Raises Unavailable where the outcome is unknown and the partition is ours
@@ -342,11 +343,12 @@ class Lane:
             run, after = self.begin()
             result: list[T] = []
 
-            async def save(connection: Connection) -> None:
+            async def save(connection: Connection) -> Sequence[Clause]:
                 result.append(await work(connection, run))
+                return ()
 
             try:
-                await self.commit(run, after, save)
+                await self.commit(run, after, Writes(work=save))
             except Exception as error:
                 if isinstance(error, Fenced) or not is_transient(error):
                     raise
@@ -445,11 +447,14 @@ class Lane:
                         computed = not await processor.provide(connection, batch)
                 after.memo, after.out_seqs = batch.memo(), run.out_seqs
 
-                async def save(connection: Connection) -> None:
-                    await processor.save(connection, [batch])
-                    await store.delete_letter(connection, letter)
+                clauses, work = processor.save([batch])
 
-                await self.commit(run, after, save)
+                async def save(connection: Connection) -> Sequence[Clause]:
+                    last = () if work is None else await work(connection)
+                    await store.delete_letter(connection, letter)
+                    return last
+
+                await self.commit(run, after, Writes(clauses, save))
             except Exception as error:
                 if isinstance(error, Fenced) or is_transient(error):
                     raise

@@ -12,17 +12,17 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from shared.database.clauses import Clause
 from shared.database.engine import Database, is_transient
 from shared.errors import Unavailable
 from shared.log.port import Entry, Log
 from shared.log.postgres import Appended, PostgresLog
 from shared.processing import store
 from shared.processing.faults import reached
-from shared.processing.port import Connection
 from shared.processing.store import Destination
 from shared.telemetry import OUTBOX
 from shared.trouble import Trouble
@@ -37,8 +37,12 @@ _MOST_ENTRIES = 10_000
 
 
 class Outlet(Protocol):
-    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
-        """Inside the fenced transaction, last: what each source partition puts out."""
+    def clause(self, outputs: Mapping[int, Outputs]) -> Clause | None:
+        """With the last statement of the fenced transaction: what each source partition puts out."""
+        ...
+
+    def wrote(self, outputs: Mapping[int, Outputs], rows: Sequence[Any]) -> None:
+        """The statement has been carried out, and these rows came of it; its COMMIT may be still to come."""
         ...
 
     def committed(self, outputs: Mapping[int, Outputs]) -> None: ...
@@ -68,13 +72,12 @@ class StreamOutlet:
         self._appended: dict[int, Appended] = {}
         """By source partition: what its transaction, or one that it shares, has appended and not committed yet."""
 
-    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
-        merged: dict[Destination, list[Entry]] = {}
-        for one in outputs.values():
-            for destination, entries in one.items():
-                merged.setdefault(destination, []).extend(entries)
-        appended = await self._log.append_in(connection, merged) if merged else {}
-        self._appended.update(dict.fromkeys(outputs, appended))
+    def clause(self, outputs: Mapping[int, Outputs]) -> Clause | None:
+        merged = _merged(outputs)
+        return self._log.append_in(merged) if merged else None
+
+    def wrote(self, outputs: Mapping[int, Outputs], rows: Sequence[Any]) -> None:
+        self._appended.update(dict.fromkeys(outputs, self._log.appended(_merged(outputs), rows)))
 
     def committed(self, outputs: Mapping[int, Outputs]) -> None:
         # Those that share a transaction share what it appended.
@@ -92,6 +95,14 @@ class StreamOutlet:
 
     def forget(self, partition: int) -> None:
         self._appended.pop(partition, None)
+
+
+def _merged(outputs: Mapping[int, Outputs]) -> dict[Destination, list[Entry]]:
+    merged: dict[Destination, list[Entry]] = {}
+    for one in outputs.values():
+        for destination, entries in one.items():
+            merged.setdefault(destination, []).extend(entries)
+    return merged
 
 
 class OutboxOutlet:
@@ -112,9 +123,11 @@ class OutboxOutlet:
         self._logger = structlog.get_logger(service=service)
         self._trouble = trouble or Trouble("publishing", "It goes on by itself.", logger=self._logger)
 
-    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
-        if any(outputs.values()):
-            await store.write_outbox(connection, self._service, outputs)
+    def clause(self, outputs: Mapping[int, Outputs]) -> Clause | None:
+        return store.outbox(self._service, outputs) if any(outputs.values()) else None
+
+    def wrote(self, outputs: Mapping[int, Outputs], rows: Sequence[Any]) -> None:
+        return
 
     def committed(self, outputs: Mapping[int, Outputs]) -> None:
         for partition, one in outputs.items():

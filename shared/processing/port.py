@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from shared.database.clauses import Clause
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -99,6 +100,15 @@ class Batch(Protocol):
         ...
 
 
+class Writes(NamedTuple):
+    """What a fenced transaction writes: `clauses` go in one statement with its fence, and that is all of it where there
+    is no `work`. `work` is for what has to be read there first, or changes what the clauses wrote; it gives what is to
+    be written with the last statement."""
+
+    clauses: Sequence[Clause] = ()
+    work: Callable[[Connection], Awaitable[Sequence[Clause]]] | None = None
+
+
 class Present(NamedTuple):
     """A partition that takes part in a transaction which several share. `memo` is as its records left it."""
 
@@ -110,8 +120,9 @@ class Present(NamedTuple):
 class Beside(Protocol):
     """What a service does beside records in one transaction that partitions share."""
 
-    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
-        """Inside the fenced transaction, after what came of their records has been written."""
+    async def work(self, connection: Connection, present: Sequence[Present]) -> Sequence[Clause]:
+        """Inside the fenced transaction, after what came of their records has been written. Gives what is to be written
+        with the last statement."""
         ...
 
     def committed(self) -> None: ...
@@ -192,8 +203,8 @@ class Processor(Protocol):
         the batch is dropped, and all of it loaded and computed anew. False where nothing is missing, or to be had."""
         ...
 
-    async def save(self, connection: Connection, batches: Sequence[Any]) -> None:
-        """Write every change of these batches: one `unnest` statement per table, whatever partitions they are of.
+    def save(self, batches: Sequence[Any]) -> Writes:
+        """Every change of these batches: one `unnest` per table, whatever partitions they are of.
 
         A batch that was loaded with them may be missing."""
         ...

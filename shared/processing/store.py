@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+from asyncpg import DivisionByZeroError
 
+from shared.database.clauses import Clause, execute
 from shared.log.packing import pack, unpack
 from shared.log.port import Entry, Record
-from shared.processing.port import Connection, Timer
+from shared.processing.port import Connection, Fenced, Timer
 
 Destination = tuple[str, int]
 """A stream and one of its partitions."""
@@ -226,35 +228,52 @@ class Fence(NamedTuple):
     failures: int
 
 
-async def fence(connection: Connection, service: str, fences: Sequence[Fence]) -> bool:
-    """The first statement of a fenced transaction, for one partition or several. False: one of them is not ours."""
+def _fence(service: str, fences: Sequence[Fence]) -> Clause:
     columns = list(zip(*fences, strict=True))
     columns[5] = [msgspec.msgpack.encode(seqs) for seqs in columns[5]]  # type: ignore[call-overload]
     columns[6] = [msgspec.msgpack.encode(seqs) for seqs in columns[6]]  # type: ignore[call-overload]
-    result = await connection.execute(
-        """UPDATE processing.partitions p
-              SET version = p.version + 1, next_offset = f.next_offset, as_of = f.as_of, in_seqs = f.in_seqs,
-                  out_seqs = f.out_seqs, memo = f.memo, attempts = f.attempts, failures = f.failures
-             FROM unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[],
-                         $7::bytea[], $8::bytea[], $9::bytea[], $10::integer[], $11::integer[])
-                  AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts, failures)
-            WHERE p.service = $1 AND p.partition = f.partition AND p.epoch = f.epoch AND p.version = f.version""",
-        service,
-        *columns,
-    )
-    return result == f"UPDATE {len(fences)}"
+    return Clause(_FENCE, (service, *columns, len(fences)))
 
 
-async def set_out_seqs(connection: Connection, service: str, out_seqs: Mapping[int, dict[str, int]]) -> None:
-    """By partition. Their rows are fenced."""
-    await connection.execute(
-        "UPDATE processing.partitions p SET out_seqs = s.out_seqs"
-        "  FROM unnest($2::smallint[], $3::bytea[]) AS s (partition, out_seqs)"
-        " WHERE p.service = $1 AND p.partition = s.partition",
-        service,
-        list(out_seqs),
-        [msgspec.msgpack.encode(seqs) for seqs in out_seqs.values()],
-    )
+async def fence(
+    connection: Connection, service: str, fences: Sequence[Fence], clauses: Sequence[Clause] = ()
+) -> list[Any]:
+    """The first statement of a fenced transaction, for one partition or several, or all of it: `clauses` are written
+    with it. Gives the rows that one of them gives. Raises Fenced where one of the partitions is not ours."""
+    try:
+        return await execute(connection, [_fence(service, fences), *clauses], first="ours")
+    except DivisionByZeroError:
+        partitions = [fence.partition for fence in fences]
+        raise Fenced(f"{service}{partitions} belongs to another worker now.") from None
+
+
+# Dividing by zero is the error that undoes all of the statement where a partition is not ours.
+_FENCE = """
+    fenced AS (
+        UPDATE processing.partitions p
+           SET version = p.version + 1, next_offset = f.next_offset, as_of = f.as_of, in_seqs = f.in_seqs,
+               out_seqs = f.out_seqs, memo = f.memo, attempts = f.attempts, failures = f.failures
+          FROM unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[],
+                      $7::bytea[], $8::bytea[], $9::bytea[], $10::integer[], $11::integer[])
+               AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts, failures)
+         WHERE p.service = $1 AND p.partition = f.partition AND p.epoch = f.epoch AND p.version = f.version
+     RETURNING 1
+    ), ours AS (
+        SELECT 1 / (count(*) = $12::bigint)::integer AS ours FROM fenced
+    )"""
+
+
+def out_seqs(service: str, by_partition: Mapping[int, dict[str, int]]) -> Clause:
+    """What is fenced by an earlier statement has put out more."""
+    packed = [msgspec.msgpack.encode(seqs) for seqs in by_partition.values()]
+    return Clause(_PUT_ON, (service, list(by_partition), packed))
+
+
+_PUT_ON = """
+    put_on AS (
+        UPDATE processing.partitions p SET out_seqs = s.out_seqs
+          FROM unnest($2::smallint[], $3::bytea[]) AS s (partition, out_seqs)
+         WHERE p.service = $1 AND p.partition = s.partition)"""
 
 
 async def due_timers(
@@ -294,9 +313,7 @@ async def partitions_with_due_timers(
     return {row["partition"] for row in rows}
 
 
-async def write_timers(
-    connection: Connection, service: str, changed: Mapping[int, Mapping[tuple[str, str], datetime | None]]
-) -> None:
+def timers(service: str, changed: Mapping[int, Mapping[tuple[str, str], datetime | None]]) -> list[Clause]:
     """Set, move and (None) remove timers, by partition."""
     gone, kept = [], []
     for partition, timers in changed.items():
@@ -305,27 +322,27 @@ async def write_timers(
                 gone.append((partition, kind, subject))
             else:
                 kept.append((partition, kind, subject, due))
+    clauses = []
     if gone:
-        await connection.execute(
-            "DELETE FROM processing.timers t"
-            " USING unnest($2::smallint[], $3::text[], $4::text[]) AS g (partition, kind, subject)"
-            " WHERE t.service = $1 AND t.partition = g.partition AND t.kind = g.kind AND t.subject = g.subject",
-            service,
-            *zip(*gone, strict=True),
-        )
+        clauses.append(Clause(_REMOVE_TIMERS, (service, *zip(*gone, strict=True))))
     if kept:
-        await connection.execute(
-            "INSERT INTO processing.timers (service, partition, kind, subject, due)"
-            " SELECT $1, k.* FROM unnest($2::smallint[], $3::text[], $4::text[], $5::timestamptz[]) AS k"
-            " ON CONFLICT (service, partition, kind, subject) DO UPDATE SET due = EXCLUDED.due",
-            service,
-            *zip(*kept, strict=True),
-        )
+        clauses.append(Clause(_SET_TIMERS, (service, *zip(*kept, strict=True))))
+    return clauses
 
 
-async def write_outbox(
-    connection: Connection, service: str, outputs: Mapping[int, Mapping[Destination, Sequence[Entry]]]
-) -> None:
+_REMOVE_TIMERS = """
+    removed_timers AS (
+        DELETE FROM processing.timers t
+         USING unnest($2::smallint[], $3::text[], $4::text[]) AS g (partition, kind, subject)
+         WHERE t.service = $1 AND t.partition = g.partition AND t.kind = g.kind AND t.subject = g.subject)"""
+_SET_TIMERS = """
+    set_timers AS (
+        INSERT INTO processing.timers (service, partition, kind, subject, due)
+        SELECT $1, k.* FROM unnest($2::smallint[], $3::text[], $4::text[], $5::timestamptz[]) AS k
+        ON CONFLICT (service, partition, kind, subject) DO UPDATE SET due = EXCLUDED.due)"""
+
+
+def outbox(service: str, outputs: Mapping[int, Mapping[Destination, Sequence[Entry]]]) -> Clause:
     """What each source partition puts out."""
     rows = [
         (partition, stream, destination, entries[0].origin.seq, pack(entries))
@@ -333,12 +350,13 @@ async def write_outbox(
         for (stream, destination), entries in of_partition.items()
         if entries[0].origin
     ]
-    await connection.execute(
-        "INSERT INTO processing.outbox (service, partition, stream, destination, first_seq, entries)"
-        " SELECT $1, o.* FROM unnest($2::smallint[], $3::text[], $4::smallint[], $5::bigint[], $6::bytea[]) AS o",
-        service,
-        *zip(*rows, strict=True),
-    )
+    return Clause(_PUT_OUT, (service, *zip(*rows, strict=True)))
+
+
+_PUT_OUT = """
+    put_out AS (
+        INSERT INTO processing.outbox (service, partition, stream, destination, first_seq, entries)
+        SELECT $1, o.* FROM unnest($2::smallint[], $3::text[], $4::smallint[], $5::bigint[], $6::bytea[]) AS o)"""
 
 
 async def read_outbox(
@@ -367,18 +385,17 @@ async def delete_outbox(connection: Connection, service: str, through: Mapping[t
     )
 
 
-async def write_dead_letters(
-    connection: Connection, service: str, letters: Mapping[int, Collection[DeadLetter]]
-) -> None:
+def dead_letters(service: str, letters: Mapping[int, Collection[DeadLetter]]) -> Clause:
     rows = [(partition, *letter) for partition, of_partition in letters.items() for letter in of_partition]
-    await connection.execute(
-        "INSERT INTO processing.dead_letters"
-        " (service, partition, stream, record_offset, key, body, trace, code, message, retryable)"
-        " SELECT $1, d.* FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::text[],"
-        " $8::text[], $9::text[], $10::boolean[]) AS d",
-        service,
-        *zip(*rows, strict=True),
-    )
+    return Clause(_SET_ASIDE, (service, *zip(*rows, strict=True)))
+
+
+_SET_ASIDE = """
+    set_aside AS (
+        INSERT INTO processing.dead_letters
+               (service, partition, stream, record_offset, key, body, trace, code, message, retryable)
+        SELECT $1, d.* FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::text[],
+                                   $8::text[], $9::text[], $10::boolean[]) AS d)"""
 
 
 async def letters_to_retry(

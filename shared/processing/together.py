@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from shared.processing.fenced import Part, commit
-from shared.processing.port import Connection, Present
+from shared.database.clauses import Clause
+from shared.processing.fenced import NOTHING, Part, commit
+from shared.processing.port import Beside, Connection, Present, Writes
 from shared.processing.run import text_of
 from shared.processing.share import BadRecord, BadTimer, Share
 
@@ -170,24 +171,29 @@ async def process(frame: Frame, shares: Sequence[Share], joining: Iterable[Lane]
         parts.sort(key=lambda part: part.lane.partition)
         beside = frame.processor.beside() if joining is not None else None
 
-        async def save(connection: Connection) -> None:
-            if to_save:
-                await frame.processor.save(connection, to_save)
-            if beside is not None:
-                await beside.work(connection, [Present(lane, after.memo, run) for lane, run, after in parts])
-
         if parts:
             try:
-                await commit(frame, connection, parts, save)
+                writes = frame.processor.save(to_save) if to_save else NOTHING
+                if beside is not None:
+                    writes = _and_beside(writes, beside, [Present(lane, after.memo, run) for lane, run, after in parts])
+                await commit(frame, connection, parts, writes)
             except BaseException:
                 if beside is not None:
                     beside.failed()
                 raise
-            if beside is not None:
-                beside.committed()
         for share, _ in computed.values():
             share.lane.did(share)
         for lane, run, _ in parts:
             if lane not in computed:
                 lane.joined(run)
+        if parts and beside is not None:
+            beside.committed()
     return computed.keys() | joined
+
+
+def _and_beside(writes: Writes, beside: Beside, present: Sequence[Present]) -> Writes:
+    async def work(connection: Connection) -> list[Clause]:
+        last = [] if writes.work is None else await writes.work(connection)
+        return [*last, *await beside.work(connection, present)]
+
+    return Writes(writes.clauses, work)

@@ -22,7 +22,7 @@ from shared.database.engine import is_transient
 from shared.errors import RapportError, Unavailable
 from shared.log.postgres import PostgresLog
 from shared.processing import store
-from shared.processing.fenced import commit, nothing
+from shared.processing.fenced import commit
 from shared.processing.frame import Frame
 from shared.processing.lane import Lane
 from shared.processing.outlets import OutboxOutlet, Outlet, StreamOutlet
@@ -363,7 +363,7 @@ class Worker:
         """Ticks of several partitions in one commit. The caller holds their locks."""
         async with self._database.connect() as connection:
             try:
-                await commit(self._frame, connection, [lane.tick(at) for lane, at in ready], nothing)
+                await commit(self._frame, connection, [lane.tick(at) for lane, at in ready])
             except Fenced as error:
                 raise Unavailable(str(error)) from None  # whose it was is for the lanes to find out
 

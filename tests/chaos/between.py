@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _CHUNK = 1 << 16
-_COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+_COMMAND = re.compile(rb"Q....(BEGIN|COMMIT|ROLLBACK);?\0$", re.DOTALL)
+_FENCE = re.compile(rb"P....(\w+)\0[^\0]*fenced AS \(", re.DOTALL)
+_BIND = re.compile(rb"B....\0(\w+)\0", re.DOTALL)
 _PRODUCE = 0  # Kafka's api key
 
 
@@ -124,13 +126,23 @@ class Between:
 
 
 class BeforePostgres(Between):
-    """What is decisive here is COMMIT."""
+    """What is decisive here is COMMIT, and a statement that is fenced and committed by itself."""
 
     def _ask(self, connection: _Connection) -> Callable[[bytes], bytes | None]:
+        fenced: set[bytes] = set()
+        inside = False
+
         def see(data: bytes) -> bytes | None:
+            nonlocal inside
             if not connection.pid and (found := re.search(rb"application_name\0rapport-(\d+)\0", data)):
                 connection.pid = int(found[1])
-            return self._decide(connection) if data.endswith(_COMMIT) else None
+            if prepared := _FENCE.search(data):
+                fenced.add(prepared[1])
+            if command := _COMMAND.match(data):
+                inside = command[1] == b"BEGIN"
+                return self._decide(connection) if command[1] == b"COMMIT" else None
+            bound = _BIND.match(data)
+            return self._decide(connection) if bound and bound[1] in fenced and not inside else None
 
         return see
 

@@ -49,8 +49,8 @@ _RECOVERED_WITHIN = 6.0
 
 POINTS = {
     "ingest": ("appended",),
-    "segmenter": ("fenced", "before_commit", "after_commit", "published", "emptied"),
-    "journeys": ("fenced", "before_commit", "after_commit", "published", "emptied"),
+    "segmenter": ("before_commit", "after_commit", "published", "emptied"),
+    "journeys": ("before_commit", "after_commit", "published", "emptied"),
     "mailer": ("fenced", "before_commit", "after_commit", "published", "emptied"),
 }
 HAND_OVER_POINTS = ("mailer.sending", "mailer.data", "mailer.data_sent", "mailer.answered")

@@ -44,6 +44,7 @@ _FILLED = """
        AND NOT c.relispartition AND c.relname <> 'alembic_version'
      UNION SELECT tableoid::regclass::text FROM segmenter.seen
      UNION SELECT tableoid::regclass::text FROM segmenter.history"""
+_FENCE = "fenced AS ("
 _NOW = re.compile(r"\bnow\(\)")
 
 
@@ -308,7 +309,15 @@ class Session:
 
     async def _statement(self, method: str, query: str, args: tuple[object, ...]) -> Any:
         sessions = self._sessions
-        await self._travel("statement", query)
+        # What is fenced by its own statement is committed with it.
+        commits = _FENCE in query and not self.is_in_transaction()
+        await self._travel("commit" if commits else "statement", query)
+        if commits and sessions.weather.strikes(self.process, "database: cut before COMMIT"):
+            self._cut()
+        late = commits and sessions.weather.strikes(self.process, "database: COMMIT comes late")
+        if late:
+            self._ask(self._session().execute("BEGIN"))
+            self._fresh = True
         if query.startswith("SET LOCAL lock_timeout"):
             return "SET"  # whoever waits here waits in the machine's time
         if "pg_blocking_pids" in query:
@@ -340,6 +349,10 @@ class Session:
                     self._ask(raw.execute("ROLLBACK"))
                     self._ask(raw.execute("BEGIN"))
             await self.process.step("lock", _LOOK_SECONDS)
+        if late:
+            self._come_late()
+        if commits and sessions.weather.strikes(self.process, "database: cut after COMMIT"):
+            self._cut()
         if sessions.weather.strikes(self.process, "database: answer lost"):
             self._cut()
         await self._answered()
@@ -362,15 +375,18 @@ class Session:
         if weather.strikes(self.process, "database: cut before COMMIT"):
             self._cut()
         if weather.strikes(self.process, "database: COMMIT comes late"):
-            raw, self._raw = self._session(), None
-            self._quiet()
-            self._sessions.loop.call_later(weather.dice.uniform(0.01, 1.5), self._commit_late, raw)
-            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+            self._come_late()
         answer = self._ask(self._session().execute("COMMIT"))
         if weather.strikes(self.process, "database: cut after COMMIT"):
             self._cut()
         await self._answered()
         return answer
+
+    def _come_late(self) -> None:
+        raw, self._raw = self._session(), None
+        self._quiet()
+        self._sessions.loop.call_later(self._sessions.weather.dice.uniform(0.01, 1.5), self._commit_late, raw)
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
     def _commit_late(self, raw: asyncpg.Connection) -> None:
         self._sessions.server.ask(raw.execute("COMMIT"))

@@ -36,7 +36,7 @@ from shared.database.engine import Database
 from shared.log.port import Entry, Log, Record
 from shared.processing.installation import Installation
 from shared.processing.playbooks import Shelf
-from shared.processing.port import Connection, Given, Lane, Outputs, Present, Processor
+from shared.processing.port import Connection, Given, Lane, Outputs, Present, Processor, Writes
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -376,8 +376,8 @@ class _Segmenter(SegmenterProcessor):
         events = [one._replace(messages=[m for m in one.messages if not isinstance(m, Tick)]) for one in given]
         return [_Batch(batch) for batch in await super().load(connection, events)]
 
-    async def save(self, connection: Connection, batches: Sequence[Any]) -> None:
-        await super().save(connection, [batch.of for batch in batches])
+    def save(self, batches: Sequence[Any]) -> Writes:
+        return super().save([batch.of for batch in batches])
 
     def tick(self, as_of: datetime, after: int) -> Any:
         return None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
+from shared.database.clauses import execute
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.errors import RapportError
 from shared.log.packing import pack
 from shared.log.port import LARGEST_RECORD, Entry, Reader, Record, RecordTooLarge
-from shared.log.postgres import FETCH_ROWS, HANDED_BYTES, MIGRATIONS, PostgresLog
+from shared.log.postgres import FETCH_ROWS, HANDED_BYTES, MIGRATIONS, Appended, Connection, Key, PostgresLog
 
 WEEK = timedelta(days=7)
 
@@ -44,6 +46,10 @@ async def read_all(reader: Reader, partition: int, limit: int = 1000) -> list[Re
                 return records
 
 
+async def append_in(connection: Connection, log: PostgresLog, outputs: Mapping[Key, Sequence[Entry]]) -> Appended:
+    return log.appended(outputs, await execute(connection, [log.append_in(outputs)]))
+
+
 async def test_what_a_transaction_appends_is_there_after_its_commit_and_wakes_readers(
     log: PostgresLog, database: Database
 ) -> None:
@@ -52,9 +58,7 @@ async def test_what_a_transaction_appends_is_there_after_its_commit_and_wakes_re
     assert await read_all(reader, 1) == []
     waiting = asyncio.create_task(reader.fetch(1, 10, 20))
     async with database.transaction() as connection:
-        appended = await log.append_in(
-            connection, {(CUSTOMERS, 1): entries("a", "b"), (MESSAGES, 0): entries("c"), (EVENTS, 3): []}
-        )
+        appended = await append_in(connection, log, {(CUSTOMERS, 1): entries("a", "b"), (MESSAGES, 0): entries("c")})
         assert await log.ends(CUSTOMERS) == {0: 0, 1: 0, 2: 0, 3: 0}
     log.announce(appended)
     assert [record.value for record in (await waiting).records] == [b"a", b"b"]
@@ -66,7 +70,7 @@ async def test_what_a_transaction_appends_goes_with_its_rollback(log: PostgresLo
     async with database.connect() as connection:
         transaction = connection.transaction()
         await transaction.start()
-        await log.append_in(connection, {(CUSTOMERS, 1): entries("never")})
+        await append_in(connection, log, {(CUSTOMERS, 1): entries("never")})
         await transaction.rollback()
     await log.append(CUSTOMERS, 1, entries("first"))
     reader = log.reader(CUSTOMERS)
@@ -102,15 +106,21 @@ async def test_what_exceeds_the_memory_for_it_is_read_in_its_turn(log: PostgresL
 
 
 async def test_a_record_that_is_too_large_is_refused_before_anything_is_written(
-    log: PostgresLog, database: Database
+    log: PostgresLog,
 ) -> None:
-    async with database.transaction() as connection:
-        with pytest.raises(RecordTooLarge):
-            await log.append_in(
-                connection, {(EVENTS, 0): entries("good"), (EVENTS, 1): [Entry("k", bytes(LARGEST_RECORD))]}
-            )
-        await connection.execute("SELECT 1")  # the transaction is as good as before
+    with pytest.raises(RecordTooLarge):
+        log.append_in({(EVENTS, 0): entries("good"), (EVENTS, 1): [Entry("k", bytes(LARGEST_RECORD))]})
     assert await log.ends(EVENTS) == {0: 0, 1: 0, 2: 0, 3: 0}
+
+
+async def test_where_one_partition_has_no_head_nothing_is_appended_at_all(log: PostgresLog, database: Database) -> None:
+    async with database.connect() as connection:
+        await connection.execute("DELETE FROM log.heads WHERE stream = $1 AND partition = 1", EVENTS)
+        with pytest.raises(asyncpg.NotNullViolationError):
+            await append_in(connection, log, {(EVENTS, 0): entries("good"), (EVENTS, 1): entries("lost")})
+        assert await connection.fetchval("SELECT count(*) FROM log.rows") == 0
+    with pytest.raises(RapportError, match="no head row"):
+        await log.append(EVENTS, 1, entries("lost"))
 
 
 async def test_transactions_over_many_streams_neither_lock_each_other_out_nor_show_gaps(
@@ -126,7 +136,7 @@ async def test_transactions_over_many_streams_neither_lock_each_other_out_nor_sh
         for _ in range(40):
             some = chosen.sample(keys, 5)
             async with database.transaction() as connection:
-                appended = await log.append_in(connection, {key: entries("t") for key in some})
+                appended = await append_in(connection, log, {key: entries("t") for key in some})
             log.announce(appended)
             for key in some:
                 written[key] += 1
@@ -202,7 +212,7 @@ async def test_a_backlog_of_small_rows_is_read_in_full_batches(log: PostgresLog,
     count = FETCH_ROWS * 2 + 300
     async with database.transaction() as connection:
         for n in range(count):
-            await log.append_in(connection, {(EVENTS, 0): entries(str(n))})
+            await append_in(connection, log, {(EVENTS, 0): entries(str(n))})
     reader = log.reader(EVENTS)
     reader.assign({0: 0})
     fetched = await reader.fetch(0, 2000, 0)

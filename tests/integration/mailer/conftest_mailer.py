@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +34,6 @@ from shared.log.port import Entry
 from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
 from shared.processing.installation import Installation, open_installation
-from shared.processing.outlets import Outlet
 from shared.processing.port import Connection
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -149,9 +148,9 @@ class PostOffice:
     workers: list[Worker] = field(default_factory=list)
 
     async def open(
-        self, *, outlet: Callable[[Outlet], Outlet] | None = None, postbox: Postbox | None = None, **settings: Any
+        self, *, database: Database | None = None, postbox: Postbox | None = None, **settings: Any
     ) -> Worker:
-        """Start a worker. `outlet` wraps the one that its transactions write to, last."""
+        """Start a worker. `database` is the one that its transactions go to."""
         if postbox is not None:
             self.postbox = postbox
         sending = Sending(self.postbox, compose, self.shelf, self.clock, timedelta(minutes=1))
@@ -159,8 +158,8 @@ class PostOffice:
         processor = MailerProcessor(sending, self.shelf)
         runtime = Runtime(self.log, self.clock, self.database, self.installation)
         worker = Worker(runtime, processor, self.settings.model_copy(update=settings))
-        if outlet is not None:
-            worker._frame = replace(worker._frame, outlet=outlet(worker._frame.outlet))
+        if database is not None:
+            worker._frame = replace(worker._frame, database=database)
         await worker.start()
         self.workers.append(worker)
         return worker

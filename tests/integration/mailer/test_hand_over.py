@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -24,8 +26,8 @@ from services.mailer.sitting import Sitting
 from services.mailer.slots import Slots
 from services.mailer.transport import Accepted, Mail, Receipt, Rejected
 from shared.contracts.streams import partition_of
-from shared.database.engine import is_transient
-from shared.processing.outlets import Outlet, Outputs
+from shared.database.clauses import execute
+from shared.database.engine import Database, is_transient
 from shared.processing.port import Connection, Present
 
 ANNA = "anna@example.org"
@@ -294,22 +296,36 @@ async def cut_every_connection(database_url: str) -> None:
     await connection.close()
 
 
-class Doubtful:
-    """An outlet after whose last statement a COMMIT loses its answer now and then: `failures` say whether it stands."""
+class Doubtful(Database):
+    """Where the answer to a COMMIT of messages is lost now and then: `failures` say whether it stands."""
 
-    def __init__(self, outlet: Outlet, failures: list[bool]) -> None:
-        self._outlet, self._failures = outlet, failures
-        self.committed, self.recover, self.full = outlet.committed, outlet.recover, outlet.full
-        self.drained, self.forget = outlet.drained, outlet.forget
+    def __init__(self, database: Database, failures: list[bool]) -> None:
+        self._database, self._failures = database, failures
 
-    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
-        await self._outlet.write(connection, outputs)
-        written = await connection.fetchval(
-            "SELECT count(*) > 0 FROM mailer.messages WHERE xmin = pg_current_xact_id()::xid"
-        )
-        if written and self._failures:
-            await connection.execute("COMMIT" if self._failures.pop(0) else "ROLLBACK")
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        async with self._database.connect() as connection:
+            yield cast(Connection, DoubtfulConnection(connection, self._failures))
+
+
+class DoubtfulConnection:
+    def __init__(self, connection: Connection, failures: list[bool]) -> None:
+        self.__dict__.update(_connection=connection, _failures=failures)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._connection, name, value)
+
+    async def execute(self, query: str, *arguments: object) -> Any:
+        if query == "COMMIT" and self._failures and await self._connection.fetchval(_WRITTEN):
+            await self._connection.execute("COMMIT" if self._failures.pop(0) else "ROLLBACK")
             raise ConnectionResetError("the answer to COMMIT was lost")
+        return await self._connection.execute(query, *arguments)
+
+
+_WRITTEN = "SELECT count(*) > 0 FROM mailer.messages WHERE xmin = pg_current_xact_id()::xid"
 
 
 @pytest.mark.parametrize("failures", [[True], [False], [True, True], [False, True, False, True], [True, False, True]])
@@ -320,7 +336,7 @@ async def test_an_unknown_commit_is_looked_up_and_no_mail_goes_twice(
     left = list(failures)
     await post_office.ask("m1")
     await post_office.ask("m2", customer="berit")
-    await post_office.open(outlet=lambda outlet: Doubtful(outlet, left))
+    await post_office.open(database=Doubtful(post_office.database, left))
     await post_office.settled(m1="sent", m2="sent")
     await post_office.read_up()
     assert sorted(post_office.postbox.ids) == ["m1", "m2"]
@@ -441,7 +457,7 @@ async def test_partitions_that_have_a_backlog_take_turns_where_there_are_fewer_c
     for _ in range(40):
         sitting = Sitting(office)
         async with post_office.database.transaction() as connection:
-            await sitting.work(connection, lanes)
+            await execute(connection, await sitting.work(connection, lanes))
         sitting.committed()
     rounds = [tray.served[begin : begin + PARTITIONS] for begin in range(0, len(tray.served), PARTITIONS)]
     assert len(tray.served) == 40

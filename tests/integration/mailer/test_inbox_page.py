@@ -29,6 +29,7 @@ from services.mailer.store import Change, Message
 from services.mailer.transport import Accepted, Deferred, Mail, Unknown
 from shared import processing
 from shared.clock import ManualClock
+from shared.database.clauses import execute
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.database.revisions import Migrations
@@ -143,10 +144,10 @@ async def test_what_was_not_sent_says_why(reader: Reader) -> None:
         ):
             asked = request(id=f"m{n}")
             row = Message(asked.id, f"anna{n}", "requested", asked.due, request=asked)
-            await store.insert_messages(connection, [(0, row)])
+            await execute(connection, [store.new_messages([(0, row)])])
             held = "2026-03-02T12:00:00Z quiet_hours until 2026-03-03T07:00:00Z" if status == "held" else None
             change = Change(asked.id, status, NOW + timedelta(hours=8), reason, detail, held, attempts=n)
-            await store.change_messages(connection, [change])
+            await execute(connection, [store.changed("email", [change])])
     page = await reader.page("inbox/decisions")
     text = " ".join(page.text_content().split())
     assert "quiet hours where the customer is" in text

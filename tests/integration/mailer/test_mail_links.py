@@ -26,6 +26,7 @@ from shared import processing
 from shared.clock import ManualClock
 from shared.contracts.events import Event
 from shared.contracts.streams import EVENTS, partition_of
+from shared.database.clauses import execute
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.database.revisions import Migrations
@@ -96,9 +97,9 @@ async def town(database: Database) -> AsyncIterator[Town]:
     async with database.connect() as connection:
         await activate(log, connection, load(read_folder(ROOT / "playbook")), NOW)
         message = Message(asked.id, asked.customer, "requested", asked.due, request=asked)
-        await store.insert_messages(connection, [(partition_of("anna", 12), message)])
+        await execute(connection, [store.new_messages([(partition_of("anna", 12), message)])])
         sent = Change(asked.id, "sent", asked.due, address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await store.change_messages(connection, [sent])
+        await execute(connection, [store.changed("email", [sent])])
     doors = Doors(log, database, clock, links, shelf, click_seconds=PATIENCE)
 
     async def ready() -> list[str]:
@@ -208,7 +209,7 @@ async def test_a_mailer_that_ends_reports_at_once_the_click_that_waits_for_other
 async def test_a_scanner_that_says_so_is_a_machine_and_proves_no_delivery(town: Town) -> None:
     async with town.database.connect() as connection:
         unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await store.change_messages(connection, [unknown])
+        await execute(connection, [store.changed("email", [unknown])])
     await town.http.get(town.links.click(town.message, 0), headers=SCANNER)
     (only,) = town.events()
     told = msgspec.json.decode(only.properties)
@@ -271,7 +272,7 @@ async def test_an_open_in_the_mailbox_tells_that_a_mail_has_arrived(
 ) -> None:
     async with town.database.connect() as connection:
         unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await store.change_messages(connection, [unknown])
+        await execute(connection, [store.changed("email", [unknown])])
     await town.http.get(town.links.open(town.message), headers=headers)
     async with town.database.connect() as connection:
         listed = await page_store.listed(connection, town.message)
@@ -392,7 +393,7 @@ async def test_a_body_without_end_is_not_read_to_its_end(town: Town) -> None:
 async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(town: Town) -> None:
     async with town.database.connect() as connection:
         unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await store.change_messages(connection, [unknown])
+        await execute(connection, [store.changed("email", [unknown])])
     for clicks in (1, 2):
         await town.get(town.links.click(town.message, 0))
         await town.reported(1 + clicks)
@@ -408,7 +409,9 @@ async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(t
 
 async def test_who_only_looks_at_a_link_tells_nothing_of_its_mail(town: Town) -> None:
     async with town.database.connect() as connection:
-        await store.change_messages(connection, [Change(town.message, "unknown", NOW, address=ANNA, links=TARGETS)])
+        await execute(
+            connection, [store.changed("email", [Change(town.message, "unknown", NOW, address=ANNA, links=TARGETS)])]
+        )
     await town.http.head(town.links.click(town.message, 0))
     await town.get(town.links.unsubscribe(town.message))
     assert town.events() == []

@@ -13,7 +13,8 @@ import msgspec
 from tally import START
 
 from shared.contracts.streams import partition_of
-from shared.processing.port import Connection, Given, Lane, Outputs, Poison, Timer
+from shared.database.clauses import Clause
+from shared.processing.port import Connection, Given, Lane, Outputs, Poison, Timer, Writes
 
 # What a timer of this name does when it fires: set another one so many seconds after the road's time.
 CHAINS = {"a": ("b", 0), "b": ("c", -3), "c": ("f", 4), "g": ("d", 0), "h": ("e", -2)}
@@ -78,12 +79,15 @@ class TaleBatch:
     def memo(self) -> bytes:
         return self._memo
 
-    async def save(self, connection: Connection) -> None:
-        await connection.execute(
-            "INSERT INTO tally.counts VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n",
-            self.row,
-            "no number" if self.spoilt else self.count,
-        )
+    @property
+    def number(self) -> object:
+        return "no number" if self.spoilt else self.count
+
+
+_COUNTED = """
+    counted AS (
+        INSERT INTO tally.counts SELECT k, n FROM unnest($1::text[], $2::int[]) AS c (k, n)
+        ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n)"""
 
 
 class Tale:
@@ -111,9 +115,9 @@ class Tale:
     async def provide(self, connection: Connection, batch: TaleBatch) -> bool:
         return False
 
-    async def save(self, connection: Connection, batches: Sequence[TaleBatch]) -> None:
-        for batch in batches:
-            await batch.save(connection)
+    def save(self, batches: Sequence[TaleBatch]) -> Writes:
+        rows = [batch.row for batch in batches], [batch.number for batch in batches]
+        return Writes([Clause(_COUNTED, rows)])
 
     def tick(self, as_of: datetime, after: int) -> None:
         return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from shared.database.clauses import Clause
 from shared.database.engine import Database
-from shared.processing.port import Connection, Given, Lane, NewerContract, Outputs, Poison, Present, Timer
+from shared.processing.port import Connection, Given, Lane, NewerContract, Outputs, Poison, Present, Timer, Writes
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -64,13 +65,12 @@ class TallyBatch:
     def memo(self) -> bytes:
         return self._memo
 
-    async def save(self, connection: Connection) -> None:
-        await connection.execute(
-            "INSERT INTO tally.counts SELECT k, n FROM unnest($1::text[], $2::int[]) AS c (k, n)"
-            " ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n",
-            list(self.changed),
-            ["no number"] if self.spoilt else list(self.changed.values()),
-        )
+    work: Callable[[Connection], Awaitable[object]] | None = None
+    """What is written with statements of its own."""
+
+    @property
+    def numbers(self) -> list[object]:
+        return ["no number"] if self.spoilt else list(self.changed.values())
 
 
 class Errand:
@@ -79,18 +79,25 @@ class Errand:
     def __init__(self, *, bad: bool = False) -> None:
         self.bad, self.present, self.ended = bad, list[list[int]](), list[str]()
 
-    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
+    async def work(self, connection: Connection, present: Sequence[Present]) -> Sequence[Clause]:
         self.present.append([one.lane.partition for one in present])
         for one in present:
             one.out.emit_here("customers", "", b"errand")
         if self.bad:
             raise ZeroDivisionError("a defect")
+        return ()
 
     def committed(self) -> None:
         self.ended.append("committed")
 
     def failed(self) -> None:
         self.ended.append("failed")
+
+
+_COUNTED = """
+    counted AS (
+        INSERT INTO tally.counts SELECT k, n FROM unnest($1::text[], $2::int[]) AS c (k, n)
+        ON CONFLICT (key) DO UPDATE SET n = EXCLUDED.n)"""
 
 
 class Tally:
@@ -125,9 +132,17 @@ class Tally:
     async def provide(self, connection: Connection, batch: TallyBatch) -> bool:
         return False
 
-    async def save(self, connection: Connection, batches: Sequence[TallyBatch]) -> None:
-        for batch in batches:
-            await batch.save(connection)
+    def save(self, batches: Sequence[TallyBatch]) -> Writes:
+        keys = [key for batch in batches for key in batch.changed or [""] * batch.spoilt]
+        clause = Clause(_COUNTED, [keys, [number for batch in batches for number in batch.numbers]])
+        works = [batch.work for batch in batches if batch.work is not None]
+
+        async def work(connection: Connection) -> Sequence[Clause]:
+            for one in works:
+                await one(connection)
+            return ()
+
+        return Writes([clause], work if works else None)
 
     def tick(self, as_of: datetime, after: int) -> tuple[str, bytes] | None:
         return ("customers", b"tick") if self.leads else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,10 +15,11 @@ from patience import until
 from tale import CUSTOMERS
 from tally import Errand, Tally, counts, said
 
+from shared.database.clauses import Clause
 from shared.processing import store
 from shared.processing.lane import Lane
 from shared.processing.outlets import Outlet, Outputs
-from shared.processing.port import Connection, Fenced
+from shared.processing.port import Fenced
 
 pytestmark = pytest.mark.parametrize("kafka", [None], ids=["postgres"])
 
@@ -98,8 +100,8 @@ async def test_a_record_that_cannot_be_processed_is_set_aside_and_the_others_are
 
 
 class Cut:
-    """An outlet whose connection is cut once, in the middle of COMMIT: before the server has done it, or after. Whoever
-    looks what stands is cut off once, too."""
+    """An outlet at which the connection is cut once: before the server has the statement, or after. Whoever looks what
+    stands is cut off once, too."""
 
     def __init__(self, outlet: Outlet, done: bool) -> None:
         self._outlet, self._done, self._cut = outlet, done, False
@@ -113,12 +115,19 @@ class Cut:
             raise ConnectionResetError("the outbox cannot be read")
         await self._outlet.recover(partition)
 
-    async def write(self, connection: Connection, outputs: Mapping[int, Outputs]) -> None:
-        await self._outlet.write(connection, outputs)
+    def clause(self, outputs: Mapping[int, Outputs]) -> Clause | None:
+        if not self._done:
+            self._cut_once(outputs)
+        return self._outlet.clause(outputs)
+
+    def wrote(self, outputs: Mapping[int, Outputs], rows: Sequence[Any]) -> None:
+        self._cut_once(outputs)
+        self._outlet.wrote(outputs, rows)
+
+    def _cut_once(self, outputs: Mapping[int, Outputs]) -> None:
         if not self._cut and len(outputs) == len(ALL):
             self._cut = True
-            await connection.execute("COMMIT" if self._done else "ROLLBACK")
-            raise ConnectionResetError("the answer to COMMIT was lost")
+            raise ConnectionResetError("the connection was lost")
 
 
 @pytest.mark.parametrize("done", [True, False])

@@ -16,6 +16,7 @@ from services.segmenter import spans, store
 from services.segmenter.history import Kind
 from services.segmenter.worker import SegmenterProcessor
 from shared.contracts.events import EventRecord
+from shared.database.clauses import execute
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.language.playbook import Playbook
@@ -68,7 +69,10 @@ class Owner:
             run.as_of = road
             batch.handle(message, run)
         async with self.database.transaction() as connection:
-            await self.processor.save(connection, [batch])
+            clauses, work = self.processor.save([batch])
+            await execute(connection, clauses)
+            if work is not None:
+                await work(connection)
         self.memo = batch.memo()
         self._keep(run)
 
@@ -140,8 +144,8 @@ async def test_database_and_memory_agree_however_the_road_is_cut(tables: Databas
     assert owner.timers == road.timers
     assert owner.memo == road.memo
     async with tables.connect() as connection:
-        packed = await store.packed_profiles(connection, [(0, key) for key in road.packed])
-        assert packed == {0: road.packed}
+        known = await store.known(connection, [(0, key) for key in road.packed])
+        assert known == ({0: road.packed}, {})
         kept = await connection.fetch("SELECT customer, occurred_at, kind, id, source, name, body, changes"
                                       " FROM segmenter.history")  # fmt: skip
         assert sorted(tuple(row)[:7] for row in kept) == sorted(row[:7] for row in road.rows)
@@ -181,7 +185,7 @@ async def _rows_scanned(database: Database) -> int:
 async def test_day_takes_over_what_the_default_partition_had_of_it(tables: Database) -> None:
     owner = Owner(tables)
     async with tables.transaction() as connection:
-        await store.save(connection, {0: store.Changes([], [(b"x" * 16, 1, at(5))], [], None)})
+        await execute(connection, store.changed({0: store.Changes([], [(b"x" * 16, 1, at(5))], [], None)}))
     await owner.take([event("Page Viewed", at(5))])
     async with tables.connect() as connection:
         assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_default") == 0
