@@ -109,7 +109,9 @@ class Renderer:
         if self.playbook.brand.opens == "tracked":
             html = _with_image(html, self.links.open(request.id))
         text = _rendered(compiled.text, variables, rendition)
-        text = targets.in_text(_BLANK_LINES.sub("\n\n", text).strip("\n") + "\n")
+        if "\n\n\n" in text or " \n" in text or "\t\n" in text:
+            text = _BLANK_LINES.sub("\n\n", text)
+        text = targets.in_text(text.strip("\n") + "\n")
         return Rendered(subject, html, text, tuple(targets.found), locale, unsubscribe_url)
 
     def short(self, request: MessageRequested) -> Short:

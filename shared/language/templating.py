@@ -55,6 +55,7 @@ class TemplateInvalid(RapportError):
 
 
 _MARKUP = re.compile("[&<>'\"]")
+_NUMBERS = (float, int, Decimal)
 
 
 def _in_html(value: Any) -> str:
@@ -95,6 +96,9 @@ _ORDERINGS = {"lt": operator.lt, "lteq": operator.le, "gt": operator.gt, "gteq":
 @pass_context
 def _compare(context: Context, left: Any, comparison: str, right: Any) -> bool:
     """Null equals only null; ordering against null, or across kinds, is false."""
+    if comparison in ("eq", "ne") and type(left) in _NUMBERS and type(right) in _NUMBERS:
+        spend(2)
+        return bool(left == right) is (comparison == "eq")
     measure(left)
     measure(right)
     if comparison in ("eq", "ne"):
@@ -168,8 +172,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, dict):
             # A dot names a field: carts have `items`, which must not turn into a method.
-            if attribute in obj:
+            try:
                 return obj[attribute]
+            except KeyError:
+                pass
             if attribute in _MAPPING_METHODS:
                 return getattr(obj, attribute)
             return self.undefined(obj=obj, name=attribute)
@@ -209,6 +215,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Arithmetic on numbers (null in, null out), and `+` on two texts or two lists."""
+        if type(left) in _NUMBERS and type(right) in _NUMBERS and operator != "**":  # nearly always
+            return self._arithmetic(operator, left, right)
         if is_null(left) or is_null(right):
             return self.undefined(name=operator)
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
@@ -220,6 +228,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         one, other = as_number(left), as_number(right)
         if one is None or other is None or operator == "**":
             raise TemplateRuntimeError(f"{operator} is for numbers. To join texts write ~")
+        return self._arithmetic(operator, one, other)
+
+    def _arithmetic(self, operator: str, one: int | float | Decimal, other: int | float | Decimal) -> Any:
         spend(1)
         try:
             if isinstance(one, int) and isinstance(other, int):
