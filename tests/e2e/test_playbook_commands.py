@@ -23,7 +23,7 @@ async def test_a_playbook_is_made_checked_and_corrected() -> None:
         assert f"rapport playbook check {mine}" in made.output
         assert (mine / ".schema" / "journey.json").exists()
         again = await rapport("playbook", "init", mine)
-        assert (again.code, again.output) == (1, f"{mine} is not empty. Choose a new folder.\n")
+        assert (again.code, again.output) == (1, f"{mine} is not an empty folder. Choose a new one.\n")
         assert await rapport("playbook", "check", mine) == (0, "no problems\n")
         edit(mine / "journeys" / "thank-you.yaml", "email: thank-you-first", "emial: thank-you-first")
         edit(mine / "stages.yaml", "attract: true", "attract: tru")
