@@ -98,8 +98,9 @@ class Share:
         if self.more or self.until is not None:
             await self._fire(batch, self.road, len(self.items))
             run.as_of = max(run.as_of, self.road)
-        if self.until is not None:
+        if self.until is not None and not self.more:
             # No record says that the time has come: whoever reads on must find that it had, also where we end here.
+            # Not while there may be more timers of the same instant, which come before.
             said = self.lane.frame.processor.tick(run.as_of, self.lane.next_offset)
             if said is not None:
                 run.trace = None

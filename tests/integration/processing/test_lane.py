@@ -69,6 +69,25 @@ async def test_timers_that_fire_without_a_record_are_told_of_with_the_time_in_on
     await crew.kill()
 
 
+async def test_the_time_is_not_told_before_all_timers_of_its_instant_have_fired(house: House) -> None:
+    other = next(name for name in map(str, range(100)) if partition_of(name, 4) == ANN)
+    crew = Crew(house, Tally(leads=True))
+    lane = await crew.claim(ANN)
+    await house.post("ann", said("ann", remind=60))
+    await house.post(other, said(other, remind=60))
+
+    async def both_came() -> bool:
+        return await counts(house.database) == {"ann": 1, other: 1}
+
+    await until(both_came)
+    async with lane.lock:
+        while await lane.attempt([], START + timedelta(seconds=60), 1):
+            assert b"tick" not in await house.output("ann")
+    assert (await house.output("ann"))[-1] == b"tick"
+    assert sum(b"reminded" in told for told in await house.output("ann")) == 2
+    await crew.kill()
+
+
 class Deadly(Tally):
     """Taking the record at 13 ends the process, in the middle of its batch."""
 
