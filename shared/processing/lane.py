@@ -115,12 +115,16 @@ class Lane:
                     await self._flow()
             finally:
                 self._flowing = None
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(_GRACE_SECONDS):
                     await asyncio.shield(attending)
                     async with self.lock:
                         await self._write_down()
                         await self.frame.outlet.drained(self.partition)
+            except Exception as error:
+                # Its successor goes on from what stands in the database.
+                if not is_transient(error):
+                    raise
         finally:
             self.over = True
             attending.cancel()

@@ -18,9 +18,11 @@ from tally import START, Said, Tally, TallyBatch, counts, said
 from shared.contracts.streams import partition_of
 from shared.errors import Unavailable
 from shared.log.port import LARGEST_RECORD, Entry, Fetched, Origin, Reader
+from shared.log.postgres import PostgresLog
 from shared.processing import partitions, store
 from shared.processing.fenced import Part
 from shared.processing.lane import Lane as OwnedLane
+from shared.processing.outlets import StreamOutlet
 from shared.processing.port import Connection, Given, Lane, NewerContract, Outputs
 
 pytestmark = pytest.mark.parametrize("kafka", [None], ids=["postgres"])
@@ -342,6 +344,26 @@ async def test_trouble_beside_the_records_is_over_once_that_work_has_gone_on(hou
     await until(went_on)
     assert lane.frame.trouble.problems(-1.0) == []
     await crew.kill()
+
+
+async def test_a_partition_whose_last_words_are_cut_off_is_left_in_order(house: House) -> None:
+    class CutOff(StreamOutlet):
+        async def drained(self, partition: int) -> None:
+            raise ConnectionResetError("the server went away")
+
+    await house.post("ann", said("ann"))
+    crew = Crew(house, Tally())
+    lane = await crew.claim(ANN)
+    assert isinstance(house.log, PostgresLog)
+    lane.frame = replace(lane.frame, outlet=CutOff(house.log))
+    await until(lambda: counted(house, {"ann": 1}))
+    lane.leave()
+    await crew.tasks[0]  # raises nothing: the next owner goes on from what stands in the database
+    await crew.kill()
+
+
+async def counted(house: House, expected: dict[str, int]) -> bool:
+    return await counts(house.database) == expected
 
 
 class BadTimes(Tally):
