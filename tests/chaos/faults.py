@@ -17,7 +17,6 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from deploy.dev.broker import KafkaBroker
 from deploy.dev.cluster import SERVICES, Worker
 from shared.contracts.streams import EVENTS
 from shared.database.engine import Database
@@ -27,7 +26,7 @@ from shared.log.postgres import PostgresLog
 from tests.chaos import receiver
 from tests.chaos.mails import RUDENESS
 from tests.chaos.visits import CLOCKS_APART
-from tests.chaos.world import EXPIRY_SECONDS, PARTITIONS, WORKERS, World
+from tests.chaos.world import EXPIRY_SECONDS, PARTITIONS, WORKERS, World, start_broker
 
 Inject = Callable[[World, random.Random], Coroutine[Any, Any, int]]
 """Returns how many faults it has been; 0 where there was nothing to hurt."""
@@ -260,23 +259,13 @@ def _fill(path: object) -> None:
 # Kafka
 
 
-async def _start(broker: KafkaBroker) -> None:
-    """A broker that a busy machine has kept from registering in time is killed, and started once more."""
-    for _ in range(4):
-        try:
-            return await broker.start()
-        except RapportError:
-            continue
-    await broker.start()
-
-
 @fault("the broker killed, and started", 2, on_kafka_only=True, server="broker")
 async def kill_broker(world: World, dice: random.Random) -> int:
     assert world.broker is not None
     with world.on_servers("the broker was away"):
         await world.broker.kill()
         await asyncio.sleep(dice.uniform(0, 4))
-        await _start(world.broker)
+        await start_broker(world.broker)
     return 1
 
 
@@ -293,7 +282,7 @@ async def kill_broker_at_acknowledgement(world: World, dice: random.Random) -> i
                     await asyncio.sleep(0.001)
         await world.broker.kill()
         await asyncio.sleep(dice.uniform(0, 2))
-        await _start(world.broker)
+        await start_broker(world.broker)
     return 1
 
 

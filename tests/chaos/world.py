@@ -121,7 +121,7 @@ class World:
             self.broker = KafkaBroker(self.folder / "kafka", advertised=self.before_kafka.port)
             broker_port = self.broker.port
             stack.push_async_callback(self.broker.kill)
-            servers.append(self.broker.start())
+            servers.append(start_broker(self.broker))
         stack.push_async_callback(self.postgres.stop, immediate=True)
         await asyncio.gather(*servers)
         self.mails = await stack.enter_async_context(MailServer(self.ledger, self.dice.randint(0, 1 << 30)))
@@ -512,3 +512,13 @@ def _name(armed: str) -> str:
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def start_broker(broker: KafkaBroker) -> None:
+    """A broker that a busy machine has kept from registering in time is killed, and started once more."""
+    for _ in range(4):
+        try:
+            return await broker.start()
+        except RapportError:
+            continue
+    await broker.start()
