@@ -75,7 +75,9 @@ def clock_time(value: object) -> time:
     found = re.fullmatch(r"([01][0-9]|2[0-3]):([0-5][0-9])", value) if isinstance(value, str) else None
     if found is None:
         shown = quoted(value) if isinstance(value, str) else "this"
-        raise refusal(f"{shown} is no time of day.", 'Write hours and minutes, from "00:00" to "23:59".')
+        short = re.fullmatch(r"[0-9]:[0-5][0-9]", value) if isinstance(value, str) else None
+        remedy = f'Write "0{value}".' if short else 'Write hours and minutes, from "00:00" to "23:59".'
+        raise refusal(f"{shown} is no time of day.", remedy)
     return time(int(found[1]), int(found[2]))
 
 

@@ -136,7 +136,8 @@ def _problem(document: Document, reading: Reading, around: Path, error: ErrorDet
         example = "exit: done" if node.text == "exit" else "wait: 1h"
         remedy = f"Write each step on a line of its own below, such as - {example}."
     elif kind == "list_type" and isinstance(node, Scalar) and node.text:
-        remedy = f"Put it in brackets: [{node.text}]."
+        item = f"{{event: {node.text}}}" if path[-1] == "exit_on" else node.text
+        remedy = f"Put it in brackets: [{item}]."
     name = f"{quoted(str(path[-1]))} takes" if path and isinstance(path[-1], str) else "here belongs"
     return problem(f"{name} {what}, and here stands {_kind(node)}.", remedy)
 

@@ -5,6 +5,7 @@ Editors complete and check from these classes (`shared.language.schema`); the te
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
@@ -29,6 +30,7 @@ from shared.language.fields import (
     nothing_is_empty,
     refusal,
 )
+from shared.language.problems import quoted
 from shared.language.sections import Hole, Section, Tolerant, kind_by_key
 
 
@@ -130,11 +132,22 @@ def _kind_of_wait(value: object) -> str:
     return "@until" if isinstance(value, dict | WaitUntil) else "@duration"
 
 
+def _no_moment(value: object) -> object:
+    """Tells who names a time of day or a day of the week where a duration belongs how to wait until then."""
+    if isinstance(value, str):
+        if time_of_day := re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", value):
+            hour = f"{int(time_of_day[1]):02}:{time_of_day[2]}"
+            raise refusal(f"{quoted(value)} is a time of day.", f'Write wait: {{until: "{hour}"}}.')
+        if re.fullmatch(r"(mon|tues?|wed(nes)?|thu(rs)?|fri|sat(ur)?|sun)(day)?", value, re.IGNORECASE):
+            raise refusal(f"{quoted(value)} is a day of the week.", f"Write wait: {{on: [{value[:3].lower()}]}}.")
+    return value
+
+
 class WaitStep(Step):
     """Waits."""
 
     wait: Annotated[
-        Annotated[LongerDuration, Tag("@duration")]
+        Annotated[LongerDuration, BeforeValidator(_no_moment), Tag("@duration")]
         | Annotated[WaitUntil, Tag("@until")]
         | Annotated[WaitBetween, Tag("@between")],
         Discriminator(_kind_of_wait),

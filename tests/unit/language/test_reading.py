@@ -62,6 +62,8 @@ def test_the_sample_has_nothing_wrong() -> None:
         ("journey: cart", "journey: cart\ntitle:", '2:1: "title" is empty. Write a value, or remove the line.'),
         ("journey: cart", "journey: cart\ngoal: 3", '2:7: "goal" takes fields, and here stands a number. '
          "Write each field on a line of its own below, indented."),
+        ("journey: cart", "journey: cart\nexit_on: A", '2:10: "exit_on" takes a list, and here stands text. '
+         "Put it in brackets: [{event: A}]."),
         ("journey: cart", "journey: cart\nexit_on: {event: A}", '2:10: "exit_on" takes a list, and here stands '
          'a group of fields. Begin each item with "- ".'),
         ("journey: cart", "journey: cart\ngoal: {within: 7d}", '2:7: this goal has no "event". '
@@ -129,6 +131,8 @@ def test_missing_fields_are_named_with_an_example() -> None:
         ('- wait: {until: "25:00"}', '6:19: "25:00" is no time of day. '
          'Write hours and minutes, from "00:00" to "23:59".'),
         ('- wait: {until: "10:00", on: [tues]}', '6:33: "tues" is not known here. Did you mean "tue"?'),
+        ('- wait: "9:30"', '6:11: "9:30" is a time of day. Write wait: {until: "09:30"}.'),
+        ("- wait: Tuesday", '6:11: "Tuesday" is a day of the week. Write wait: {on: [tue]}.'),
         ("- wait: 0m", "6:11: this takes no time at all. Write at least 1m, or leave it out."),
         ("- wait: 9999999w", '6:11: "9999999w" is longer than a hundred years. Write at most 5214w.'),
         ("- wait_for: {open: cart-reminder}\n  timeout: 1d", '6:16: unknown wait_for field "open". '
@@ -168,7 +172,7 @@ def test_a_date_trigger_needs_a_time_and_counts_whole_days_before() -> None:
     text = journey("- email: cart-reminder", trigger="date: birthday\nat: 9:00\nbefore: 12h\nevery: month")
     assert of_journey(text) == [
         '3:9: "birthday" is no trait. Name the trait that holds the date: traits.birthday.',
-        '4:7: "9:00" is no time of day. Write hours and minutes, from "00:00" to "23:59".',
+        '4:7: "9:00" is no time of day. Write "09:00".',
         "5:11: before counts whole calendar days. Write 1d, 3d or 1w.",
         '6:10: "month" is not known here. Use year.',
     ]
