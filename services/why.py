@@ -103,6 +103,8 @@ def lines(story: Story) -> Iterator[Text]:
     from services.journeys.unsent import NOTHING
 
     zone, around = ZoneInfo(story.timezone), ("", "")
+    if story.entries:
+        yield Text(f"times in {story.timezone}", style="dim")
     for told in story.entries:
         own = (told.journey, told.key)
         if told.journey and own != around:

@@ -24,7 +24,7 @@ def letters_list(
 
         async with database(data) as connection:
             letters = await dead_letters.newest(connection, service, limit)
-        table = columns("id", "filed", "service", "key", "code", "reason")
+        table = columns("id", "filed (UTC)", "service", "key", "code", "reason")
         for letter in letters:
             filed = letter.filed_at.strftime("%Y-%m-%d %H:%M:%S")
             table.add_row(str(letter.id), filed, letter.service, letter.key, letter.code, letter.message)

@@ -29,7 +29,7 @@ def partitions_list(
 
         async with database(data) as connection:
             found = await partitions.standings(connection, service)
-        table = columns("service", "partition", "offset", "road", "failures in a row", "owner")
+        table = columns("service", "partition", "offset", "road (UTC)", "failures in a row", "owner")
         for one in found:
             road = one.as_of.strftime("%Y-%m-%d %H:%M:%S") if one.as_of else ""
             failures = str(one.failures or "")

@@ -113,7 +113,7 @@ def playbook_history(
             return
         if not found:
             raise RapportError("no playbook was ever applied. Apply one: rapport playbook apply FOLDER.")
-        table = columns("hash", "in force since")
+        table = columns("hash", "in force since (UTC)")
         table.add_column("by", overflow="fold")
         table.add_column("what changed", overflow="fold")
         for one in found:

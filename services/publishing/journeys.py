@@ -242,7 +242,7 @@ def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Play
     lift = "" if row["lift"] is None else f"; lift {row['lift']:+.0%} against those held out"
     say(f"{row['sent']} mails, {row['orders']} orders attributed{f': {worth}' if worth else ''}{lift}")
     if standing:
-        table = columns("version", "step", "status", "customers", "next due")
+        table = columns("version", "step", "status", "customers", "next due (UTC)")
         steps = list(found.steps) if found is not None else []
         for one in sorted(
             standing, key=lambda one: (one.version != row["version"], one.version, _place(one.step, steps))

@@ -39,7 +39,7 @@ def tasks_list(
             told = [{**task._asdict(), "done": end and end._asdict()} for task, end in found]
             typer.echo(json.dumps(told, indent=2, default=str))
             return
-        table = columns("id", "due", "customer", "task", "journey", *(["done", "by"] if done else []))
+        table = columns("id", "due (UTC)", "customer", "task", "journey", *(["done (UTC)", "by"] if done else []))
         for task, end in found:
             due = task.due.strftime("%Y-%m-%d %H:%M") if task.due is not None else ""
             last = [end.at.strftime("%Y-%m-%d %H:%M"), end.by] if end is not None else []

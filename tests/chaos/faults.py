@@ -423,7 +423,8 @@ async def _delete(world: World, connection: asyncpg.Connection, partition: int, 
         if not ids:
             return set()
         if isinstance(log, KafkaLog):
-            admin = AIOKafkaAdminClient(bootstrap_servers=log._bootstrap)
+            assert world.broker is not None
+            admin = AIOKafkaAdminClient(bootstrap_servers=world.broker.bootstrap)
             await admin.start()
             try:
                 place = TopicPartition(log.topic(EVENTS), partition)
