@@ -136,7 +136,7 @@ def demo(
         float | None,
         typer.Option("--for", help="End by itself after so long, such as 40s.", parser=lambda text: _seconds(text)),
     ] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="Print no live picture.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Print nothing; see --report.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write what happened as JSON.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to read the mails on; 0 takes any.")] = 8080,
     data: Annotated[
