@@ -353,6 +353,9 @@ class Noting(JourneysProcessor):
             for one, batch in zip(given, await super().load(connection, given), strict=True)
         ]
 
+    async def provide(self, connection: Connection, batch: Any) -> bool:
+        return await super().provide(connection, batch.of)
+
     def save(self, batches: Sequence[Any]) -> Writes:
         for batch in batches:
             batch.note()
