@@ -28,7 +28,7 @@ from shared.contracts.streams import CUSTOMERS
 from shared.database.engine import Database
 from shared.processing import store as mechanics
 from shared.processing.playbooks import PlaybookShelf
-from shared.processing.port import Connection, Given, Lane, Outputs, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs, Timer, Writes
 from shared.processing.store import Fence
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -133,8 +133,8 @@ class Idle:
     async def provide(self, connection: Connection, batch: Nothing) -> bool:
         return False
 
-    async def save(self, connection: Connection, batches: Sequence[Nothing]) -> None:
-        return
+    def save(self, batches: Sequence[Nothing]) -> Writes:
+        return Writes()
 
     def beside(self) -> None:
         return None

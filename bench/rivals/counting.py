@@ -34,13 +34,14 @@ from shared.clock import SystemClock
 from shared.contracts.events import Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS, partition_of
 from shared.database.embedded import EmbeddedPostgres
+from shared.database.clauses import Clause
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.log.kafka import KafkaLog
 from shared.log.port import Entry
 from shared.memory import collect_seldom
 from shared.processing.installation import open_installation
-from shared.processing.port import Connection, Given, Lane, Outputs, Timer
+from shared.processing.port import Connection, Given, Lane, Outputs, Timer, Writes
 from shared.processing.records import decoder
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -99,14 +100,13 @@ class Counting:
     async def provide(self, connection: Connection, batch: CountBatch) -> bool:
         return False
 
-    async def save(self, connection: Connection, batches: Sequence[CountBatch]) -> None:
+    def save(self, batches: Sequence[CountBatch]) -> Writes:
         changed = {customer: count for batch in batches for customer, count in batch.changed.items()}
-        await connection.execute(
-            "INSERT INTO counts SELECT * FROM unnest($1::text[], $2::bigint[])"
-            " ON CONFLICT (customer) DO UPDATE SET count = EXCLUDED.count",
-            list(changed),
-            list(changed.values()),
+        counted = (
+            "counted AS (INSERT INTO counts SELECT * FROM unnest($1::text[], $2::bigint[])"
+            " ON CONFLICT (customer) DO UPDATE SET count = EXCLUDED.count)"
         )
+        return Writes([Clause(counted, [list(changed), list(changed.values())])])
 
     def tick(self, as_of: datetime, after: int) -> None:
         return None
