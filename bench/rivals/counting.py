@@ -33,8 +33,8 @@ from services import serving
 from shared.clock import SystemClock
 from shared.contracts.events import Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS, partition_of
-from shared.database.embedded import EmbeddedPostgres
 from shared.database.clauses import Clause
+from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.log.kafka import KafkaLog
