@@ -23,7 +23,7 @@ ORDERS = [NOW - timedelta(days=days) for days in (700, 400, 200)]
 
 
 def cart(scope: Scope) -> bool:
-    total = scope.event.get("total") if scope.event is not None else None
+    total: Any = scope.event.get("total") if scope.event is not None else None
     return type(total) in NUMBERS and total >= 20
 
 
@@ -37,7 +37,7 @@ def bought(scope: Scope) -> bool:
 
 
 def reachable(scope: Scope) -> bool:
-    age = scope.traits.get("age")
+    age: Any = scope.traits.get("age")
     return "vip" in scope.segments and type(age) in NUMBERS and age > 30 and scope.traits.get("city") != "Bergen"
 
 

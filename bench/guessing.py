@@ -30,7 +30,7 @@ def reading(folder: Path) -> Mapping[str, float]:
     def refused(guess: str) -> None:
         headers = [(b"authorization", f"Bearer {guess}".encode())]
         try:
-            check(Request({"type": "http", "headers": headers}))
+            check(Request({"type": "http", "headers": headers}), None)
         except HTTPException:
             return
         raise AssertionError("a wrong key may read")
@@ -57,9 +57,9 @@ def _compared(key: str, refused: Callable[[str], None]) -> Mapping[str, float]:
             began = time.perf_counter_ns()
             refused(guess)
             took[near].append(time.perf_counter_ns() - began)
-    (near_low, near, near_high), (far_low, far, far_high) = quantiles(took[True]), quantiles(took[False])
+    (near_low, alike, near_high), (far_low, unlike, far_high) = quantiles(took[True]), quantiles(took[False])
     spread = max(near_high - near_low, far_high - far_low, 1)
-    return {"nearly right": near, "quite wrong": far, "difference": abs(near - far) / spread}
+    return {"nearly right": alike, "quite wrong": unlike, "difference": abs(alike - unlike) / spread}
 
 
 SERIES = (
