@@ -376,7 +376,7 @@ class Lane:
 
     async def _attend(self) -> None:
         """The service's own background work, begun again after trouble."""
-        failures = 0
+        failures, told = 0, ""
         while not self.leaving.is_set():
             try:
                 await self.frame.processor.attend(self)
@@ -386,7 +386,11 @@ class Lane:
                 if is_transient(error):
                     self.frame.trouble.met(("beside", self.partition), error)
                 else:
-                    self._logger.warning("background work stumbled", error=f"{type(error).__name__}: {error}")
+                    what = f"{type(error).__name__}: {error}"
+                    # A defect says where it is, once: it comes again with each attempt.
+                    defect = {} if isinstance(error, RapportError) or what == told else {"exc_info": error}
+                    self._logger.warning("background work stumbled", error=what, **defect)
+                    told = what
                 await self._back_off(failures)
 
     async def settle(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest_processing import House
 from crew import Crew
 from patience import until
+from structlog.testing import capture_logs
 from tally import START, Said, Tally, TallyBatch, counts, said
 
 from shared.contracts.streams import partition_of
@@ -344,6 +345,32 @@ async def test_trouble_beside_the_records_is_over_once_that_work_has_gone_on(hou
     await until(went_on)
     assert lane.frame.trouble.problems(-1.0) == []
     await crew.kill()
+
+
+async def test_a_defect_beside_the_records_says_once_where_it_is(house: House) -> None:
+    class Defective(Tally):
+        begun = 0
+
+        async def attend(self, lane: Lane) -> None:
+            self.begun += 1
+            if self.begun < 3:
+                raise KeyError("mistake")
+            await lane.leaving.wait()
+
+    defective = Defective()
+    with capture_logs() as logged:
+        crew = Crew(house, defective)
+        await crew.claim(ANN)
+
+        async def went_on() -> bool:
+            return defective.begun == 3
+
+        await until(went_on)
+        await crew.kill()
+    first, second = [line for line in logged if line["event"] == "background work stumbled"]
+    assert isinstance(first["exc_info"], KeyError)
+    assert first["error"] == second["error"] == "KeyError: 'mistake'"
+    assert "exc_info" not in second
 
 
 async def test_a_partition_whose_last_words_are_cut_off_is_left_in_order(house: House) -> None:
