@@ -18,7 +18,8 @@ import msgspec
 
 from bench.house import House
 from bench.traffic import CONTEXT, ORDER, PRODUCT, address, customer, traits
-from services.journeys.batch import JourneysBatch, decode_memo, save
+from services.journeys.batch import JourneysBatch, save
+from services.journeys.memo import decode_memo
 from services.journeys.triggers import Triggers
 from services.mailer import store as mailer
 from services.mailer.consent import Decision

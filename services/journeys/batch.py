@@ -6,14 +6,12 @@ anything is decoded.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 import msgspec
 
-from services.journeys import decisions, engine, store, tasks
+from services.journeys import engine, outgoing, store, tasks
 from services.journeys.attribution import MOST_REMEMBERED, Reached, attribute
 from services.journeys.commands import (
     BeginAgain,
@@ -27,34 +25,18 @@ from services.journeys.commands import (
 )
 from services.journeys.consent import declined
 from services.journeys.coupons import Stock
-from services.journeys.decisions import Decided
 from services.journeys.engine import Course, Updated, Woken
 from services.journeys.enrollment import Enrollment, Entry, Happening, Left, key_text
+from services.journeys.memo import Memo, Moving, encode_memo
 from services.journeys.moving import take_along
+from services.journeys.noted import Noted
 from services.journeys.person import Person
-from services.journeys.store import MAILED, Attributed, Changes, Tally
-from services.journeys.tasks import TaskRow
-from services.journeys.triggers import (
-    SEEN_AFTERWARDS,
-    Declined,
-    Triggers,
-    admit,
-    enters_again,
-    entries,
-    forgotten_at,
-    left_of,
-)
+from services.journeys.store import Changes
+from services.journeys.triggers import Declined, Triggers, admit, enters_again, entries, forgotten_at, left_of
 from shared.contracts import streams
 from shared.contracts.customers import Activation, Customer, CustomerRecord, CustomerUpdated, DateReached, Invited, Tick
-from shared.contracts.events import EMAIL_SENT, JOURNEYS_SOURCE, MAILER_SOURCE, PUSH_SENT, SMS_SENT, TASK_OPENED, Event
-from shared.contracts.messages import (
-    EMAIL,
-    VERSION,
-    ConsentChanged,
-    MessageCancelled,
-    MessageRequested,
-    PromotionPaused,
-)
+from shared.contracts.events import EMAIL_SENT, MAILER_SOURCE, PUSH_SENT, SMS_SENT, TASK_OPENED, Event
+from shared.contracts.messages import VERSION, ConsentChanged, MessageCancelled, PromotionPaused
 from shared.database.clauses import Clause
 from shared.language.playbook import Journey, Playbook
 from shared.processing.playbooks import hash_of, name_in_force
@@ -65,7 +47,6 @@ WAKE = "wake"
 
 _SILENCE = timedelta(seconds=1)
 _SENT = frozenset({EMAIL_SENT, SMS_SENT, PUSH_SENT})
-_encode = msgspec.json.Encoder().encode
 
 
 class _About(msgspec.Struct):
@@ -75,34 +56,6 @@ class _About(msgspec.Struct):
 
 
 _decode_about = msgspec.json.Decoder(_About).decode
-
-
-class Moving(msgspec.Struct, frozen=True):
-    """Who was inside a journey at this time is taken along to its version in the playbook that was in force then (by
-    `name_in_force`). Moves are numbered through, since several may come at the same time."""
-
-    at: datetime
-    playbook: str
-    number: int
-
-
-class Memo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a partition remembers from batch to batch. `playbook` is what `name_in_force` calls it.
-
-    `told` is the latest time that `messages` was told. `resumed` says when a journey that had been paused went on,
-    `moves` where those go who were inside, and `moved` how many moves there were; `removed`, since when a journey is
-    not in the playbook any more.
-    """
-
-    playbook: str = ""
-    told: datetime | None = None
-    resumed: dict[str, datetime] = {}
-    moves: dict[str, Moving] = {}
-    moved: int = 0
-    removed: dict[str, datetime] = {}
-
-
-decode_memo = msgspec.msgpack.Decoder(Memo).decode
 
 
 class JourneysBatch:
@@ -129,18 +82,8 @@ class JourneysBatch:
         self._triggers = triggers.get(memo.playbook)
         self._people = people
         self.stock = stock or Stock()
-        self._written: dict[str, tuple[str, Enrollment]] = {}
-        self._moved: dict[str, tuple[str, Enrollment]] = {}
         self._courses: dict[tuple[str, str], Course | None] = {}
-        self._tallies: Counter[Tally] = Counter()
-        self._mailed: Counter[str] = Counter()
-        self._attributed: defaultdict[tuple[str, str], list[Decimal]] = defaultdict(list)
-        self._begun: Counter[str] = Counter()
-        self._ended: Counter[tuple[str, str]] = Counter()
-        self._declined: Counter[tuple[str, str]] = Counter()
-        self._tasks: list[TaskRow] = []
-        self._decided: dict[str, list[Decided]] = {}
-        self._switched = False
+        self.noted = Noted()
         self._heard: frozenset[str] = frozenset()
 
     def versions_missing(self) -> set[str]:
@@ -223,54 +166,15 @@ class JourneysBatch:
     def changes(self) -> Changes:
         """All that the batch has to write."""
         people = [person for person in self._people.values() if person.changed or person.seen is not None]
-        rows = {person.key: person.row() for person in people}
-        return Changes(
-            customers=[row for row in rows.values() if row is not None],
-            gone=[person.key for person in people if rows[person.key] is None and person.stored is not None],
-            enrollments=list(self._written.values()),
-            moved=[enrollment for _, enrollment in self._moved.values()],
-            tallies={
-                **{tally: change for tally, change in self._tallies.items() if change},
-                **{Tally(name, "", "", MAILED, "", False): count for name, count in self._mailed.items()},
-            },
-            attributed=[
-                Attributed(journey, currency, len(values), sum(values, Decimal(0)))
-                for (journey, currency), values in self._attributed.items()
-            ],
-            decided=[decisions.row_of(customer, decided) for customer, decided in self._decided.items()],
-            issued=self.stock.issued,
-            tasks=self._tasks,
-            switched=self._switched,
-        )
-
-    @property
-    def declined(self) -> Mapping[tuple[str, str], int]:
-        """Who was not let in, by journey and reason."""
-        return self._declined
+        return self.noted.changes(people, self.stock)
 
     def memo(self) -> bytes:
-        return msgspec.msgpack.encode(msgspec.structs.replace(self._memo, told=self._told))
-
-    def take_moved(self) -> list[tuple[str, Enrollment]]:
-        """The enrollments that have changed since this was asked last, each with its customer. For a house that keeps
-        no tables: what was taken is no more among the `changes`, nor are tasks that were given."""
-        if not self._written and not self._moved:
-            return []
-        moved = [*self._written.values(), *self._moved.values()]
-        self._written.clear()
-        self._moved.clear()
-        self._tasks.clear()
-        self._attributed.clear()
-        return moved
-
-    def take_decided(self) -> Mapping[str, Sequence[Decided]]:
-        """Likewise, what was decided, by customer."""
-        decided, self._decided = self._decided, {}
-        return decided
+        return encode_memo(msgspec.structs.replace(self._memo, told=self._told))
 
     def nothing_to_save(self) -> bool:
-        untold = self._told == self._memo.told and not self._switched and not self._declined and not self._mailed
-        return untold and not self._moved and not any(p.changed or p.seen is not None for p in self._people.values())
+        if self._told != self._memo.told or not self.noted.nothing():
+            return False
+        return not any(person.changed or person.seen is not None for person in self._people.values())
 
     def _updated(self, record: CustomerUpdated, out: Outputs) -> None:
         customer = record.customer
@@ -301,7 +205,7 @@ class JourneysBatch:
         if event is not None and event.name in _SENT and event.source == MAILER_SOURCE:
             journey = _decode_about(event.properties).journey
             if journey:
-                self._mailed[journey] += 1
+                self.noted.mail(journey)
 
     def _may_enter(self, record: DateReached | Invited, journey: Journey | None, out: Outputs) -> None:
         if self._in_force is None:
@@ -330,7 +234,7 @@ class JourneysBatch:
         self._heard = frozenset[str]().union(*(triggers.heard for triggers in self._all_triggers.values()))
         self._courses.clear()
         self._memo = Memo(name_now, self._told, resumed, moves, number, removed)
-        self._switched = True
+        self.noted.switched = True
         version = 2 if record.paused else 1
         forwarded = Activation(as_of=out.as_of, playbook=record.playbook, paused=record.paused, v=version)
         self._say(out, "", forwarded)
@@ -383,7 +287,7 @@ class JourneysBatch:
         person.credited = [*person.credited, credited][-MOST_REMEMBERED:]
         self._move(person, before, enrollment, (), now)
         assert enrollment.attributed is not None
-        self._attributed[enrollment.journey, enrollment.currency].append(enrollment.attributed)
+        self.noted.attribute(enrollment.journey, enrollment.currency, enrollment.attributed)
 
     def _caught_up(self, course: Course, enrollment: Enrollment, customer: Customer, now: datetime) -> engine.Moved:
         """What time has brought since the moment that an enrollment was left behind at: no timer was set for it."""
@@ -458,11 +362,8 @@ class JourneysBatch:
             self._begin(person, journey, found, out, inside)
 
     def _decline(self, journey: Journey, customer: str, why: Declined, now: datetime, key: str = "") -> None:
-        self._declined[journey.name, why.reason] += 1
-        if why.reason not in SEEN_AFTERWARDS:
-            assert self._in_force is not None
-            told = decisions.declined(journey.name, self._in_force.hash, key, why, now)
-            self._decided.setdefault(customer, []).append(told)
+        assert self._in_force is not None
+        self.noted.decline(customer, journey.name, self._in_force.hash, why, now, key)
 
     def _begin(
         self, person: Person, journey: Journey, entry: Entry, out: Outputs, before: Enrollment | None = None
@@ -473,7 +374,6 @@ class JourneysBatch:
         if (moving := self._memo.moves.get(journey.name)) is not None:
             enrollment = msgspec.structs.replace(enrollment, moves=moving.number)
         person.enrollments.append(enrollment)
-        self._begun[journey.name] += 1
         self._move(person, None, enrollment, commands, out.as_of)
         self._carry_out(person, enrollment, commands, out)
 
@@ -481,26 +381,15 @@ class JourneysBatch:
         for command in commands:
             match command:
                 case SendMessage():
-                    self._say(out, person.key, _requested(command, enrollment, person.latest, out.as_of))
+                    self._say(out, person.key, outgoing.requested(command, enrollment, person.latest, out.as_of))
                 case CancelMessage(id=message, reason=reason):
                     cancelled = MessageCancelled(as_of=out.as_of, id=message, customer=person.key, reason=reason)
                     self._say(out, person.key, cancelled)
                 case ReportEvent():
-                    out.emit(streams.EVENTS, person.key, _reported(command, person.key, out.as_of))
+                    out.emit(streams.EVENTS, person.key, outgoing.reported(command, person.key, out.as_of))
                 case OpenTask():
-                    task = TaskRow(
-                        command.id,
-                        person.key,
-                        enrollment.journey,
-                        enrollment.id,
-                        key_text(enrollment.entry.key),
-                        command.step,
-                        command.title,
-                        command.note,
-                        command.opened_at,
-                        command.due,
-                    )
-                    self._tasks.append(task)
+                    task = outgoing.opened(command, enrollment, person.key)
+                    self.noted.tasks.append(task)
                     out.emit(streams.EVENTS, person.key, tasks.event(TASK_OPENED, task, out.as_of, command.hops))
                 case PausePromotion(at=at, until=until):
                     paused = PromotionPaused(as_of=out.as_of, customer=person.key, at=at, until=until, v=VERSION)
@@ -521,20 +410,9 @@ class JourneysBatch:
         now: datetime,
     ) -> None:
         """Note a change for the tables and for the story, and what is remembered of an enrollment that has left."""
-        told = decisions.moved(before, after, commands, now)
-        if told is not None:
-            self._decided.setdefault(person.key, []).append(told)
+        self.noted.move(person.key, before, after, commands, now)
         person.changed = person.unsettled = True
-        if after.id in self._written or before is None or not _merely_moved(before, after):
-            self._written[after.id] = (person.key, after)
-            self._moved.pop(after.id, None)
-        else:
-            self._moved[after.id] = (person.key, after)
-        if before is not None:
-            self._tallies[_tally(before)] -= 1
-        self._tallies[_tally(after)] += 1
         if not after.inside and (before is None or before.inside):
-            self._ended[after.journey, after.reason] += 1
             journey = self._journey(after.journey)
             if journey is None or journey.again != "always":
                 person.remember(left_of(journey, after))
@@ -598,100 +476,12 @@ class JourneysBatch:
             out.emit_here(streams.MESSAGES, key, message)
         self._told = out.as_of if self._told is None else max(self._told, out.as_of)
 
-    def count(self) -> None:
-        # Here, so that a rehearsal, which measures nothing, begins without it.
-        from shared.telemetry import (
-            COUPONS_ISSUED,
-            COUPONS_MISSING,
-            ENROLLMENTS_BEGUN,
-            ENROLLMENTS_ENDED,
-            ENTRIES_DECLINED,
-        )
-
-        for pool, count in Counter(issued.pool for issued in self.stock.issued).items():
-            COUPONS_ISSUED.labels(pool).inc(count)
-        for pool, count in self.stock.refused.items():
-            COUPONS_MISSING.labels(pool).inc(count)
-            # Here, so that a rehearsal, which keeps no log, begins without it.
-            import structlog
-
-            logger = structlog.get_logger(service="journeys")
-            logger.error("coupons have run out", pool=pool, without=count, remedy="Raise its limit, or add codes.")
-        for journey, count in self._begun.items():
-            ENROLLMENTS_BEGUN.labels(journey).inc(count)
-        for ended, count in self._ended.items():
-            ENROLLMENTS_ENDED.labels(*ended).inc(count)
-        for refused, count in self._declined.items():
-            ENTRIES_DECLINED.labels(*refused).inc(count)
-
-
-def _requested(send: SendMessage, enrollment: Enrollment, customer: Customer, as_of: datetime) -> MessageRequested:
-    return MessageRequested(
-        as_of=as_of,
-        id=send.id,
-        customer=customer.key,
-        address=customer.address,
-        message=send.message,
-        topic=send.topic,
-        journey=enrollment.journey,
-        enrollment=enrollment.id,
-        step=send.step,
-        due=send.due,
-        expires=send.expires,
-        priority=send.priority,
-        draft=send.draft,
-        locale=customer.locale,
-        timezone=customer.timezone,
-        data=dict(send.data),
-        hops=send.hops,
-        channel=send.channel,
-        v=1 if send.channel == EMAIL else VERSION,
-    )
-
-
-def _reported(report: ReportEvent, customer: str, now: datetime) -> Event:
-    return Event(
-        id=report.id,
-        source=JOURNEYS_SOURCE,
-        key=customer,
-        type="track" if report.name else "identify",
-        name=report.name,
-        occurred_at=now,
-        received_at=now,
-        properties=msgspec.Raw(_encode(report.properties)),
-        traits=msgspec.Raw(_encode(report.traits)),
-        hops=report.hops,
-    )
-
-
-def _merely_moved(before: Enrollment, after: Enrollment) -> bool:
-    """Whether it stands elsewhere, and is otherwise as it was in the table."""
-    return (
-        before.entry is after.entry
-        and before.version == after.version
-        and before.ended_at == after.ended_at
-        and before.reason == after.reason
-        and before.goal_at == after.goal_at
-        and before.attributed == after.attributed
-    )
-
-
-def _tally(enrollment: Enrollment) -> Tally:
-    return Tally(
-        enrollment.journey,
-        enrollment.version,
-        "" if enrollment.status == "ended" else enrollment.playbook,
-        enrollment.status,
-        enrollment.reason,
-        enrollment.goal_at is not None,
-    )
-
 
 def save(batches: Sequence[JourneysBatch]) -> Writes:
     """Every change of these batches, each of another partition."""
     changes = {batch.partition: batch.changes() for batch in batches}
     for batch in batches:
-        batch.count()
+        batch.noted.count(batch.stock)
     switched = [partition for partition, one in changes.items() if one.switched]
 
     async def switch(connection: Connection) -> Sequence[Clause]:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from services.journeys import claims, store
-from services.journeys.batch import WAKE, JourneysBatch, Memo, decode_memo, save
+from services.journeys.batch import WAKE, JourneysBatch, save
 from services.journeys.coupons import Stock
+from services.journeys.memo import Memo, decode_memo
 from services.journeys.person import Person
 from services.journeys.store import StoredCustomer
 from services.journeys.triggers import Triggers

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from services.journeys.batch import WAKE, JourneysBatch
-from services.journeys.batch import Memo as JourneysMemo
+from services.journeys.memo import Memo as JourneysMemo
 from services.journeys.person import Person
 from services.journeys.triggers import Triggers
 from services.mailer.turn import Compose
@@ -141,7 +141,7 @@ class House:
     @property
     def declined(self) -> Mapping[tuple[str, str], int]:
         """Who was not let in, by journey and reason."""
-        return self._journeys.declined
+        return self._journeys.noted.declined
 
     @property
     def duplicates(self) -> int:
@@ -257,10 +257,10 @@ class House:
                     self._unread.discard(record.customer.key)
                     witness.told(record, now)
                 self._journeys.handle(record, self._journeys_out)
-            for customer, decided in self._journeys.take_decided().items():
+            for customer, decided in self._journeys.noted.take_decided().items():
                 for one in decided:
                     witness.decided(customer, one, now)
-            for customer, enrollment in self._journeys.take_moved():
+            for customer, enrollment in self._journeys.noted.take_moved():
                 witness.moved(customer, enrollment, now)
             while self._messages:
                 said = self._messages.popleft()

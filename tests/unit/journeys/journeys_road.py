@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
-from services.journeys.batch import JourneysBatch, Memo
+from services.journeys.batch import JourneysBatch
 from services.journeys.coupons import Stock
 from services.journeys.decisions import Decided, Decision, unpack
 from services.journeys.enrollment import Enrollment
+from services.journeys.memo import Memo
 from services.journeys.person import Person
 from services.journeys.store import StoredCustomer, Tally
 from services.journeys.tasks import TaskRow

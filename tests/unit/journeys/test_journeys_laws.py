@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journeys_road import NOON, Road, Shop, email, journey, on, playbook, replayed, says
 
-from services.journeys.batch import _tally
 from services.journeys.enrollment import Story, effect_id
+from services.journeys.noted import tally
 from services.journeys.store import MAILED
 from shared.contracts.customers import Activation, CustomerUpdated
 from shared.contracts.events import MAILER_SOURCE
@@ -202,7 +202,7 @@ def test_every_enrollment_has_ended_or_waits_for_something(actions: list[Any]) -
     told = Counter({tally.journey: n for tally, n in shop.road.tallies.items() if tally.status == MAILED})
     assert told == mailed(shop)
     counted = Counter({tally: n for tally, n in shop.road.tallies.items() if tally.status != MAILED})
-    assert +counted == Counter(_tally(one) for _, one in shop.road.enrollments.values())
+    assert +counted == Counter(tally(one) for _, one in shop.road.enrollments.values())
     worth = [one.attributed for _, one in shop.road.enrollments.values() if one.attributed is not None]
     assert sum(worth) == sum(value for _, value in shop.road.attributed.values())
     assert all(one.sent_at is not None for _, one in shop.road.enrollments.values() if one.attributed is not None)
