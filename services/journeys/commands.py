@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -70,9 +70,14 @@ class BeginAgain(msgspec.Struct, frozen=True):
     entry: Entry
 
 
+EMPTY: Final = "empty"
+"""The way through a coupon step whose pool had no code."""
+
+
 class Passed(msgspec.Struct, frozen=True):
     """A step is behind the customer, and this is the way that they took from it: `then` or `else`, an arm, a number of
-    `choose`, `matched` or `timeout`; empty where there was only one. For the story alone."""
+    `choose`, `matched` or `timeout`, EMPTY for a pool without a code; empty where there was only one. For the story
+    alone."""
 
     step: str
     way: str

@@ -116,7 +116,7 @@ def issue(
     """What a coupon step leaves behind: one code for each enrollment, however often it comes by; and how the shop is
     told of it."""
     kept = enrollment.steps.get(step.id)
-    if kept is not None and msgspec.json.decode(kept)["code"] is not None:
+    if kept is not None and has_code(kept):
         return kept, []
     code, expires_at = None, None
     announced: list[Command] = []
@@ -132,6 +132,11 @@ def issue(
             if pool.announced_to is not None:
                 announced.append(_announce(pool, pool.announced_to, code, expires_at, enrollment, step, now))
     return _encode({"code": code, "expires": expires_at}), announced
+
+
+def has_code(left_behind: bytes) -> bool:
+    """Whether a coupon step has left a code behind, and not an empty pool's null."""
+    return msgspec.json.decode(left_behind)["code"] is not None
 
 
 def _announce(

@@ -15,6 +15,7 @@ import msgspec
 
 from services.journeys import effects
 from services.journeys.commands import (
+    EMPTY,
     BeginAgain,
     CancelMessage,
     Command,
@@ -465,7 +466,7 @@ def _run(
                 left_behind, announced = effects.issue(course, enrollment, customer, step, now)
                 commands = [*commands, *announced]
                 enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left_behind})
-                step_id = step.next
+                step_id, way = step.next, "" if effects.has_code(left_behind) else EMPTY
             case Pause():
                 if not effects.only_counted(course, enrollment):
                     commands = [*commands, PausePromotion(now, now + step.duration)]

@@ -11,6 +11,7 @@ from services.journeys import unsent
 from services.journeys.decisions import Decided, Decision
 from services.journeys.story import Own, Rule, StoryEntry, Teller
 from services.journeys.triggers import MOST_AT_ONCE
+from services.journeys.wording import CHANNELS, condition, done
 from shared.contracts import events
 from shared.contracts.events import MAX_HOPS
 from shared.contracts.messages import POOLS
@@ -96,7 +97,6 @@ def _of_a_mail(happened: Happened) -> StoryEntry:
     )
 
 
-_ASKED = {"email": "mail", "sms": "text message", "push": "notification"}
 _MAIL = {
     events.EMAIL_LINK_CLICKED: "clicked a link in",
     events.EMAIL_OPENED: "opened",
@@ -148,8 +148,8 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> StoryE
         case "asked":
             message, message_id = message_of(teller, journey, decision.step, decision.word), decision.word
             called = places.written(journey, decision.step, "webhook", "url")
-            by = next((word for word in _ASKED if places.written(journey, decision.step, word)), "email")
-            text = f"calls {called}" if called else f"asks for the {_ASKED[by]} {message}"
+            by = next((word for word in CHANNELS if places.written(journey, decision.step, word)), "email")
+            text = f"calls {called}" if called else f"asks for the {CHANNELS[by]} {message}"
         case "parked":
             pause = unsent.paused(teller, journey, book)
             text, remedy = f"is due and waits: {pause.text}", pause.remedy
@@ -258,9 +258,10 @@ def _passed(teller: Teller, decided: Decided, decision: Decision) -> str:
     if way == "matched":
         return f"{_awaited(teller, decided, step)} came"
     if way.isdecimal():
-        return f"{places.written(journey, step, 'choose', int(way) - 1, 'if') or f'{step}: way {way}'}: yes"
-    if way:
-        return f"{step}: {way}"
+        return f"{condition(places, journey, step, way) or f'{step}: way {way}'}: yes"
+    said = done(places, journey, step, way)
+    if said or way:
+        return said or f"{step}: {way}"
     for path, what in _DONE.items():
         written = places.written(journey, step, *path)
         if written:
@@ -269,10 +270,8 @@ def _passed(teller: Teller, decided: Decided, decision: Decision) -> str:
 
 
 _DONE = {
-    ("coupon",): "a code of",
     ("emit",): "reports",
     ("task", "title"): "gives somebody the task",
-    ("pause",): "pauses advertising for",
     ("webhook", "url"): "calls",
 }
 """What is said of a step that has one way out, before what is written there."""

@@ -90,7 +90,8 @@ def playbook_apply(
                 now = runtime.clock.now()
                 summary = await playbooks.activate(runtime.log, connection, playbook, now, in_use, by=by or somebody())
         say(f"{playbook.hash[:_SHOWN]} is in force")
-        say(f"  {summary}")
+        for part in summary.split("; "):
+            say(f"  {part}")
 
     run(work())
 

@@ -85,6 +85,7 @@ async def make_plan(
         ("Stages", list(_stages(changes, expected))),
         ("Topics", list(_plainly(changes.topics))),
         ("Messages", list(_messages(changes.messages))),
+        ("Coupons", list(_coupons(changes.coupons))),
         ("rapport.yaml", [Line("~", name, "") for name in changes.brand]),
     ]
     return Plan(
@@ -120,13 +121,21 @@ def _fate(journey: Journey | None, standing: Iterable[Standing]) -> Fate:
 
 def _journeys(changes: Changes, after: Playbook, fates: Mapping[str, Fate]) -> Iterable[Line]:
     for name in changes.journeys.new:
-        yield Line("+", name, f"new. {_takes_in(after.journeys[name])}")
+        yield Line("+", name, _new(after.journeys[name]))
     for change in changes.changed_journeys:
         yield _changed_journey(change, fates[change.name])
     for name in changes.journeys.removed:
         inside = fates[name].inside
         text = f"removed. {_inside(inside, 'leave')} it, and mails of it that wait are not sent."
         yield Line("-", name, text if inside else "removed. Nobody is inside.", _by_step(fates[name].by_step))
+
+
+def _new(journey: Journey) -> str:
+    if journey.status == "paused":
+        return "new, and paused: takes nobody in before it is live."
+    if journey.status == "draft":
+        return f"new, as a draft: only counts, and sends nothing. {_takes_in(journey)}"
+    return f"new. {_takes_in(journey)}"
 
 
 def _takes_in(journey: Journey) -> str:
@@ -219,6 +228,12 @@ def _messages(named: Named) -> Iterable[Line]:
         yield Line(line.sign, line.name, line.text + reaches)
 
 
+def _coupons(named: Named) -> Iterable[Line]:
+    for line in _plainly(named):
+        reaches = " Those inside get their codes by it, too." if line.sign == "~" else ""
+        yield Line(line.sign, line.name, line.text + reaches)
+
+
 def _plainly(named: Named) -> Iterable[Line]:
     yield from (Line("+", name, "new.") for name in named.new)
     yield from (Line("~", name, "changed.") for name in named.changed)
@@ -281,7 +296,7 @@ def as_data(plan: Plan) -> dict[str, Any]:
     found = plan.forecast
     changes = plan.changes
     names = {"journeys": changes.journeys, "stages": changes.stages, "segments": changes.segments}
-    names |= {"topics": changes.topics, "messages": changes.messages}
+    names |= {"topics": changes.topics, "messages": changes.messages, "coupons": changes.coupons}
     return {
         "before": plan.before,
         "after": plan.after,
@@ -315,7 +330,7 @@ def _nothing(plan: Plan) -> str:
     if plan.before == plan.after:
         return "Nothing would change."
     differing = sorted({*plan.changes.files.new, *plan.changes.files.changed, *plan.changes.files.removed})
-    return f"Nothing would change: only comments or notes differ, in {', '.join(differing)}."
+    return f"Nothing would change: only comments, notes, tests or the catalogue differ, in {', '.join(differing)}."
 
 
 def _remarks(plan: Plan) -> list[str]:

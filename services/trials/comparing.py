@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,7 +22,8 @@ from shared.language.tests_file import Expected, ExpectedMessage, ExpectedSkip
 
 class Difference(NamedTuple):
     """What came of it, and what was expected instead. `place` is where that is written; `end` is the message that was
-    not to go, or not so; `due` is when something was expected that did not come."""
+    not to go, or not so; `due` is when something was expected that did not come. `untold`: the story does not say what
+    came of it."""
 
     what: str
     found: str
@@ -28,6 +31,7 @@ class Difference(NamedTuple):
     place: Place
     end: End | None = None
     due: datetime | None = None
+    untold: bool = False
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -39,9 +43,9 @@ class Comparison(msgspec.Struct, frozen=True):
 
     def of(self, story: Story, expect: Expected) -> Iterator[Difference]:
         if expect.sent is not None:
-            yield from self._messages("sent", story.sent, expect.sent)
+            yield from self._messages("sent", story, story.sent, expect.sent)
         if expect.skipped is not None:
-            yield from self._messages("skipped", story.skipped, expect.skipped)
+            yield from self._messages("skipped", story, story.skipped, expect.skipped)
         enrollments = list(story.enrollments.values())
         ends = [one.reason for one in enrollments if not one.inside]
         customer = story.customer
@@ -73,43 +77,71 @@ class Comparison(msgspec.Struct, frozen=True):
         return self.tested.place(self.number, "expect", *path)
 
     def _messages(
-        self, what: str, found: Sequence[End], wanted: Sequence[str | ExpectedMessage | ExpectedSkip]
+        self, what: str, story: Story, ends: Sequence[End], wanted: Sequence[str | ExpectedMessage | ExpectedSkip]
     ) -> Iterator[Difference]:
         """Message by message; what is too many and what is missing is told by the names and their order."""
+        found = self._in_order(what, story, ends, wanted)
         names = [end.request.message for end in found]
         expected = [one if isinstance(one, str) else one.message for one in wanted]
         for kind, a, b, c, d in SequenceMatcher(None, names, expected, autojunk=False).get_opcodes():
             if kind == "equal":
                 for end, position in zip(found[a:b], range(c, d), strict=True):
-                    yield from self._details(what, position, end, wanted[position])
+                    yield from self._details(what, story, position, end, wanted[position])
                 continue
             for end in found[a:b]:
                 shown = f"{end.request.message} at {since(self.start, end.decided_for)}"
                 yield Difference(what, shown, "nothing", self._place(what), end)
             for position in range(c, d):
                 one = wanted[position]
-                due = None if isinstance(one, str) or one.at is None else instant_of(one.at, self.start)
-                shown = expected[position] + (f" at {since(self.start, due)}" if due is not None else "")
+                at = None if isinstance(one, str) else one.at
+                due = None if at is None else instant_of(at, self.start)
+                shown = expected[position] + (f" at {self._as_written(story, at, due)}" if due is not None else "")
                 yield Difference(what, "nothing", shown, self._place(what, position), due=due)
 
+    def _in_order(
+        self, what: str, story: Story, ends: Sequence[End], wanted: Sequence[str | ExpectedMessage | ExpectedSkip]
+    ) -> list[End]:
+        """What different enrollments send at one moment has no order of its own: it is given that of `wanted`."""
+        free = dict(enumerate(wanted))
+        ordered: list[End] = []
+        for _, group in groupby(ends, key=lambda end: end.decided_for):
+            at_once = list(group)
+            if len(at_once) == len({end.request.enrollment for end in at_once}):
+                fits = {id(end): self._fitting(what, story, end, free) for end in at_once}
+                at_once.sort(key=lambda end: fits[id(end)])
+            ordered += at_once
+        return ordered
+
+    def _fitting(self, what: str, story: Story, end: End, free: dict[int, str | ExpectedMessage | ExpectedSkip]) -> int:
+        """The first place that nobody has yet, and where nothing differs; behind all where there is none."""
+        for position, one in free.items():
+            name = one if isinstance(one, str) else one.message
+            if name == end.request.message and not list(self._details(what, story, position, end, one)):
+                del free[position]
+                return position
+        return sys.maxsize
+
+    def _as_written(self, story: Story, at: timedelta | datetime | None, moment: datetime) -> str:
+        """A moment in the way in which `at` is written: since the start, or as a time, by the customer's clock."""
+        return story.local(moment) if isinstance(at, datetime) else since(self.start, moment)
+
     def _details(
-        self, what: str, position: int, end: End, wanted: str | ExpectedMessage | ExpectedSkip
+        self, what: str, story: Story, position: int, end: End, wanted: str | ExpectedMessage | ExpectedSkip
     ) -> Iterator[Difference]:
         if isinstance(wanted, str):
             return
         name = f"{what} {end.request.message}"
         if wanted.at is not None and (at := instant_of(wanted.at, self.start)) != end.decided_for:
             place = self._place(what, position, "at")
-            yield Difference(
-                name, f"at {since(self.start, end.decided_for)}", f"at {since(self.start, at)}", place, end
-            )
+            came, meant = (self._as_written(story, wanted.at, moment) for moment in (end.decided_for, at))
+            yield Difference(name, f"at {came}", f"at {meant}", place, end)
         if isinstance(wanted, ExpectedMessage):
             given = end.request.data.get("with") or {}
             for variable, value in (wanted.with_ or {}).items():
                 if not _alike(given.get(variable), value):
                     place = self._place(what, position, "with", variable)
                     shown = f"{variable}: {_shown(given.get(variable))}"
-                    yield Difference(name, shown, f"{variable}: {_shown(value)}", place, end)
+                    yield Difference(name, shown, f"{variable}: {_shown(value)}", place, end, untold=True)
         elif wanted.reason is not None and wanted.reason != end.reason:
             yield Difference(name, end.reason, wanted.reason, self._place(what, position, "reason"), end)
 

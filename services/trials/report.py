@@ -115,7 +115,7 @@ def _missing(missed: Missed) -> str:
 
 
 def _mark(one: Difference) -> str:
-    return f"✗ {one.expected}"
+    return f"✗ {one.expected}{f', found {one.found}' if one.untold else ''}"
 
 
 def _fact(verdict: Verdict, one: Difference) -> str:

@@ -11,10 +11,11 @@ import msgspec
 
 from services.journeys.decisions import Decided, Decision
 from services.journeys.enrollment import Enrollment
+from services.journeys.wording import CHANNELS, condition, done
 from services.rehearsal.witness import End, Hold, Witness
 from shared.contracts.customers import Customer, CustomerUpdated, DateReached
 from shared.contracts.events import JOURNEYS_SOURCE, MAILER_SOURCE, TASK_OPENED, Event
-from shared.contracts.messages import WEBHOOK
+from shared.contracts.messages import EMAIL, WEBHOOK
 from shared.language.places import Places
 from shared.language.playbook import Playbook
 from shared.walltime import zone_of
@@ -92,10 +93,12 @@ class Story(Witness):
 
     def reported(self, event: Event, at: datetime) -> None:
         if event.source == JOURNEYS_SOURCE and event.type == "track":
-            self.emitted.append(event.name)
             if event.name == TASK_OPENED:
                 self.tasks.append(str(_properties(event)["title"]))
-            self.say(at, f"reports {described(event.name, _properties(event))}")
+                self.say(at, f'gives somebody the task "{self.tasks[-1]}"')
+            else:
+                self.emitted.append(event.name)
+                self.say(at, f"reports {described(event.name, _properties(event))}")
         elif event.source != MAILER_SOURCE:
             self.say(at, described("sets traits", msgspec.json.decode(event.traits, type=dict[str, Any])))
 
@@ -112,7 +115,8 @@ class Story(Witness):
             return
         if end.status == "sent":
             self.mails.append(end)
-            self.say(end.decided_for, f"sends {request.message}{by}", end if mine else None)
+            channel = f" as a {CHANNELS[request.channel]}" if request.channel != EMAIL else ""
+            self.say(end.decided_for, f"sends {request.message}{channel}{by}", end if mine else None)
             if mine:
                 self.sent.append(end)
             return
@@ -150,9 +154,11 @@ class Story(Witness):
                 by = f" ({one.step})" if one.step else ""
                 return f"does not enter: {one.word}{by}"
             case "passed":
-                # What has only one way is not worth a line, and what a split or a condition chose is.
-                asked = self.places.written(decided.journey, one.step, "if")
-                return f"{f'if {asked}' if asked else one.step}: {one.word}" if one.word else ""
+                said = done(self.places, decided.journey, one.step, one.word)
+                if said or not one.word:
+                    return said
+                asked = condition(self.places, decided.journey, one.step, one.word)
+                return f"if {asked}: {'else' if one.word == 'else' else 'then'}" if asked else f"{one.step}: {one.word}"
             case "waits":
                 return f"waits at {one.step}{f' until {self.local(one.until)}' if one.until else ''}"
             case "listens":

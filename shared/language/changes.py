@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import fields
 
 from shared.language.playbook import Arm, Journey, Playbook, Step
+from shared.language.problems import listed
 
 _LEADS_ON = frozenset({"next", "matched", "timed_out", "then", "otherwise", "first"})
 """Fields of a step that say where it leads: a step is not another one because its neighbour is."""
@@ -64,6 +65,7 @@ class Changes(msgspec.Struct, frozen=True):
     segments: Named
     topics: Named
     messages: Named
+    coupons: Named
     brand: tuple[str, ...]
     files: Named
 
@@ -78,6 +80,7 @@ class Changes(msgspec.Struct, frozen=True):
                 ("segments", self.segments),
                 ("topics", self.topics),
                 ("messages", self.messages),
+                ("coupons", self.coupons),
             )
             if named
         ]
@@ -106,6 +109,7 @@ def compare(before: Playbook | None, after: Playbook) -> Changes:
         segments=_named(before.segments if before is not None else {}, after.segments),
         topics=_named(before.topics if before is not None else {}, after.topics),
         messages=_named(before.messages if before is not None else {}, after.messages),
+        coupons=_named(before.coupons if before is not None else {}, after.coupons),
         brand=_different(before.brand, after.brand) if before is not None else (),
         files=_named(before.files if before is not None else {}, after.files),
     )
@@ -171,4 +175,4 @@ def _named(before: Mapping[str, object], after: Mapping[str, object], changed: I
 
 def _told(named: Named) -> str:
     words = (("new", named.new), ("changed", named.changed), ("removed", named.removed))
-    return ", ".join(f"{word} {' '.join(names)}" for word, names in words if names)
+    return ", ".join(f"{word} {listed(names, 'and')}" for word, names in words if names)

@@ -10,7 +10,7 @@ from shared.language.graph import Layout, lay_out
 from shared.language.journey_file import JourneyFile
 from shared.language.problems import Problem
 from shared.language.reading import read
-from shared.language.source import Document, ListNode, Path, Scalar, child, parse
+from shared.language.source import Document, ListNode, MappingNode, Path, Scalar, child, parse
 
 BRAND, STAGES, SEGMENTS, TOPICS = "rapport.yaml", "stages.yaml", "segments.yaml", "topics.yaml"
 
@@ -61,6 +61,12 @@ class Places:
         if document is None or place is None:
             return ""
         return " ".join(_text(document.node((*place, *path))).split())
+
+    def fields(self, journey: str, step: str, *path: str | int) -> list[str]:
+        """The names of the fields at a path inside a step, as they are written."""
+        document, place = self._document(_file_of(journey)), self._path_of(journey, step)
+        node = document.node((*place, *path)) if document is not None and place is not None else None
+        return list(node.entries) if isinstance(node, MappingNode) else []
 
     def written_in(self, file: str, *path: str | int) -> str:
         """What is written at a path of a file, on one line."""

@@ -59,11 +59,11 @@ def first_of_each(problems: Iterable[Remark]) -> list[Remark]:
     return [by_place[offset] for offset in sorted(by_place)][:MAX_REMARKS]
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that `word` was probably meant to be; they are alike by `cutoff` at least (1 is the same)."""
     names = sorted(known)
     folded = {name.casefold(): name for name in reversed(names)}
-    found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=cutoff)
     return folded[found[0]] if found else None
 
 

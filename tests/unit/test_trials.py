@@ -197,6 +197,73 @@ tests:
     assert any("calls tell, which fails: " in line.text for line in found[1].story.lines)
 
 
+def test_the_story_says_what_each_step_did_and_by_which_channel() -> None:
+    journey = """
+journey: hello
+trigger: {event: Start}
+defaults: {topic: news}
+steps:
+  - choose:
+      - if: trigger.n > 9
+        then: [{exit: many}]
+      - if: trigger.n > 1
+        then: [{set: {vars.n: trigger.n}}, {pause: 30d}, {pause: 0d}]
+  - {id: code, coupon: ten}
+  - {id: again, coupon: none}
+  - sms: last
+"""
+    tests = """
+tests:
+  - name: a few
+    given: [{at: 0m, event: Start, properties: {n: 2}}]
+    expect: {sent: [last]}
+"""
+    pools = {"coupons/ten.yaml": "codes: [A]", "coupons/none.yaml": "limit: 1"}
+    files = {"journeys/hello.yaml": journey, "messages/last/sms.txt": "Hello", **pools}
+    found = loaded(tests, **files)
+    [verdict] = verdicts(found)
+    assert [line.text for line in verdict.story.lines] == [
+        "Start {n: 2}",
+        "enters",
+        "if trigger.n > 1: then",
+        "keeps vars.n",
+        "pauses advertising for 30d",
+        "lifts the pause of advertising",
+        "a code of ten",
+        "a code of none",
+        "sends last as a text message",
+        "leaves: completed",
+    ]
+
+
+def test_what_several_enrollments_send_at_one_moment_has_no_order_and_what_was_given_is_shown() -> None:
+    journey = """
+journey: hello
+trigger: {event: Start, for_each: event.products, key: item.sku}
+defaults: {topic: news}
+steps:
+  - {email: last, with: {sku: key}}
+"""
+    tests = """
+tests:
+  - name: one way round
+    given: [{at: 0m, event: Start, properties: {products: [{sku: a}, {sku: b}, {sku: c}]}}]
+    expect: {sent: [{message: last, with: {sku: a}}, {message: last, with: {sku: b}}, last]}
+  - name: and the other
+    given: [{at: 0m, event: Start, properties: {products: [{sku: a}, {sku: b}, {sku: c}]}}]
+    expect: {sent: [{message: last, with: {sku: c}}, {message: last, with: {sku: b}}, {message: last, with: {sku: a}}]}
+  - name: none of them
+    given: [{at: 0m, event: Start, properties: {products: [{sku: a}]}}]
+    expect: {sent: [{message: last, with: {sku: x}, at: 2026-03-02T14:00:00+01:00}]}
+"""
+    body = {"messages/last/body.html": '{{ sku }} <a href="{{ unsubscribe_url }}">Stop</a>'}
+    one, other, none = verdicts(loaded(tests, **{"journeys/hello.yaml": journey}, **body))
+    assert not one.differences
+    assert not other.differences
+    [line] = [line for line in told(none) if "sends last" in line]
+    assert line.endswith("✗ at Mon  2 Mar 2026 14:00; ✗ sku: x, found sku: a")
+
+
 def test_the_command_fails_where_a_test_does(tmp_path: Path) -> None:
     passed = CliRunner().invoke(app, ["playbook", "test", str(SHIPPED), "-k", "within the hour"])
     assert passed.output.startswith("1 passed")

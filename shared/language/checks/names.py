@@ -187,8 +187,9 @@ def check_event(book: Book, name: str, wrong: Callable[[str, str, bool], None]) 
         remedy = did_you_mean(name, known, "Add it to the catalogue, or correct the name.")
         wrong(f"no file under events/ describes {quoted(name)}.", remedy, False)
     elif name not in USUAL:
-        meant = nearest(name, USUAL)
-        if meant is not None and meant.casefold()[:5] == name.casefold()[:5]:
+        # as near as a slip of the finger: Order Delivered is another event than Order Completed
+        meant = nearest(name, USUAL, cutoff=0.9)
+        if meant is not None:
             wrong(f"{quoted(name)} is not the usual name.", f'Did you mean "{meant}"?', True)
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from shared.language.checks.book import Book, ReadJourney, some_of
 from shared.language.checks.names import check_event, check_known
+from shared.language.journey_file import DateTrigger
 from shared.language.problems import did_you_mean, quoted
 from shared.language.reading import read
 from shared.language.sections import Hole
@@ -20,9 +21,11 @@ from shared.language.tests_file import (
     GivenClick,
     GivenEvent,
     GivenOpen,
+    GivenTraits,
     JourneyTest,
     TestsFile,
 )
+from shared.walltime import read_day
 
 DEFAULT_START = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """When a test begins that does not say: on a Monday."""
@@ -79,6 +82,7 @@ def _check_test(book: Book, document: Document, path: Path, test: JourneyTest, j
     for topic in test.customer.consent if test.customer is not None else ():
         check_known(book, "topic", topic, book.wrong_at(document, (*path, "customer", "consent", topic)))
     _check_given(book, document, path, test, journey)
+    _check_dates(book, document, path, test, journey)
     calls = [] if journey is None else [p.id for p in journey.layout.placed if isinstance(p.step, WebhookStep)]
     for message in test.outcomes:
         if message not in calls:
@@ -133,6 +137,23 @@ def _check_given(book: Book, document: Document, path: Path, test: JourneyTest, 
                 key = "clicked" if isinstance(given, GivenClick) else "opened"
                 remedy = did_you_mean(step, senders, f"This journey sends {some_of(senders)}.")
                 book.wrong_at(document, (*where, key))(f"no step {quoted(step)} of this journey sends a mail.", remedy)
+
+
+def _check_dates(book: Book, document: Document, path: Path, test: JourneyTest, journey: ReadJourney | None) -> None:
+    """Whether the date that begins the journey is one, in the traits that a test gives."""
+    trigger = journey.shape.trigger if journey is not None else None
+    if not isinstance(trigger, DateTrigger) or isinstance(trigger.date, Hole):
+        return
+    name = trigger.date.removeprefix("traits.")
+    told = [((*path, "customer", "traits", name), test.customer.traits)] if test.customer is not None else []
+    for position, given in enumerate(test.given):
+        if isinstance(given, GivenTraits):
+            told.append(((*path, "given", position, "traits", name), given.traits))
+    for place, traits in told:
+        value = traits.get(name)
+        if isinstance(value, str) and read_day(value) is None:
+            message = f"{quoted(value)} is no date, so this journey does not begin by it."
+            book.wrong_at(document, place)(message, "Write it as 1990-12-31.", True)
 
 
 def _check_message(book: Book, document: Document, path: Path, name: str, journey: ReadJourney | None) -> None:

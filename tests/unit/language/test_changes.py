@@ -77,6 +77,15 @@ def test_stages_in_another_order_are_told() -> None:
     assert found.stages == Named(changed=("delight", "retain"))
 
 
+def test_a_pool_of_coupons_is_a_change_like_any_other() -> None:
+    journey = "journey: thanks\ntrigger: {event: Order Completed}\nsteps: [{id: code, coupon: ten}]\n"
+    before = load({**FILES, "journeys/thanks.yaml": journey.encode(), "coupons/ten.yaml": b"limit: 500"})
+    after = load({**before.files, "coupons/ten.yaml": b"limit: 600"})
+    assert compare(before, after).coupons == Named(changed=("ten",))
+    assert compare(before, after).summary == "coupons: changed ten"
+    assert compare(None, before).coupons == Named(new=("ten",))
+
+
 def test_the_summary_names_what_differs() -> None:
     found = edited(
         ("messages/birthday/subject.txt", "", "Many happy returns! "),

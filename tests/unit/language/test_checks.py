@@ -115,6 +115,7 @@ def test_a_journey_is_called_like_its_file() -> None:
 
 def test_without_a_catalogue_only_a_near_miss_of_a_usual_name_is_remarked_on() -> None:
     assert of_journey(CART.replace("event: Cart Updated", "event: Contract Signed")) == []
+    assert of_journey(CART.replace("event: Cart Updated", "event: Order Delivered")) == []
     assert of_journey(CART.replace("event: Cart Updated", "event: Cart Updates")) == [
         '3:10: warning: "Cart Updates" is not the usual name. Did you mean "Cart Updated"?'
     ]

@@ -88,6 +88,20 @@ def test_slips_in_a_test(lines: str, problem: str) -> None:
     assert found[0].startswith(f"{FILE}:{problem}")
 
 
+def test_a_date_that_is_none_begins_nothing() -> None:
+    tests = one(
+        "    customer: {traits: {birthday: 1990-02-29}}\n"
+        "    given: [{at: 1d, traits: {birthday: tomorrow}}, {at: 2d, traits: {birthday: 1992-02-29}}]\n"
+        "    expect: {sent: []}\n"
+    )
+    assert said(tests, "journeys/birthday.test.yaml") == [
+        'journeys/birthday.test.yaml:3:35: warning: "1990-02-29" is no date, so this journey does not begin by it. '
+        "Write it as 1990-12-31.",
+        'journeys/birthday.test.yaml:4:41: warning: "tomorrow" is no date, so this journey does not begin by it. '
+        "Write it as 1990-12-31.",
+    ]
+
+
 def test_two_tests_need_two_names_and_a_file_needs_its_journey() -> None:
     twice = one("    expect: {sent: []}\n") + "  - name: a story\n    expect: {sent: []}\n"
     assert said(twice) == [f"{FILE}:4:11: another test of this file has the same name. Say in what they differ."]
