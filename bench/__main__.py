@@ -49,7 +49,13 @@ def main() -> None:
                         one,
                         in_a_process(module, one),
                         Path(folder),
-                        lambda text: progress.print(text, style="dim", markup=False, highlight=False, soft_wrap=True),
+                        lambda text: progress.print(
+                            f"{perf_counter() - begun:5.0f} s  {text}",
+                            style="dim",
+                            markup=False,
+                            highlight=False,
+                            soft_wrap=True,
+                        ),
                     )
                 )
     except KeyboardInterrupt:

@@ -113,7 +113,6 @@ def _series(name: str, *, apart: bool, seconds: float, long: bool) -> Series:
 
 SERIES = (
     _series("each service a process", apart=True, seconds=60, long=False),
-    _series("in one process", apart=False, seconds=60, long=False),
     _series("each service a process", apart=True, seconds=600, long=True),
     _series("in one process", apart=False, seconds=600, long=True),
 )

@@ -116,7 +116,7 @@ def _sizes(what: str, of: Callable[[int], tuple[int, int]]) -> list[tuple[str, i
 
 
 SERIES = (
-    Series("growth, segments", "µs an event", segments, more_is_better=False, rounds=3),
+    Series("growth, segments", "µs an event", segments, more_is_better=False, rounds=1),
     Series("growth, 100,000 events of one customer", "µs; bytes", long_past, more_is_better=False, rounds=1),
     Series(
         "growth, customers",

@@ -24,7 +24,7 @@ from bench.traffic import Client, Traffic, address, connect
 from shared.language import SHIPPED
 
 RATE = 500
-SECONDS = 20
+SECONDS = 15
 WARM_UP_SECONDS = 4
 PROBES = 0.1
 CUSTOMERS = 20_000
@@ -170,7 +170,7 @@ SERIES = (
         run=lambda folder: run(folder, apart=False, kafka=False),
         goal=GOALS,
         more_is_better=False,
-        rounds=2,
+        rounds=3,
     ),
     Series(
         name="latency, each service a process",
@@ -178,7 +178,7 @@ SERIES = (
         run=lambda folder: run(folder, apart=True, kafka=False),
         goal=GOALS,
         more_is_better=False,
-        rounds=1,
+        rounds=3,
     ),
     Series(
         name="latency, on Kafka",
@@ -186,6 +186,6 @@ SERIES = (
         run=lambda folder: run(folder, apart=True, kafka=True),
         goal=GOALS,
         more_is_better=False,
-        rounds=2,
+        rounds=3,
     ),
 )
