@@ -16,9 +16,10 @@ from shared.contracts import streams
 from shared.contracts.customers import VERSION, Activation, CustomerRecord, CustomerUpdated, DateReached, Invited
 from shared.database.engine import inside
 from shared.language.playbook import CouponPool
-from shared.processing.playbooks import Shelf, name_in_force
+from shared.processing.playbooks import MOST_LOADED, Shelf, name_in_force
 from shared.processing.port import Connection, Given, Lane, Outputs, Writes
 from shared.processing.records import decoder
+from shared.recent import Recent
 
 SERVICE = "journeys"
 
@@ -29,6 +30,7 @@ a say."""
 _SWEEP = 1000
 _FORGET = 1000
 _FORGET_EVERY = timedelta(hours=1)
+_MOST_DRY = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = decoder(streams.CUSTOMERS, CustomerRecord, VERSION)
 
@@ -42,9 +44,9 @@ class JourneysProcessor:
     def __init__(self, shelf: Shelf, story_kept: timedelta = KEPT) -> None:
         self._shelf = shelf
         self._story_kept = story_kept
-        self._triggers: dict[str, Triggers] = {}
+        self._triggers: Recent[Triggers] = Recent(MOST_LOADED)
         self._dry: dict[str, CouponPool] = {}
-        """By name, the pools of coupons of which nothing is left to claim."""
+        """By name, the pools of coupons of which nothing is left to claim. Who is not among them is asked once more."""
 
     def decode(self, key: str, value: bytes) -> CustomerRecord:
         message: CustomerRecord = _decode(key, value)
@@ -64,14 +66,15 @@ class JourneysProcessor:
         activations = [message for message in given.messages if isinstance(message, Activation)]
         names.update(name_in_force(activation.playbook, activation.paused) for activation in activations)
         playbooks = {name: await self._shelf.get(connection, name) for name in names}
-        for name, playbook in playbooks.items():
-            if name not in self._triggers:
-                self._triggers[name] = Triggers(playbook.journeys)
+        triggers = {
+            name: self._triggers.get(name) or self._triggers.keep(name, Triggers(playbook.journeys))
+            for name, playbook in playbooks.items()
+        }
         people = {key: Person(key, row) for key, row in stored.items()}
         stock = Stock()
         if any(playbook.coupons for playbook in playbooks.values()) and any(_customers(given)):
             stock = Stock(await store.codes_to_issue(connection, given.partition), self._dry)
-        batch = JourneysBatch(given.partition, known, playbooks, self._triggers, people, stock)
+        batch = JourneysBatch(given.partition, known, playbooks, triggers, people, stock)
         for content_hash in batch.versions_missing():
             playbooks[content_hash] = await self._shelf.get(connection, content_hash)
         return batch
@@ -85,6 +88,8 @@ class JourneysProcessor:
             # In the order of their names, so that two partitions never wait for each other.
             for name, short in sorted(batch.stock.short.items()):
                 claimed[name] = await claims.claim(connection, batch.partition, short.pool, short.wanted)
+        if len(self._dry) >= _MOST_DRY:
+            self._dry.clear()
         for name, (pool, wanted) in batch.stock.short.items():
             if claimed[name] < wanted:
                 self._dry[name] = pool

@@ -31,9 +31,10 @@ from shared.contracts import customers
 from shared.contracts.events import VERSION, Activation, Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS
 from shared.database.clauses import execute
-from shared.processing.playbooks import Shelf
+from shared.processing.playbooks import MOST_LOADED, Shelf
 from shared.processing.port import Connection, Given, Lane, Outputs, Writes
 from shared.processing.records import decoder
+from shared.recent import Recent
 from shared.telemetry import SEGMENTER_SWEPT
 
 _RETENTION = timedelta(days=731)
@@ -55,7 +56,7 @@ class SegmenterProcessor:
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._rules: dict[str, Rules] = {"": NO_RULES}
+        self._rules: Recent[Rules] = Recent(MOST_LOADED)
         self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
         self._rooms: set[spans.Span] = set()
         self._swept: dict[int, tuple[bytes, datetime | None]] = {}
@@ -142,10 +143,12 @@ class SegmenterProcessor:
             pass
 
     async def _rules_of(self, connection: Connection, playbook: str) -> Rules:
+        if not playbook:
+            return NO_RULES
         found = self._rules.get(playbook)
         if found is None:
             books = [await self._shelf.get(connection, content_hash) for content_hash in playbooks_of(playbook)]
-            found = self._rules[playbook] = compile_rules(books[0], books[1:])
+            found = self._rules.keep(playbook, compile_rules(books[0], books[1:]))
             self._definitions[found.definition.hash] = found.definition
         return found
 

@@ -17,6 +17,10 @@ from shared.language.changes import compare
 from shared.language.playbook import Playbook
 from shared.log.port import Entry, Log
 from shared.processing.port import Connection
+from shared.recent import Recent
+
+MOST_LOADED = 500
+"""Playbooks, and what a service makes of each, that a process keeps at hand: those that were asked for last."""
 
 _AND_PAUSED = "!"
 _LOCK = 0x706C_6179  # one activation at a time, so that every partition sees them in the same order
@@ -55,20 +59,12 @@ class PlaybookShelf:
     """The playbooks of this process: the `most` that were asked for last stay loaded, at some 150 KB each. A hash never
     changes its meaning, so none of them is ever out of date."""
 
-    def __init__(self, most: int = 500) -> None:
-        self._most = most
-        self._loaded: dict[str, Playbook] = {}
-        """Whoever was asked for last stands last."""
+    def __init__(self, most: int = MOST_LOADED) -> None:
+        self._loaded: Recent[Playbook] = Recent(most)
 
     async def get(self, connection: Connection, name: str) -> Playbook:
         """Raises PlaybookUnusable."""
-        found = self._loaded.pop(name, None)
-        if found is None:
-            found = await self._load(connection, name)
-        self._loaded[name] = found
-        while len(self._loaded) > self._most:
-            del self._loaded[next(iter(self._loaded))]
-        return found
+        return self._loaded.get(name) or self._loaded.keep(name, await self._load(connection, name))
 
     async def _load(self, connection: Connection, name: str) -> Playbook:
         content_hash, paused = hash_of(name), paused_in(name)
@@ -78,7 +74,7 @@ class PlaybookShelf:
             if packed is None:
                 raise PlaybookUnusable(f"playbook {content_hash} is not in the database. Restore it.")
             try:
-                found = self._loaded[content_hash] = load(_unpack(packed))
+                found = self._loaded.keep(content_hash, load(_unpack(packed)))
             except PlaybookInvalid as error:
                 raise PlaybookUnusable(f"this release cannot load playbook {content_hash}: {error}") from error
         return found.pausing(paused) if paused else found
