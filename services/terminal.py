@@ -51,6 +51,9 @@ Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`
 By = Annotated[str | None, typer.Option(help="Who or what does it, for the history; the account, if not given.")]
 Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
 
+VERSION_SHOWN = 8
+"""Characters of a journey's version that are shown."""
+
 
 def columns(*headings: str) -> Table:
     """A table to add rows to."""

@@ -38,7 +38,7 @@ def why(
 
     async def work() -> None:
         async with database(data) as connection:
-            story = await told(connection, customer, message)
+            story = await story_of(connection, customer, message)
         if as_json:
             sys.stdout.write(story.as_json(indent=2) + "\n")
             return
@@ -48,7 +48,7 @@ def why(
     run(work())
 
 
-async def told(connection: Connection, customer: str, subject: str | None) -> Story:
+async def story_of(connection: Connection, customer: str, subject: str | None) -> Story:
     """The story, from the tables of the three services. Raises RapportError where nobody has this key."""
     from services.journeys import telling
     from shared.contracts.streams import partition_of
@@ -84,12 +84,12 @@ class _AllTables:
         from services.segmenter import past
 
         rulebook = past.Rulebook(self._shelf)
-        return await past.told(self._connection, rulebook, self._partition, customer, since, names)
+        return await past.remembered(self._connection, rulebook, self._partition, customer, since, names)
 
     async def mailed(self, customer: str, since: datetime) -> Mailed:
         from services.mailer import past
 
-        return await past.told(self._connection, self._partition, customer, since)
+        return await past.mailed(self._connection, self._partition, customer, since)
 
 
 _MARGIN = " " * len("2026-03-02 20:14  ")
@@ -105,17 +105,17 @@ def lines(story: Story) -> Iterator[Text]:
     zone, around = ZoneInfo(story.timezone), ("", "")
     if story.entries:
         yield Text(f"times in {story.timezone}", style="dim")
-    for told in story.entries:
-        own = (told.journey, told.key)
-        if told.journey and own != around:
-            yield Text(f"{_MARGIN}{told.journey}{f' {told.key}' if told.key else ''}", style="bold")
+    for entry in story.entries:
+        own = (entry.journey, entry.key)
+        if entry.journey and own != around:
+            yield Text(f"{_MARGIN}{entry.journey}{f' {entry.key}' if entry.key else ''}", style="bold")
         around = own
-        indent = "  " if told.journey else ""
-        line = Text(f"{told.at.astimezone(zone):%Y-%m-%d %H:%M}  {indent}")
-        line.append(told.text, style=_STYLES.get(told.what, ""))
-        yield _with_rule(line, told.rule, story.playbook)
-        if told.remedy not in ("", NOTHING) and told.what in ("skipped", "failed", "unknown", "parked"):
-            yield Text(f"{_MARGIN}{indent}  What to do: {told.remedy}", style="dim")
+        indent = "  " if entry.journey else ""
+        line = Text(f"{entry.at.astimezone(zone):%Y-%m-%d %H:%M}  {indent}")
+        line.append(entry.text, style=_STYLES.get(entry.what, ""))
+        yield _with_rule(line, entry.rule, story.playbook)
+        if entry.remedy not in ("", NOTHING) and entry.what in ("skipped", "failed", "unknown", "parked"):
+            yield Text(f"{_MARGIN}{indent}  What to do: {entry.remedy}", style="dim")
     if not story.entries and not story.answers:
         yield Text(f"nothing was decided about {story.customer} since {story.since.astimezone(zone):%Y-%m-%d}")
     for number, answer in enumerate(story.answers):

@@ -85,8 +85,8 @@ def _simulate(
     if html is not None:
         html.write_text(as_page(reports[0], comparison), encoding="utf-8")
     if form == "json":
-        told = msgspec.json.encode(comparison or reports[0])
-        sys.stdout.write(msgspec.json.format(told, indent=2).decode() + "\n")
+        encoded = msgspec.json.encode(comparison or reports[0])
+        sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
         _fail_without(reports[0])
         return
     out = Terminal(markup=True)

@@ -66,7 +66,7 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
         distance = _distance(here.messages, there.messages), _distance(here.entered, there.entered)
         if any(distance):
             named.append((*distance, customer))
-    greatest = heapq.nsmallest(MOST_NAMED, named, key=lambda told: (-told[0], -told[1], told[2]))
+    greatest = heapq.nsmallest(MOST_NAMED, named, key=lambda one: (-one[0], -one[1], one[2]))
     return Comparison(
         report=report,
         other=other_report,
@@ -75,7 +75,7 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
         more=more,
         fewer=fewer,
         named=[
-            _told(customer, one.customers.get(customer, nobody), other.customers.get(customer, nobody))
+            _differing(customer, one.customers.get(customer, nobody), other.customers.get(customer, nobody))
             for _, _, customer in greatest
         ],
     )
@@ -84,13 +84,13 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
 def lines(comparison: Comparison) -> list[Line]:
     """The figures that both have, in the order in which one reads them."""
     one, other = comparison.report, comparison.other
-    told = [
+    lines = [
         Line(f"{CALLED[channel][1]} sent", one.channels.get(channel, 0), other.channels.get(channel, 0))
         for channel in CALLED
         if channel == EMAIL or one.channels.get(channel) or other.channels.get(channel)
     ]
-    told.append(Line("customers with a message", sum(one.per_customer.values()), sum(other.per_customer.values())))
-    told.append(
+    lines.append(Line("customers with a message", sum(one.per_customer.values()), sum(other.per_customer.values())))
+    lines.append(
         Line("most messages to one customer", max(one.per_customer, default=0), max(other.per_customer, default=0))
     )
     journeys = {found.journey: found for found in one.journeys}
@@ -99,15 +99,15 @@ def lines(comparison: Comparison) -> list[Line]:
         for figure in ("entered", "sent", "goals", "held_out"):
             here, there = (getattr(found.get(name), figure, 0) for found in (journeys, others))
             if here or there:
-                told.append(Line(f"{name}: {figure.replace('_', ' ')}", here, there))
+                lines.append(Line(f"{name}: {figure.replace('_', ' ')}", here, there))
     for what in ("held", "skipped"):
         here, there = _reasons(one, what), _reasons(other, what)
-        told += [Line(f"{what}: {reason}", here.get(reason, 0), there.get(reason, 0)) for reason in {**here, **there}]
+        lines += [Line(f"{what}: {reason}", here.get(reason, 0), there.get(reason, 0)) for reason in {**here, **there}]
     for tags, others_tags, what in ((one.stages, other.stages, "stage"), (one.segments, other.segments, "segment")):
-        told += [
+        lines += [
             Line(f"{what} {name}", tags.get(name, 0), others_tags.get(name, 0)) for name in {**tags, **others_tags}
         ]
-    return told
+    return lines
 
 
 def _reasons(report: Report, what: str) -> dict[str, int]:
@@ -122,5 +122,5 @@ def _distance(here: Mapping[str, int], there: Mapping[str, int]) -> int:
     return sum(abs(here.get(name, 0) - there.get(name, 0)) for name in here.keys() | there.keys())
 
 
-def _told(customer: str, here: CustomerStory, there: CustomerStory) -> Differing:
+def _differing(customer: str, here: CustomerStory, there: CustomerStory) -> Differing:
     return Differing(customer, dict(here.messages), dict(there.messages), dict(here.entered), dict(there.entered))

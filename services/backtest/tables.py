@@ -12,6 +12,7 @@ from rich.table import Table
 
 from services.backtest.comparing import Comparison, Differing, lines
 from services.backtest.report import CALLED, Report
+from shared.language.folder import NAMED_BY
 from shared.language.problems import listed
 
 _WIDTH = 100
@@ -55,7 +56,7 @@ def as_tables(report: Report) -> Iterator[RenderableType]:
 
 def as_comparison(comparison: Comparison) -> Iterator[RenderableType]:
     yield from _head(comparison.report)
-    one, other = comparison.report.playbook[:12], comparison.other.playbook[:12]
+    one, other = comparison.report.playbook[:NAMED_BY], comparison.other.playbook[:NAMED_BY]
     table = _table("", one, other, "change")
     for place, line in enumerate(lines(comparison)):
         if place and line.one == line.other:
@@ -99,7 +100,7 @@ def differing_text(comparison: Comparison) -> str:
 
 def difference(differing: Differing) -> str:
     """`cart-reminder 2 → 1`"""
-    told = [
+    words = [
         f"{prefix}{name} {here.get(name, 0)} → {there.get(name, 0)}"
         for prefix, here, there in (
             ("", differing.messages, differing.other_messages),
@@ -108,7 +109,7 @@ def difference(differing: Differing) -> str:
         for name in {**here, **there}
         if here.get(name, 0) != there.get(name, 0)
     ]
-    return ", ".join(told)
+    return ", ".join(words)
 
 
 def _head(report: Report) -> Iterator[RenderableType]:

@@ -102,28 +102,28 @@ def declined(journey: str, playbook: str, key: str, why: Declined, now: datetime
 
 def moved(before: Enrollment | None, after: Enrollment, commands: Iterable[Command], now: datetime) -> Decided | None:
     """What is told of a move; None where nothing is. `before` is None where the enrollment begins."""
-    told: list[Decision] = []
+    made: list[Decision] = []
     if before is None:
-        told.append(Decision("entered", "", after.entry.cause))
+        made.append(Decision("entered", "", after.entry.cause))
     elif before.entry is not after.entry:
-        told.append(Decision("restarted", "", after.entry.cause))
+        made.append(Decision("restarted", "", after.entry.cause))
     elif before.version != after.version:
-        told.append(Decision("moved", before.step))
+        made.append(Decision("moved", before.step))
     for command in commands:
         if isinstance(command, Passed):
-            told.append(Decision("passed", command.step, command.way))
+            made.append(Decision("passed", command.step, command.way))
     if after.ended_at is None:
         if before is None or _stands(before) != _stands(after):
-            told.append(Decision(STANDS[after.status], after.step, after.message, after.due))
+            made.append(Decision(STANDS[after.status], after.step, after.message, after.due))
     elif before is None or before.ended_at is None:
-        told.append(Decision("left", after.step, after.reason))
+        made.append(Decision("left", after.step, after.reason))
     elif after.goal_at is not None and before.goal_at is None:
-        told.append(Decision("goal"))
+        made.append(Decision("goal"))
     if before is not None and before.attributed is None and after.attributed is not None:
-        told.append(Decision("attributed", "", f"{after.attributed:.2f} {after.currency}"))
-    if not told:
+        made.append(Decision("attributed", "", f"{after.attributed:.2f} {after.currency}"))
+    if not made:
         return None
-    return Decided(now, after.journey, after.playbook[:NAMED_BY], after.id, key_text(after.entry.key), told)
+    return Decided(now, after.journey, after.playbook[:NAMED_BY], after.id, key_text(after.entry.key), made)
 
 
 def _stands(enrollment: Enrollment) -> tuple[object, ...]:

@@ -127,7 +127,7 @@ class Credited(msgspec.Struct, frozen=True):
     until: datetime
 
 
-class Story(msgspec.Struct, frozen=True, omit_defaults=True):
+class Involvement(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that one customer is in, what is remembered of what they left, what their timer is set to, and which orders
     have been attributed."""
 

@@ -6,14 +6,14 @@ from datetime import datetime
 
 import msgspec
 
-from services.journeys.enrollment import Credited, Enrollment, Left, Story, key_text
+from services.journeys.enrollment import Credited, Enrollment, Involvement, Left, key_text
 from services.journeys.store import StoredCustomer
 from shared.contracts.customers import Customer
 
 _encode = msgspec.json.Encoder().encode
 _decode_customer = msgspec.json.Decoder(Customer).decode
-_decode_story = msgspec.msgpack.Decoder(Story).decode
-_encode_story = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Involvement).decode
+_pack = msgspec.msgpack.Encoder().encode
 
 MOST_REMEMBERED = 1_000
 """Last entries that are remembered of one customer."""
@@ -45,7 +45,7 @@ class Person:
     def read(self) -> None:
         """Fill `enrollments`, `left`, `credited` and `due` from what is stored."""
         if not self._read and self.stored is not None:
-            story = _decode_story(self.stored.story)
+            story = _unpack(self.stored.story)
             self.enrollments, self.left, self.due = list(story.enrollments), list(story.left), story.due
             self.credited = list(story.credited)
             self._read = True
@@ -81,8 +81,7 @@ class Person:
         if self.changed:
             if not self.enrollments and not self.left and not self.credited:
                 return None
-            told = Story(tuple(self.enrollments), tuple(self.left), self.due, tuple(self.credited))
-            story = _encode_story(told)
+            story = _pack(Involvement(tuple(self.enrollments), tuple(self.left), self.due, tuple(self.credited)))
         snapshot = b""
         if self.open:
             snapshot = _encode(self.seen) if self.seen is not None else self.stored.snapshot if self.stored else b""

@@ -22,13 +22,13 @@ from shared.language.playbook import Email, EventTrigger, Journey
 
 def entries(teller: Teller, own: Own) -> list[StoryEntry]:
     """The whole story, in order."""
-    told = [one for happened in teller.remembered.past for one in _of_segmenter(teller, happened)]
-    told += [_of_journeys(teller, decided, decision) for decided in own.decided for decision in decided.decisions]
+    entries = [one for happened in teller.remembered.past for one in _of_segmenter(teller, happened)]
+    entries += [_of_journeys(teller, decided, decision) for decided in own.decided for decision in decided.decisions]
     keys = {decided.enrollment: decided.key for decided in own.decided if decided.enrollment}
     for asked in teller.mailed.messages:
-        told += _of_mailer(teller, asked, keys.get(asked.enrollment, ""))
+        entries += _of_mailer(teller, asked, keys.get(asked.enrollment, ""))
     news = {asked.id for asked in teller.mailed.messages if _is_news(asked)}
-    return sorted(told, key=lambda one: (one.at, _on_the_road(one, news)))
+    return sorted(entries, key=lambda one: (one.at, _on_the_road(one, news)))
 
 
 def _is_news(asked: Asked) -> bool:
@@ -37,11 +37,11 @@ def _is_news(asked: Asked) -> bool:
     return of_its_own and asked.ended_at is not None and asked.ended_at > asked.requested_at
 
 
-def _on_the_road(told: StoryEntry, news: Set[str]) -> int:
+def _on_the_road(entry: StoryEntry, news: Set[str]) -> int:
     """What of one moment comes first."""
-    if told.by == "mailer":
-        return 1 if told.what != "held" and told.message_id in news else 3
-    return 0 if told.by == "segmenter" else 2
+    if entry.by == "mailer":
+        return 1 if entry.what != "held" and entry.message_id in news else 3
+    return 0 if entry.by == "segmenter" else 2
 
 
 def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[StoryEntry]:
@@ -49,27 +49,29 @@ def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[StoryEntry]:
     places = teller.books.places(book)
     why = _by_what(happened)
 
-    def told(what: str, text: str, rule: Rule | None = None, journey: str = "") -> StoryEntry:
+    def entry(what: str, text: str, rule: Rule | None = None, journey: str = "") -> StoryEntry:
         return StoryEntry(at=happened.at, by="segmenter", what=what, text=text, rule=rule, journey=journey)
 
     if happened.kind == "date":
         rule = teller.books.rule(
             teller.books.current, teller.books.places(teller.books.current).journey(happened.name, "trigger")
         )
-        yield told("date", f"the date that {happened.name} waits for came ({happened.id})", rule, journey=happened.name)
+        yield entry(
+            "date", f"the date that {happened.name} waits for came ({happened.id})", rule, journey=happened.name
+        )
     for topic, yes in happened.consent.items():
         rule = teller.books.rule(book, places.rule(TOPICS, "topics", topic))
         named = "every promotional topic" if topic == "*" else topic
-        yield told("consent", f"said {'yes' if yes else 'no'} to {named}{why}", rule)
+        yield entry("consent", f"said {'yes' if yes else 'no'} to {named}{why}", rule)
     if happened.address_before is not None:
-        yield told("address", f"{'another' if happened.address_before else 'an'} address{why}")
+        yield entry("address", f"{'another' if happened.address_before else 'an'} address{why}")
     if happened.stage_before is not None:
         before = f", was {happened.stage_before}" if happened.stage_before else ""
         rule = teller.books.rule(book, places.rule(STAGES, "stages", happened.stage))
-        yield told("stage", f"stage {happened.stage or 'none'}{before}{why}", rule)
+        yield entry("stage", f"stage {happened.stage or 'none'}{before}{why}", rule)
     for segment, verb in [*((one, "entered") for one in happened.entered), *((one, "left") for one in happened.left)]:
         rule = teller.books.rule(book, places.rule(SEGMENTS, "segments", segment))
-        yield told(verb, f"{verb} segment {segment}{why}", rule)
+        yield entry(verb, f"{verb} segment {segment}{why}", rule)
     if happened.source == events.MAILER_SOURCE and happened.name in _MAIL:
         yield _of_a_mail(happened)
 
@@ -306,7 +308,7 @@ def end(reason: str) -> tuple[str, tuple[str, ...] | None]:
 
 
 def _of_mailer(teller: Teller, asked: Asked, key: str) -> Iterator[StoryEntry]:
-    def told(what: str, at: Any, text: str, because: unsent.Because | None = None, remedy: str = "") -> StoryEntry:
+    def entry(what: str, at: Any, text: str, because: unsent.Because | None = None, remedy: str = "") -> StoryEntry:
         return StoryEntry(
             at=at,
             by="mailer",
@@ -328,12 +330,12 @@ def _of_mailer(teller: Teller, asked: Asked, key: str) -> Iterator[StoryEntry]:
             because = unsent.held(teller, asked, line)
             # Lines know seconds; nothing is held before it was asked for.
             at = max(line.at, asked.requested_at)
-            yield told("held", at, f"{name}: held until {teller.when(line.until)}: {because.text}", because)
+            yield entry("held", at, f"{name}: held until {teller.when(line.until)}: {because.text}", because)
     if asked.ended_at is None:
         return
     ended, text = outcome(teller, asked)
     remedy = ended.remedy if ended is not None else ""
-    yield told(asked.status, max(asked.ended_at, asked.requested_at), f"{name}: {text}", ended, remedy)
+    yield entry(asked.status, max(asked.ended_at, asked.requested_at), f"{name}: {text}", ended, remedy)
 
 
 def outcome(teller: Teller, asked: Asked) -> tuple[unsent.Because | None, str]:

@@ -18,7 +18,8 @@ from shared.processing.port import Connection
 
 
 class StoredCustomer(NamedTuple):
-    """A customer's row: see the migration. `snapshot` is empty where nothing is open."""
+    """A customer's row: see the migration. `story` is the packed `Involvement`; `snapshot` is empty where nothing
+    is open."""
 
     customer: str
     story: bytes

@@ -87,7 +87,7 @@ def create(
     async def part(key: str, since: AwareDatetime) -> Response:
         """For journeys, which puts the story of a customer together (`shared.contracts.story.Mailed`)."""
         async with database.connect() as connection:
-            mailed = await past.told(connection, partition_of(key, partitions), key, since)
+            mailed = await past.mailed(connection, partition_of(key, partitions), key, since)
         body = msgspec.json.encode(mailed)
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 

@@ -137,7 +137,7 @@ class Carriers:
         finally:
             self._receivers.hang_up(piled.receiver)
         MAILER_DELIVERY_SECONDS.observe(time.perf_counter() - started)
-        self._receivers.told(piled.receiver, receipt)
+        self._receivers.came_to(piled.receiver, receipt)
         return receipt
 
     def _over(self, piled: _Piled, receipt: Receipt | None) -> None:

@@ -135,7 +135,7 @@ class Doors:
         id = occurrence(click, f"click {clicker.reason}" if clicker.machine else "click", at)
         properties = {"link": target, "machine": clicker.machine, "reason": clicker.reason}
         event = report(sent.request, id, events.EMAIL_LINK_CLICKED, at, properties)
-        await self._report(*self._told(sent, event, _CLICKED if clicker.has_it else "", at))
+        await self._report(*self._reports(sent, event, _CLICKED if clicker.has_it else "", at))
 
     async def open(self, token: str, agent: str, counts: bool) -> Response:
         """One pixel that nobody sees. Who fetched it is told from `agent` and from how soon it was."""
@@ -155,7 +155,7 @@ class Doors:
             id = occurrence(link, f"open {opener.reason}", now)
             properties = {"machine": opener.machine, "reason": opener.reason}
             event = report(sent.request, id, events.EMAIL_OPENED, now, properties)
-            task = self._begin(self._report(*self._told(sent, event, _OPENED if opener.has_it else "", now)))
+            task = self._begin(self._report(*self._reports(sent, event, _OPENED if opener.has_it else "", now)))
             await asyncio.wait([task], timeout=self._click_seconds)
         return Response(_PIXEL, media_type="image/gif", headers=_PIXEL_HEADERS)
 
@@ -238,7 +238,7 @@ class Doors:
         # A person's own word is nobody's consequence, so it is never dropped as a loop.
         return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
 
-    def _told(self, sent: Sent, event: bytes, arrived: str, now: datetime) -> tuple[Sent, list[Entry], str]:
+    def _reports(self, sent: Sent, event: bytes, arrived: str, now: datetime) -> tuple[Sent, list[Entry], str]:
         """What is to be reported of a click or an open. `arrived` says why a message of which it was not known counts
         as sent; where it is empty, it does not."""
         entries = [Entry(sent.request.customer, event)]

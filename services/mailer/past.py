@@ -14,7 +14,7 @@ MOST = 1_000
 """Messages of one customer that are told, the newest of them."""
 
 
-async def told(connection: Connection, partition: int, customer: str, since: datetime) -> Mailed:
+async def mailed(connection: Connection, partition: int, customer: str, since: datetime) -> Mailed:
     """The messages that were asked for since then, and how things stand with the customer's address."""
     messages = await page_store.messages_of(connection, customer, since, MOST)
     person = (await store.people(connection, [(partition, customer)])).get(partition, {}).get(customer)

@@ -52,7 +52,7 @@ class Receivers:
         """Something for it is in hand no more."""
         _less(self._in_hand, receiver)
 
-    def told(self, receiver: str, receipt: Receipt) -> None:
+    def came_to(self, receiver: str, receipt: Receipt) -> None:
         """What a hand-over to it has come to, which may say that it is away."""
         timer = self._away.pop(receiver, None)
         if timer is not None:

@@ -11,9 +11,6 @@ import typer
 from services.terminal import DEFAULT_DATA, By, Data, Folder, columns, database, one_of, out, run, say, somebody
 from shared.errors import RapportError
 
-_SHOWN = 12
-"""Characters of a playbook's hash that are shown, and enough to name it."""
-
 
 def publish_in(playbook_app: typer.Typer) -> None:
     """Put these commands under `rapport playbook`."""
@@ -73,6 +70,7 @@ def playbook_apply(
         from services import serving
         from services.journeys.store import playbooks_in_use
         from shared.language import load, read_folder
+        from shared.language.folder import NAMED_BY
         from shared.processing import playbooks
 
         playbook = load(read_folder(folder)) if folder is not None else None
@@ -84,12 +82,12 @@ def playbook_apply(
                     content_hash = await playbooks.named(connection, to)
                     playbook = await playbooks.PlaybookShelf().get(connection, content_hash)
                 if await playbooks.in_force(connection) == playbook.hash:
-                    say(f"{playbook.hash[:_SHOWN]} is in force already")
+                    say(f"{playbook.hash[:NAMED_BY]} is in force already")
                     return
                 in_use = await playbooks_in_use(connection)
                 now = runtime.clock.now()
                 summary = await playbooks.activate(runtime.log, connection, playbook, now, in_use, by=by or somebody())
-        say(f"{playbook.hash[:_SHOWN]} is in force")
+        say(f"{playbook.hash[:NAMED_BY]} is in force")
         for part in summary.split("; "):
             say(f"  {part}")
 
@@ -105,6 +103,7 @@ def playbook_history(
     one_of(form, "text", "json")
 
     async def work() -> None:
+        from shared.language.folder import NAMED_BY
         from shared.processing import playbooks
 
         async with database(data) as connection:
@@ -119,7 +118,7 @@ def playbook_history(
         table.add_column("what changed", overflow="fold")
         for one in found:
             at = one.at.strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(one.playbook[:_SHOWN], at, one.by, one.summary)
+            table.add_row(one.playbook[:NAMED_BY], at, one.by, one.summary)
         out.print(table)
 
     run(work())

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.terminal import DEFAULT_DATA, By, Data, columns, database, one_of, out, run, say, somebody
+from services.terminal import (
+    DEFAULT_DATA,
+    VERSION_SHOWN,
+    By,
+    Data,
+    columns,
+    database,
+    one_of,
+    out,
+    run,
+    say,
+    somebody,
+)
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -31,8 +43,6 @@ REMOVED = "removed"
 PAUSED_BY_HAND = "paused by hand"
 
 _LEFT = frozenset({"watching", "ended"})
-_SHOWN = 8
-"""Characters of a version that are shown."""
 
 
 @journeys_app.command("list")
@@ -57,7 +67,7 @@ def journeys_list(
         for row in rows:
             older = sum(row["inside"].values()) - row["inside"].get(row["version"], 0)
             inside = str(sum(row["inside"].values())) + (f" ({older} in older versions)" if older else "")
-            shown = [row["journey"], row["status"], row["version"][:_SHOWN], str(row["entered"]), inside]
+            shown = [row["journey"], row["status"], row["version"][:VERSION_SHOWN], str(row["entered"]), inside]
             table.add_row(*shown, str(sum(row["left"].values())), str(row["goal"]))
         out.print(table if rows else "there are none")
 
@@ -235,7 +245,7 @@ async def _activate(runtime: Runtime, connection: Connection, by: str | None, **
 def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Playbook) -> None:
     found = playbook.journeys.get(row["journey"])
     title = f": {found.title}" if found is not None else ""
-    version = f", version {row['version'][:_SHOWN]}" if found is not None else ""
+    version = f", version {row['version'][:VERSION_SHOWN]}" if found is not None else ""
     say(f"{row['journey']}{title}")
     say(f"{row['status']}{version}; {row['entered']} entered, {row['goal']} reached the goal")
     worth = ", ".join(f"{amount:.2f} {currency}" for currency, amount in row["attributed"].items())
@@ -249,7 +259,7 @@ def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Play
         ):
             due = one.next_due.strftime("%Y-%m-%d %H:%M:%S") if one.next_due else ""
             older = "" if one.version == row["version"] else " (older)"
-            table.add_row(one.version[:_SHOWN] + older, one.step, one.status, str(one.customers), due)
+            table.add_row(one.version[:VERSION_SHOWN] + older, one.step, one.status, str(one.customers), due)
         out.print(table)
     else:
         say("nobody is inside")

@@ -12,13 +12,13 @@ from services.journeys.engine import Course
 from services.journeys.enrollment import Enrollment
 from services.journeys.moving import take_along
 from services.journeys.person import Person
+from services.terminal import VERSION_SHOWN
 from shared.language.playbook import Journey, Playbook
 from shared.processing import partitions, playbooks
 from shared.processing.port import Connection
 
 _AT_ONCE = 500
 """Customers in memory."""
-_SHOWN = 8
 
 
 class Outlook(NamedTuple):
@@ -55,14 +55,14 @@ async def foresee(connection: Connection, count: int, journey: Journey, playbook
                     own = (await shelf.get(connection, one.playbook)).journeys[journey.name]
                     moved, commands = take_along(own, course, one, person.latest, now)
                     sends = [command.message for command in commands if isinstance(command, SendMessage)]
-                    found[Outlook(one.version, one.step, one.status, _told(one, moved, sends))] += 1
+                    found[Outlook(one.version, one.step, one.status, _in_words(one, moved, sends))] += 1
             if len(keys) < _AT_ONCE:
                 break
             after = keys[-1]
     return found
 
 
-def _told(before: Enrollment, after: Enrollment, sends: list[str]) -> str:
+def _in_words(before: Enrollment, after: Enrollment, sends: list[str]) -> str:
     if after.version == before.version:
         return "finishes the version that they began: the new one has no such step"
     if sends:
@@ -82,5 +82,5 @@ def as_text(found: Counter[Outlook]) -> str:
     lines = [f"{sum(found.values())} inside older versions:"]
     for outlook, count in sorted(found.items()):
         at = f"{outlook.step} ({outlook.status})" if outlook.step else outlook.status.replace("_", " ")
-        lines.append(f"  {count:>7,}  {outlook.version[:_SHOWN]}  {at}: {outlook.becomes}")
+        lines.append(f"  {count:>7,}  {outlook.version[:VERSION_SHOWN]}  {at}: {outlook.becomes}")
     return "\n".join(lines)

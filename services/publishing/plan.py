@@ -13,12 +13,12 @@ from services.journeys.moving import has_place
 from services.journeys.store import Standing
 from services.segmenter.forecast import Forecast, forecast, redefines
 from shared.language.changes import Changes, JourneyChange, Named, compare
+from shared.language.folder import NAMED_BY
 from shared.language.playbook import DateTrigger, Journey, Playbook, SegmentTrigger, StageTrigger
 from shared.processing import partitions, playbooks
 from shared.processing.port import Connection
 
 Sign = Literal["+", "~", "-"]
-_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -319,11 +319,11 @@ def as_data(plan: Plan) -> dict[str, Any]:
 
 
 def _head(plan: Plan) -> str:
-    after = f"Playbook {plan.after[:_SHOWN]}"
+    after = f"Playbook {plan.after[:NAMED_BY]}"
     if plan.before is None or plan.since is None:
         return f"{after}: the first; nothing is in force."
     as_of = f", as of {plan.as_of:%Y-%m-%d %H:%M:%S} UTC" if plan.as_of else ""
-    return f"{after} beside {plan.before[:_SHOWN]}, in force since {plan.since:%Y-%m-%d %H:%M:%S} UTC{as_of}."
+    return f"{after} beside {plan.before[:NAMED_BY]}, in force since {plan.since:%Y-%m-%d %H:%M:%S} UTC{as_of}."
 
 
 def _nothing(plan: Plan) -> str:

@@ -142,8 +142,10 @@ def create(
     ) -> Response:
         """For journeys, which puts the story of a customer together (`shared.contracts.story.Remembered`)."""
         async with database.connect() as connection:
-            told = await past.told(connection, rulebook, partition_of(key, partitions), key, since, name or ())
-        return Response(_encode_json(told), media_type="application/json", headers={"Cache-Control": "no-store"})
+            remembered = await past.remembered(
+                connection, rulebook, partition_of(key, partitions), key, since, name or ()
+            )
+        return Response(_encode_json(remembered), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     @app.get(
         "/v1/customers/{key:path}",
@@ -206,19 +208,19 @@ def _page(key: str, profile: Profile, rows: list[Row], limit: int) -> dict[str, 
 
 
 def _row(row: Row) -> dict[str, Any]:
-    told: dict[str, Any] = {"kind": Kind(row.kind).name.lower(), "occurred_at": row.occurred_at.astimezone(UTC)}
+    shown: dict[str, Any] = {"kind": Kind(row.kind).name.lower(), "occurred_at": row.occurred_at.astimezone(UTC)}
     if row.id:
-        told["id"] = row.id
+        shown["id"] = row.id
     if row.name:
-        told["name"] = row.name
+        shown["name"] = row.name
     if row.body:
         body = history.unpack_body(row.body)
-        told |= {"source": row.source, "type": body.type, "received_at": body.received_at}
+        shown |= {"source": row.source, "type": body.type, "received_at": body.received_at}
         if body.historical:
-            told["historical"] = True
+            shown["historical"] = True
         for name, raw in (("properties", body.properties), ("traits", body.traits), ("context", body.context)):
             if raw:
-                told[name] = msgspec.Raw(raw)
+                shown[name] = msgspec.Raw(raw)
     if row.changes is not None:
         changes = history.unpack_changes(row.changes)
         changed: dict[str, Any] = {}
@@ -229,8 +231,8 @@ def _row(row: Row) -> dict[str, Any]:
                 changed[name] = value
         if changes.address_before is not None:
             changed["address_before"] = changes.address_before or None
-        told["changed"] = changed
-    return told
+        shown["changed"] = changed
+    return shown
 
 
 def _written_place(row: Row) -> str:

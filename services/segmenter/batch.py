@@ -20,10 +20,10 @@ from services.segmenter.profile import (
     adopt,
     missing,
     reach_date,
+    record_of,
+    record_of_time,
     take,
     take_time,
-    told,
-    told_of_time,
 )
 from services.segmenter.rules import Definition, Rules, feeding, in_force
 from services.segmenter.store import Changes, Counts, Seen, pack_profile, unpack_profile
@@ -296,7 +296,7 @@ class SegmenterBatch:
         reads = self._reads
         for change in changes:
             if reads is None or reads(event.key, change):
-                self._tell(told(change, self._rules, out.as_of), out)
+                self._tell(record_of(change, self._rules, out.as_of), out)
         self._seen[identity] = self.taken[identity] = Seen(content, out.as_of)
         self.processed += 1
 
@@ -329,7 +329,7 @@ class SegmenterBatch:
         after, changed = take_time(profile, key, self._rules, out.as_of)
         self._keep(key, profile, after, out)
         if changed is not None and (self._reads is None or self._reads(key, None)):
-            self._tell(told_of_time(after, key, self._rules, out.as_of, changed), out)
+            self._tell(record_of_time(after, key, self._rules, out.as_of, changed), out)
 
     def _reach_date(self, journey: str, key: str, out: Outputs) -> None:
         profile = self.bring_up(key, out)

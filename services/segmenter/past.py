@@ -38,7 +38,7 @@ class Rulebook:
         return self._made[1]
 
 
-async def told(
+async def remembered(
     connection: Connection, rulebook: Rulebook, partition: int, key: str, since: datetime, names: Sequence[str]
 ) -> Remembered:
     """What decided something since then, and the latest events of these names, whatever they decided."""
@@ -48,10 +48,10 @@ async def told(
     rows = await store.decisive(connection, partition, key, since, MOST)
     for name in names:
         rows += await store.latest_of_name(connection, partition, key, name, since, MOST_NAMED)
-    return remembered(key, profile, await rulebook.rules(connection), rows)
+    return _remembered(key, profile, await rulebook.rules(connection), rows)
 
 
-def remembered(key: str, profile: Profile, rules: Rules, rows: Iterable[Row]) -> Remembered:
+def _remembered(key: str, profile: Profile, rules: Rules, rows: Iterable[Row]) -> Remembered:
     by_place = {(row.occurred_at, row.kind, row.id, row.source): _happened(row) for row in rows}
     past = sorted(by_place.items(), key=lambda item: (item[1].at, item[0]))
     return Remembered(
@@ -71,12 +71,12 @@ _KINDS = {
 
 
 def _happened(row: Row) -> Happened:
-    told: dict[str, Any] = {"kind": _KINDS[Kind(row.kind)], "id": row.id, "source": row.source, "name": row.name}
-    told |= {"at": row.occurred_at, "occurred_at": row.occurred_at}
+    fields: dict[str, Any] = {"kind": _KINDS[Kind(row.kind)], "id": row.id, "source": row.source, "name": row.name}
+    fields |= {"at": row.occurred_at, "occurred_at": row.occurred_at}
     if row.body:
         body = history.unpack_body(row.body)
-        told |= {"at": body.received_at, "type": body.type, "historical": body.historical, "hops": body.hops}
-        told["properties"] = msgspec.Raw(body.properties) if body.properties else EMPTY
+        fields |= {"at": body.received_at, "type": body.type, "historical": body.historical, "hops": body.hops}
+        fields["properties"] = msgspec.Raw(body.properties) if body.properties else EMPTY
     if row.changes is not None:
-        told |= msgspec.structs.asdict(history.unpack_changes(row.changes))
-    return Happened(**told)
+        fields |= msgspec.structs.asdict(history.unpack_changes(row.changes))
+    return Happened(**fields)

@@ -69,7 +69,7 @@ class Profile(msgspec.Struct, array_like=True):
 
 
 class Change(NamedTuple):
-    """What an event made of a customer, before it is told as a record (see `told`). `profile` is the one after it;
+    """What an event made of a customer, before it is told as a record (see `record_of`). `profile` is the one after it;
     `moved` says whether traits, language or place are others than before."""
 
     profile: Profile
@@ -86,10 +86,10 @@ class Change(NamedTuple):
 def apply(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> tuple[Profile, list[CustomerUpdated]]:
     """As `take`, with the records."""
     after, changes = take(profile, event, rules, now)
-    return after, [told(change, rules, now) for change in changes]
+    return after, [record_of(change, rules, now) for change in changes]
 
 
-def told(change: Change, rules: Rules, now: datetime) -> CustomerUpdated:
+def record_of(change: Change, rules: Rules, now: datetime) -> CustomerUpdated:
     """The record of a change."""
     return CustomerUpdated(
         as_of=now,
@@ -132,7 +132,7 @@ def take(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> 
 def pass_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[Profile, CustomerUpdated | None]:
     """As `take_time`, with the record."""
     after, changed = take_time(profile, key, rules, now)
-    return after, told_of_time(after, key, rules, now, changed) if changed is not None else None
+    return after, record_of_time(after, key, rules, now, changed) if changed is not None else None
 
 
 def take_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[Profile, Tags | None]:
@@ -149,7 +149,7 @@ def take_time(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[
     return after, changed if tells(changed) else None
 
 
-def told_of_time(after: Profile, key: str, rules: Rules, now: datetime, changed: Tags) -> CustomerUpdated:
+def record_of_time(after: Profile, key: str, rules: Rules, now: datetime, changed: Tags) -> CustomerUpdated:
     """The record of what time changed."""
     return _updated(after, key, rules, now, "time", changed)
 

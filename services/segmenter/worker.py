@@ -221,12 +221,12 @@ class SegmenterProcessor:
             async def next_chunk(
                 connection: Connection, out: Outputs, name: str = name, backfilling: Backfilling = backfilling
             ) -> bool:
-                told = decode_memo(lane.memo)
-                playbook = await self._shelf.get(connection, playbooks_of(told.playbook)[0])
+                current = decode_memo(lane.memo)
+                playbook = await self._shelf.get(connection, playbooks_of(current.playbook)[0])
                 journey = playbook.journeys.get(name)
-                if told.backfills.get(name) != backfilling or journey is None or why_not(journey) is not None:
+                if current.backfills.get(name) != backfilling or journey is None or why_not(journey) is not None:
                     return False
-                if journey.status == "paused" or name in told.paused:
+                if journey.status == "paused" or name in current.paused:
                     return False
                 progress = await store.backfill_progress(connection, lane.partition, name, backfilling.occasion)
                 progress = paced(progress, backfilling.since)
@@ -234,9 +234,9 @@ class SegmenterProcessor:
                 if not most:
                     return False
                 packed = await store.profiles_after(connection, lane.partition, progress.after_key, _SWEEP_PROFILES)
-                rules = await self._rules_of(connection, told.playbook)
+                rules = await self._rules_of(connection, current.playbook)
                 profiles = {key: unpack_profile(state) for key, state in packed.items()}
-                if any(profile.definition != told.definition for profile in profiles.values()):
+                if any(profile.definition != current.definition for profile in profiles.values()):
                     return False  # the sweep comes first
                 invited, progress = invite(journey, profiles, progress, most)
                 for key in invited:
@@ -265,13 +265,15 @@ class SegmenterProcessor:
             return False
 
         async def next_chunk(connection: Connection, out: Outputs) -> bool:
-            told = decode_memo(lane.memo)
+            current = decode_memo(lane.memo)
             sweep = await store.sweep_of(connection, lane.partition)
-            if sweep is None or sweep.finished or sweep.definition != told.definition:
+            if sweep is None or sweep.finished or sweep.definition != current.definition:
                 return True
-            rules = await self._rules_of(connection, told.playbook)
+            rules = await self._rules_of(connection, current.playbook)
             packed = await store.profiles_after(connection, lane.partition, sweep.after_key, _SWEEP_PROFILES)
-            batch = await self._batch(connection, lane.partition, told, {told.playbook: rules}, [rules], packed, {})
+            batch = await self._batch(
+                connection, lane.partition, current, {current.playbook: rules}, [rules], packed, {}
+            )
             for key in packed:
                 batch.bring_up(key, out)
             await execute(connection, save([batch]).clauses)

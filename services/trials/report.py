@@ -20,7 +20,7 @@ def headline(verdict: Verdict) -> str:
     return f"{verdict.tested.file}:{place.line}:{place.column}: {verdict.test.name}"
 
 
-def told(verdict: Verdict) -> list[str]:
+def explained(verdict: Verdict) -> list[str]:
     """The story of the customer, next to what was expected of it."""
     story, start = verdict.story, verdict.start
     left = [(at, _row(start, at, story, text), about) for at, text, about in story.lines]
@@ -63,7 +63,7 @@ def in_text(verdicts: Sequence[Verdict], seconds: float) -> list[str]:
     failed = [verdict for verdict in verdicts if verdict.differences]
     lines: list[str] = []
     for verdict in failed:
-        lines += [f"✗ {headline(verdict)}", *told(verdict), ""]
+        lines += [f"✗ {headline(verdict)}", *explained(verdict), ""]
     passed = len(verdicts) - len(failed)
     return [*lines, f"{passed} passed{f', {len(failed)} failed' if failed else ''}, in {seconds:.1f} s"]
 
@@ -72,7 +72,7 @@ def for_github(verdicts: Iterable[Verdict], folder: str) -> list[str]:
     """A comment for each difference, at its line. https://docs.github.com/actions (workflow commands)"""
     lines = []
     for verdict in verdicts:
-        story = "%0A".join(_escaped(line) for line in told(verdict))
+        story = "%0A".join(_escaped(line) for line in explained(verdict))
         for one in verdict.differences:
             place = f"file={folder}/{verdict.tested.file},line={one.place.line},col={one.place.column}"
             lines.append(f"::error {place}::{_escaped(_fact(verdict, one))}%0A{story}")
@@ -94,7 +94,7 @@ def in_junit(verdicts: Sequence[Verdict], seconds: float) -> str:
             case = SubElement(suite, "testcase", classname=verdict.tested.journey, name=name, file=file, line=line)
             if verdict.differences:
                 facts = "; ".join(_fact(verdict, one) for one in verdict.differences)
-                SubElement(case, "failure", message=facts).text = "\n".join(told(verdict))
+                SubElement(case, "failure", message=facts).text = "\n".join(explained(verdict))
     indent(root)
     return tostring(root, encoding="unicode")
 

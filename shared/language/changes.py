@@ -73,7 +73,7 @@ class Changes(msgspec.Struct, frozen=True):
     def summary(self) -> str:
         """`journeys: new nps, changed abandoned-cart; segments: removed vip`"""
         parts = [
-            f"{what}: {_told(named)}"
+            f"{what}: {_in_words(named)}"
             for what, named in (
                 ("journeys", self.journeys),
                 ("stages", self.stages),
@@ -89,7 +89,7 @@ class Changes(msgspec.Struct, frozen=True):
         if self.brand:
             parts.append(f"rapport.yaml: {', '.join(self.brand)}")
         if not parts and self.files:
-            parts.append(f"files: {_told(self.files)}")
+            parts.append(f"files: {_in_words(self.files)}")
         return "; ".join(parts)
 
 
@@ -173,6 +173,6 @@ def _named(before: Mapping[str, object], after: Mapping[str, object], changed: I
     )
 
 
-def _told(named: Named) -> str:
+def _in_words(named: Named) -> str:
     words = (("new", named.new), ("changed", named.changed), ("removed", named.removed))
     return ", ".join(f"{word} {listed(names, 'and')}" for word, names in words if names)

@@ -14,6 +14,7 @@ from shared.contracts.events import Activation
 from shared.errors import RapportError, Unavailable
 from shared.language import PlaybookInvalid, load
 from shared.language.changes import compare
+from shared.language.folder import NAMED_BY
 from shared.language.playbook import Playbook
 from shared.log.port import Entry, Log
 from shared.processing.port import Connection
@@ -206,7 +207,7 @@ async def _summary(connection: Connection, before: str | None, after: Playbook) 
         return compare(await PlaybookShelf().get(connection, before), after).summary
     except PlaybookUnusable:
         # Going on from it is what mends it.
-        return f"instead of {before[:12]}, which this release cannot load"
+        return f"instead of {before[:NAMED_BY]}, which this release cannot load"
 
 
 def _pack(files: Mapping[str, bytes]) -> bytes:

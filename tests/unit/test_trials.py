@@ -11,7 +11,7 @@ from services.__main__ import app
 from services.mailer.composing import Composer
 from services.mailer.links import Links
 from services.trials.coverage import covered
-from services.trials.report import for_github, in_junit, in_text, of_coverage, told
+from services.trials.report import explained, for_github, in_junit, in_text, of_coverage
 from services.trials.running import Verdict, run
 from shared.language import SHIPPED, WithTests, load_with_tests, read_folder
 
@@ -85,7 +85,7 @@ tests:
     expect: {sent: [{message: cool, at: 2d}], exit: bored, goal: false}
 """)
     )
-    assert told(verdict) == [
+    assert explained(verdict) == [
         "    what happened                                                                 what was expected",
         "         0m  Mon  2 Mar 2026 13:00  Start {page: home}",
         "         0m  Mon  2 Mar 2026 13:00  enters",
@@ -137,7 +137,7 @@ tests:
 """
     [verdict] = verdicts(loaded(tests, **{"messages/warm/subject.txt": "{{ trigger.title }}"}))
     place = "rendering: messages/warm/subject.txt:1: the subject is empty for this customer."
-    assert any(f"warm fails: {place}" in line for line in told(verdict))
+    assert any(f"warm fails: {place}" in line for line in explained(verdict))
 
 
 def test_coverage_says_which_steps_no_test_reaches_and_which_ways_none_goes() -> None:
@@ -260,7 +260,7 @@ tests:
     one, other, none = verdicts(loaded(tests, **{"journeys/hello.yaml": journey}, **body))
     assert not one.differences
     assert not other.differences
-    [line] = [line for line in told(none) if "sends last" in line]
+    [line] = [line for line in explained(none) if "sends last" in line]
     assert line.endswith("✗ at Mon  2 Mar 2026 14:00; ✗ sku: x, found sku: a")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journeys_road import NOON, Road, Shop, email, journey, on, playbook, replayed, says
 
-from services.journeys.enrollment import Story, effect_id
+from services.journeys.enrollment import Involvement, effect_id
 from services.journeys.noted import tally
 from services.journeys.store import MAILED
 from shared.contracts.customers import Activation, CustomerUpdated
@@ -122,7 +122,7 @@ def played(actions: list[tuple[int, tuple[Any, ...]]]) -> Shop:
 
 def state(road: Road) -> dict[str, Any]:
     return {
-        "stories": {key: msgspec.msgpack.decode(row.story, type=Story) for key, row in road.rows.items()},
+        "stories": {key: msgspec.msgpack.decode(row.story, type=Involvement) for key, row in road.rows.items()},
         "snapshots": {key: row.snapshot for key, row in road.rows.items()},
         "enrollments": road.enrollments,
         "tallies": +road.tallies,
@@ -222,7 +222,7 @@ def test_all_come_to_an_end_once_everything_is_answered(actions: list[Any]) -> N
     assert {one.status for _, one in shop.road.enrollments.values()} <= {"ended"}
     # What is left is who may never be welcomed again, and who was in a journey that was removed and came back.
     for row in shop.road.rows.values():
-        story = msgspec.msgpack.decode(row.story, type=Story)
+        story = msgspec.msgpack.decode(row.story, type=Involvement)
         assert story.enrollments == ()
         assert {left.journey for left in story.left} <= {"welcome", "best"}
 

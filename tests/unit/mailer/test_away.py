@@ -28,7 +28,7 @@ async def told(*receipts: tuple[str, Accepted | Deferred]) -> list[tuple[str, st
     lines: list[tuple[str, str]] = []
     some = receivers(lines)
     for receiver, receipt in receipts:
-        some.told(receiver, receipt)
+        some.came_to(receiver, receipt)
     some.close()
     return lines
 
@@ -49,7 +49,7 @@ async def test_a_receiver_that_fails_is_away_and_one_that_does_not_like_a_call_i
 async def test_a_receiver_that_is_never_called_again_is_not_waited_for() -> None:
     lines: list[tuple[str, str]] = []
     some = receivers(lines, patience_seconds=0.01)
-    some.told("dead.example:8443", DOWN)
+    some.came_to("dead.example:8443", DOWN)
     assert some.is_away("dead.example:8443")
     async with asyncio.timeout(20):
         while some.is_away("dead.example:8443"):
