@@ -100,7 +100,7 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         alone = url is None
         if url is None:
             postgres = await stack.enter_async_context(EmbeddedPostgres(_postgres_folder(options.data)))
-            url = postgres.url
+            url = postgres.near_url
         values: dict[str, Any] = {"database_url": url}
         if options.clock_speed is not None:
             values["clock_speed"] = options.clock_speed

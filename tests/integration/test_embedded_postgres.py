@@ -68,3 +68,20 @@ async def test_a_second_server_over_the_same_folder_is_refused(server: EmbeddedP
     with pytest.raises(RapportError, match="in use by another Rapport"):
         await EmbeddedPostgres(server.folder).start()
     assert await asked(server.url, "SELECT 1") == 1
+
+
+async def test_the_server_is_reached_by_a_socket_that_others_may_not_open(server: EmbeddedPostgres) -> None:
+    assert "host=%2F" in server.near_url
+    assert await asked(server.near_url, "SELECT inet_client_addr() IS NULL") is True
+    [found] = [path for path in server.folder.iterdir() if path.is_socket()]
+    assert not found.stat().st_mode & 0o077
+
+
+async def test_a_folder_whose_path_is_too_long_for_a_socket_is_served_by_tcp() -> None:
+    with tempfile.TemporaryDirectory(prefix="rapport-test-") as folder:
+        Path(folder).chmod(0o755)
+        deep = Path(folder) / ("d" * 100)
+        deep.mkdir(mode=0o755)
+        async with EmbeddedPostgres(deep / "postgres") as server:
+            assert server.near_url == server.url
+            assert await asked(server.near_url, "SELECT inet_client_addr() IS NOT NULL") is True
