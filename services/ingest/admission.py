@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -62,6 +62,8 @@ _beside = attrgetter(*_BESIDE)
 _NONE_BESIDE = (None,) * len(_BESIDE)
 _BLANK = (ABSENT, EMPTY, NULL)
 _NOTHING: dict[str, Any] = {}
+_APART = timedelta(microseconds=1)
+"""What lies between two events of one request."""
 
 _Object = tuple[Raw, Mapping[str, Any]]
 """An object's bytes, which others can read and keep, and what they say."""
@@ -121,7 +123,9 @@ def admit(
             if definition is None:
                 raise _Refused("unknown_type", f"`type` is {_shown(call.type)}. It is one of {', '.join(BY_TYPE)}.")  # type: ignore[arg-type]
         own_id = event_id or _derived_id(item, call, envelope, place)
-        return _event(call, unnamed, objects, definition, envelope, own_id)
+        # In the order in which a request tells them: else those of one moment would have none down the road.
+        received_at = envelope.received_at + place * _APART if place else envelope.received_at
+        return _event(call, unnamed, objects, definition, envelope, own_id, received_at)
     except _Refused as refused:
         return Rejection(refused.code, refused.message, event_id)
     except RecursionError:
@@ -146,6 +150,7 @@ def _event(
     definition: Definition,
     envelope: Envelope,
     event_id: str,
+    received_at: datetime,
 ) -> Event:
     """`objects` are the call's context, traits and properties where they have been proven already."""
     for field in definition.required:
@@ -175,8 +180,8 @@ def _event(
         name=name,
         user_id=user_id,
         anonymous_id=anonymous_id,
-        occurred_at=_occurred_at(call, envelope),
-        received_at=envelope.received_at,
+        occurred_at=_occurred_at(call, envelope, received_at),
+        received_at=received_at,
         properties=(objects[2] if objects is not None else _object(call.properties, "properties"))[0],
         traits=traits,
         context=context,
@@ -279,12 +284,11 @@ def _extra(call: Call, name: str, unnamed: Mapping[str, Raw], shared: Mapping[st
     return _object(Raw(_encode(kept)), "a field beside the protocol's")[0] if kept else EMPTY
 
 
-def _occurred_at(call: Call, envelope: Envelope) -> datetime:
+def _occurred_at(call: Call, envelope: Envelope, received_at: datetime) -> datetime:
     """When it happened by our clock: `receivedAt - (sentAt - timestamp)`, never after it was received.
 
     Who sends both `timestamp` and `originalTimestamp` has corrected the first already (Segment's own form of it).
     """
-    received_at = envelope.received_at
     written, original = call.timestamp, call.original_timestamp
     if written is None and original is None:
         return received_at

@@ -64,11 +64,12 @@ def _of_segmenter(teller: Teller, happened: Happened) -> Iterator[StoryEntry]:
         named = "every promotional topic" if topic == "*" else topic
         yield entry("consent", f"said {'yes' if yes else 'no'} to {named}{why}", rule)
     if happened.address_before is not None:
-        yield entry("address", f"{'another' if happened.address_before else 'an'} address{why}")
+        text = "the mail address changed" if happened.address_before else "a mail address is known"
+        yield entry("address", f"{text}{why}")
     if happened.stage_before is not None:
-        before = f", was {happened.stage_before}" if happened.stage_before else ""
+        before = f" (before: {happened.stage_before})" if happened.stage_before else ""
         rule = teller.books.rule(book, places.rule(STAGES, "stages", happened.stage))
-        yield entry("stage", f"stage {happened.stage or 'none'}{before}{why}", rule)
+        yield entry("stage", f"is in stage {happened.stage or 'none'}{before}{why}", rule)
     for segment, verb in [*((one, "entered") for one in happened.entered), *((one, "left") for one in happened.left)]:
         rule = teller.books.rule(book, places.rule(SEGMENTS, "segments", segment))
         yield entry(verb, f"{verb} segment {segment}{why}", rule)
@@ -121,7 +122,7 @@ def _by_what(happened: Happened) -> str:
         case "definition":
             return ", since the playbook changed"
         case "event" | "derived":
-            return f", by {happened.name or happened.type}"
+            return f", by {happened.name}" if happened.name else f", by what the shop told ({happened.type})"
     return ""
 
 

@@ -80,7 +80,7 @@ async def test_the_story_of_a_customer_is_one_whoever_tells_it(data: Path) -> No
 
         told = [(one["by"], one["text"]) for one in story["entries"]]
         journeys = [text for by, text in told if by == "journeys"]
-        assert ("segmenter", "stage convert, was attract, by Product Added") in told
+        assert ("segmenter", "is in stage convert (before: attract), by Product Added") in told
         assert "leaves: the goal is reached" in journeys
         assert 'count("Order Completed") == 1: yes' in journeys
         assert ("mailer", "thank-you-first: not sent: no address is known") in told

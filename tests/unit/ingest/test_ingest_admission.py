@@ -209,6 +209,16 @@ def test_without_a_time_each_arrival_is_an_event_of_its_own() -> None:
     assert len({event.id for event in (first, second, later) if isinstance(event, Event)}) == 3
 
 
+def test_what_one_request_tells_came_in_the_order_in_which_it_is_told() -> None:
+    body = json.dumps(tracked()).encode()
+    first, second = admit(body, TRACK, ENVELOPE, 0), admit(body, TRACK, ENVELOPE, 1)
+    assert isinstance(first, Event)
+    assert isinstance(second, Event)
+    assert first.received_at == NOW
+    assert second.received_at > first.received_at
+    assert second.occurred_at > first.occurred_at
+
+
 def test_a_refusal_names_the_clients_message_id() -> None:
     assert refused({"messageId": "m1", "event": "X"}) == Rejection(
         "missing_id", "`userId` and `anonymousId` are both missing. Send at least one of them.", "m1"

@@ -133,7 +133,7 @@ def test_what_changed_about_a_customer_is_told_in_the_order_of_the_road() -> Non
     told = story(decided(entered, journey="thank-you"), past=(order,))
     assert [one.text for one in told.entries] == [
         "said no to newsletter, by Order Completed",
-        "stage retain, was convert, by Order Completed",
+        "is in stage retain (before: convert), by Order Completed",
         "entered segment new-customers, by Order Completed",
         "entered, by Order Completed",
     ]
