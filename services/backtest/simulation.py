@@ -39,7 +39,7 @@ class Simulation:
         self.playbook = playbook
         # The playbook is in force before the first event, which is to find it so.
         begins = (begins or _ANY_TIME) - timedelta(microseconds=1)
-        self.house = House(playbook, begins, witness=Observer(self.findings))
+        self.house = House(playbook, begins, witness=Observer(self.findings), all_tags=False)
 
     def run(self, events: Sequence[Event]) -> None:
         """The next events of the history, in order."""
@@ -63,9 +63,9 @@ class Simulation:
         findings.duplicates = house.duplicates
         findings.coupons, findings.coupons_missing = house.coupons.given, house.coupons.refused
         stages, segments = Counter[str](), Counter[str]()
-        for profile in house.profiles.values():
-            stages[profile.stage] += 1
-            segments.update(profile.segments)
+        for stage, groups in house.tags():
+            stages[stage] += 1
+            segments.update(groups)
         playbook = self.playbook
         return findings.report(
             len(house.profiles),

@@ -8,7 +8,7 @@ not depend on how a log would have cut it into batches. Nothing waits: a mail th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,12 +32,14 @@ from services.segmenter.rules import (
     NOTHING_DEFINED,
     Definition,
     Rules,
+    as_journeys_read,
     compile_rules,
     feeding,
     in_force,
     wanted,
 )
 from services.segmenter.store import Seen
+from services.segmenter.tags import tags_at
 from shared.contracts.customers import CustomerRecord, CustomerUpdated, DateReached, Tick
 from shared.contracts.events import Activation, Event
 from shared.contracts.messages import MessageRecord
@@ -85,7 +87,8 @@ class House:
     `compose` makes the mails; without it they have no words. `answer` says what the mail server would. With `remembers`
     events are kept, so that another playbook, whose segments count what no earlier one did, can come into force. Where
     what happens is `recorded`, the events say what journeys and mailer reported, and became of messages: then nobody is
-    mailed, and nothing that is reported comes back by itself.
+    mailed, and nothing that is reported comes back by itself. Without `all_tags` profiles and messages have the stage
+    and the segments that a journey asks for, and no others: `tags` has all.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class House:
         answer: Answer = accepted,
         remembers: bool = False,
         recorded: bool = False,
+        all_tags: bool = True,
     ) -> None:
         self.profiles: dict[str, Profile] = {}
         self.people: dict[str, Person] = {}
@@ -121,6 +125,8 @@ class House:
         self._tells_all = remembers or type(self._witness).told is not Witness.told
         self._unread: set[str] = set()
         """Customers of whom journeys has not heard all: nobody would have read it."""
+        self._all_tags = all_tags or self._tells_all
+        self._in_force: Playbook | None = None
         self._rules_in_force = NO_RULES
         self._duplicates = 0
         self._sizes: dict[str, int] = {}
@@ -196,11 +202,12 @@ class House:
         memo = decode_memo(self._segmenter.memo()) if self._playbooks else NO_MEMO
         if keeps is None:
             keeps = {one.playbook for person in self.people.values() for one in person.enrollments} - {playbook.hash}
-        self._playbooks[playbook.hash] = playbook
+        self._playbooks[playbook.hash] = self._in_force = playbook
         self._triggers[playbook.hash] = Triggers(playbook.journeys)
         activation = Activation(playbook=playbook.hash, received_at=self.as_of, keeps=tuple(sorted(keeps)))
         name = in_force(activation)
-        rules = compile_rules(playbook, [self._playbooks[hash] for hash in activation.keeps])
+        kept = [self._playbooks[hash] for hash in activation.keeps]
+        rules = compile_rules(playbook if self._all_tags else as_journeys_read(playbook, kept), kept)
         in_play = [self._rules[memo.playbook], rules]
         self._rules[name] = self._rules_in_force = rules
         self._definitions[rules.definition.hash] = rules.definition
@@ -223,6 +230,15 @@ class House:
         """What `people` show is then as late as what `profiles` do."""
         for key in list(self._unread):
             self._catch_up(key)
+
+    def tags(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Stage and segments of each customer."""
+        if self._all_tags or self._in_force is None:
+            yield from ((profile.stage, profile.segments) for profile in self.profiles.values())
+            return
+        rules = compile_rules(self._in_force)
+        for key, profile in self.profiles.items():
+            yield tags_at(profile, key, rules, self.as_of)
 
     def _set_time(self, moment: datetime) -> None:
         self._mailer_out.as_of = self._journeys_out.as_of = self._segmenter_out.as_of = moment

@@ -22,7 +22,7 @@ from shared.contracts.events import Activation
 from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression, Scope
 from shared.language.flips import foreseen
-from shared.language.playbook import DateTrigger, Playbook, Stage, Topic
+from shared.language.playbook import DateTrigger, Playbook, SegmentTrigger, Stage, StageTrigger, Topic
 from shared.language.rising import least_counts, rising
 
 STAGE = ""
@@ -195,6 +195,32 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
     )
 
 
+def as_journeys_read(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Playbook:
+    """The playbook with those stages and segments alone that a journey asks for, by itself or by another of them: what
+    journeys do is the same without the others. `kept` as above."""
+    read: set[str] = set().union(*(reads(asked) for one in (playbook, *kept) for asked in one.journey_expressions))
+    for journey in playbook.journeys.values():
+        match journey.trigger:
+            case StageTrigger():
+                read.add(change_of(STAGE))
+            case SegmentTrigger(segment=segment):
+                read.add(change_of(segment))
+    names = _conditions(playbook)
+    asked: set[str] = set()
+    while True:
+        everything = not read.isdisjoint(("customer", "customer.segments"))
+        more = {name for name in names.keys() - asked if everything or change_of(name) in read}
+        if not more:
+            break
+        asked |= more
+        read |= set().union(*(reads(expression) for name in more for expression in names[name]))
+    return replace(
+        playbook,
+        stages=playbook.stages if STAGE in asked else (),
+        segments={name: segment for name, segment in playbook.segments.items() if name in asked},
+    )
+
+
 _AND = "+"
 
 
@@ -276,13 +302,18 @@ def _expressions(condition: Condition) -> Iterable[Expression]:
 
 def _in_order_of_reading(playbook: Playbook) -> Iterable[str]:
     """Names of conditions, each after those that it reads."""
-    names = {STAGE: [stage.when for stage in playbook.stages]}
-    names |= {name: [segment.when] for name, segment in playbook.segments.items()}
+    names = _conditions(playbook)
     order: TopologicalSorter[str] = TopologicalSorter()
     for name, expressions in names.items():
         read = set().union(*map(reads, expressions))
         order.add(name, *(other for other in names if other != name and change_of(other) in read))
     return order.static_order()
+
+
+def _conditions(playbook: Playbook) -> dict[str, list[Expression]]:
+    """What each asks."""
+    stages = {STAGE: [stage.when for stage in playbook.stages]}
+    return stages | {name: [segment.when] for name, segment in playbook.segments.items()}
 
 
 def change_of(condition: str) -> str:

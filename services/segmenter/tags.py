@@ -26,27 +26,8 @@ def evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) -
     if not mask:
         return NOTHING
     members = set(after.segments)
-    about: CustomerFields = {
-        "key": key,
-        "stage": after.stage,
-        "segments": after.segments,
-        "first_seen": after.first_seen,
-        "last_seen": after.last_seen,
-        "locale": after.locale,
-        "timezone": after.timezone,
-    }
-    scope = Scope(
-        now=now,
-        traits=after.traits,
-        customer=about,
-        steps=_EMPTY,
-        vars=_EMPTY,
-        aggregates=after.aggregates,
-        consented=lambda topic: consent.consented(after.consent, rules.topics, topic),
-        segments=members,
-        currency=rules.currency,
-        rates=rules.rates,
-    )
+    about = _about(after, key)
+    scope = _scope(after, about, members, rules, now)
     stage_before: str | None = None
     entered: list[str] = []
     left: list[str] = []
@@ -93,6 +74,50 @@ def evaluate(after: Profile, key: str, rules: Rules, mask: int, now: datetime) -
     if entered or left:
         after.segments = tuple(sorted(members))
     return stage_before, tuple(entered), tuple(left)
+
+
+def tags_at(profile: Profile, key: str, rules: Rules, now: datetime) -> tuple[str, tuple[str, ...]]:
+    """Stage and segments, by asking every condition, whatever was noted before."""
+    stage = ""
+    members: set[str] = set()
+    about = _about(profile, key)
+    about["stage"], about["segments"] = "", ()
+    scope = _scope(profile, about, members, rules, now)
+    for condition in rules.conditions:
+        if condition.segment is None:
+            held = (candidate.name for candidate, _ in condition.stages if candidate.when.truth(scope))
+            about["stage"] = stage = next(held, "")
+        elif condition.segment.truth(scope):
+            members.add(condition.name)
+            about["segments"] = tuple(sorted(members))
+    return stage, tuple(sorted(members))
+
+
+def _about(profile: Profile, key: str) -> CustomerFields:
+    return {
+        "key": key,
+        "stage": profile.stage,
+        "segments": profile.segments,
+        "first_seen": profile.first_seen,
+        "last_seen": profile.last_seen,
+        "locale": profile.locale,
+        "timezone": profile.timezone,
+    }
+
+
+def _scope(profile: Profile, about: CustomerFields, members: set[str], rules: Rules, now: datetime) -> Scope:
+    return Scope(
+        now=now,
+        traits=profile.traits,
+        customer=about,
+        steps=_EMPTY,
+        vars=_EMPTY,
+        aggregates=profile.aggregates,
+        consented=lambda topic: consent.consented(profile.consent, rules.topics, topic),
+        segments=members,
+        currency=rules.currency,
+        rates=rules.rates,
+    )
 
 
 def set_timer(after: Profile, now: datetime) -> None:

@@ -320,7 +320,8 @@ class Journey(msgspec.Struct, frozen=True):
 class Playbook(msgspec.Struct, frozen=True):
     """Everything that a marketer decided. `aggregates` are those of stages, segments and journeys, by id.
 
-    `journey_aggregates` are the ids of those that journeys evaluate: their state travels on `customers`.
+    `journey_expressions` are what journeys evaluate, and `journey_aggregates` the ids of the aggregates in them: their
+    state travels on `customers`.
     `files` are the bytes it was loaded from, by path relative to the folder, and `hash` is theirs.
     """
 
@@ -333,6 +334,7 @@ class Playbook(msgspec.Struct, frozen=True):
     journeys: Mapping[str, Journey]
     messages: Mapping[str, Message]
     aggregates: Mapping[str, Aggregate]
+    journey_expressions: frozenset[Expression] = frozenset()
     journey_aggregates: frozenset[str] = frozenset()
     coupons: Mapping[str, CouponPool] = {}
 

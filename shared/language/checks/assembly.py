@@ -37,6 +37,9 @@ def to_playbook(book: Book) -> proven.Playbook:
         journeys={name: _journey(journey) for name, journey in book.journeys.items()},
         messages={name: _message(book, name) for name in book.messages},
         aggregates=book.aggregates,
+        journey_expressions=frozenset(
+            one for journey in book.journeys.values() for one in journey.expressions.values()
+        ),
         journey_aggregates=frozenset(book.journey_aggregates),
         coupons={name: _pool(book, name, shape) for name, shape in book.coupons.items()},
     )

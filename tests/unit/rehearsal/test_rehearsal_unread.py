@@ -151,8 +151,8 @@ class Curious(Quiet):
         """All is told to who asks for it."""
 
 
-def lived(seed: int, witness: Quiet, *, presence_matters: bool) -> House:
-    house = House(PLAYBOOKS[presence_matters], BEGIN, witness=witness)
+def lived(seed: int, witness: Quiet, *, presence_matters: bool, all_tags: bool = True) -> House:
+    house = House(PLAYBOOKS[presence_matters], BEGIN, witness=witness, all_tags=all_tags)
     for event in events(seed):
         house.take(event)
         if len(witness.sent) % 3 == 1 and event.name == "Product Added":
@@ -186,3 +186,23 @@ def test_what_nobody_reads_makes_no_difference(seed: int, presence_matters: bool
     people = [{key: person.row() for key, person in house.people.items()} for house in (some, all_told)]
     assert people[0] == people[1]
     assert quiet.sent
+
+
+@pytest.mark.parametrize("presence_matters", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_segments_that_no_journey_asks_for_make_no_difference(seed: int, presence_matters: bool) -> None:
+    """The journeys ask for the stage, and for the segment `away`."""
+    quiet, curious = Quiet(), Curious()
+    some = lived(seed, quiet, presence_matters=presence_matters, all_tags=False)
+    all_told = lived(seed, curious, presence_matters=presence_matters)
+    assert {name for profile in some.profiles.values() for name in profile.segments} <= {"away"}
+    assert list(some.tags()) == list(all_told.tags())
+    assert [_without_segments(heard) for heard in quiet.heard] == [_without_segments(heard) for heard in curious.heard]
+    assert quiet.sent
+
+
+def _without_segments(heard: tuple[Any, ...]) -> tuple[Any, ...]:
+    at, what, *more = heard
+    if isinstance(what, MessageRequested):
+        what = msgspec.structs.replace(what, data={**what.data, "customer": {**what.data["customer"], "segments": ()}})
+    return at, what, *more
