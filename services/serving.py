@@ -104,7 +104,10 @@ def visited(data: Path) -> Settings:
         return settings
     url = url_of_running(data / "postgres")
     if url is None:
-        raise RapportError(NO_DATABASE)
+        raise RapportError(
+            f"no `rapport up` runs over {data}. Start it, or give the --data of one that runs, or set DATABASE_URL to "
+            "PostgreSQL's address: postgresql://user:password@host/name."
+        )
     return Settings.read(database_url=url)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shared.processing.port import Connection
+    from shared.settings import Settings
 
 
 class Terminal:
@@ -124,7 +125,18 @@ def run(work: Coroutine[Any, Any, None]) -> None:
             fail(f"{error.filename}: {error.strerror}. Choose another place, or make this one usable.")
         if not is_transient(error):
             raise
-        fail(f"a server does not answer: {type(error).__name__}: {error}. Look whether it runs, and try again.")
+        what = _servers(settings)
+        fail(f"{what} does not answer: {type(error).__name__}: {error}. Look whether it runs, and try again.")
+
+
+def _servers(settings: Settings) -> str:
+    """Those that a command may have asked, as the environment names them, without their passwords."""
+    from urllib.parse import urlsplit
+
+    url = urlsplit(settings.database_url or "")
+    database = f"PostgreSQL at {url.hostname}:{url.port or 5432}" if url.hostname else "PostgreSQL"
+    kafka = settings.kafka_bootstrap_servers
+    return f"{database}, or Kafka at {kafka}," if kafka else database
 
 
 def fail(text: str) -> None:

@@ -83,6 +83,8 @@ class MessageTemplates(msgspec.Struct):
     channels: frozenset[str] = frozenset({"email"})
     """Those for which it has words."""
     senders: list[Sender] = []
+    senders_known: bool = True
+    """Whether every step could be read: one that could not may send it."""
 
     @property
     def leads_somewhere(self) -> bool:
@@ -199,9 +201,14 @@ def _check_given(
     """A name that must come from `with`, from each step that sends the message."""
     name = use.path[0]
     lacking = [one for one in message.senders if one.channel == template.channel and name not in one.gives]
-    if not message.senders and name not in message.variables and message.variables_known:
-        remedy = did_you_mean(name, (*STANDARD, *message.variables), "Give it under with where the message is sent.")
-        report(template.problem(use, f"{quoted(name)} is given by nobody.", remedy))
+    if not message.senders and name not in message.variables and message.variables_known and message.senders_known:
+        otherwise = (
+            f"Remove {message.folder}, or send it; for words to come, write variables: [{name}] in message.yaml."
+        )
+        remedy = did_you_mean(name, (*STANDARD, *message.variables), otherwise)
+        # A journey that is taken away leaves its messages behind, and nobody is harmed by that.
+        text = f"no journey sends this message, so {quoted(name)} is given by nobody."
+        report(template.problem(use, text, remedy, warning=True))
     lacking = [sender for sender in lacking if sender.sound]
     if not lacking:
         return

@@ -33,4 +33,4 @@ async def test_a_wrong_mail_server_is_told_before_anything_is_made(folder: Path)
 async def test_a_command_that_visits_says_where_to_look_when_nobody_is_home(folder: Path) -> None:
     said = await rapport("dead-letters", "list", "--data", folder / "nobody")
     assert said.code == 1
-    assert said.output.startswith("DATABASE_URL is not set. Give PostgreSQL's address")
+    assert said.output.startswith("no `rapport up` runs over ")

@@ -32,8 +32,8 @@ def log_as_it_was() -> Iterator[None]:
         ("up --port 99999", "Invalid value for '--port'"),
         ("up --data FILE/data", "Not a directory. Choose another place"),
         ("serve mailler", "there is no service 'mailler'"),
-        ("partitions list --data FOLDER", "DATABASE_URL is not set."),
-        ("events export FOLDER/events.ndjson --data FOLDER", "DATABASE_URL is not set."),
+        ("partitions list --data FOLDER", "no `rapport up` runs over "),
+        ("events export FOLDER/events.ndjson --data FOLDER", "no `rapport up` runs over "),
         ("simulate FOLDER --events FOLDER", "is no file."),
     ],
 )
@@ -55,7 +55,7 @@ def test_what_cannot_be_done_is_said(words: str, said: str, tmp_path: Path, monk
     [
         ("postgresql://rapport@127.0.0.1:port/rapport", "DATABASE_URL: Port could not be cast"),
         ("mysql://rapport@127.0.0.1/rapport", "DATABASE_URL: 'mysql' is no scheme of PostgreSQL."),
-        ("postgresql://rapport@127.0.0.1:1/rapport", "a server does not answer: "),
+        ("postgresql://rapport@127.0.0.1:1/rapport", "PostgreSQL at 127.0.0.1:1 does not answer: "),
     ],
 )
 def test_a_database_that_is_none_is_said(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:

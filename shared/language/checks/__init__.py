@@ -69,6 +69,9 @@ def _run(book: Book) -> None:
     check_loops(book)
     check_coupons_used(book)
     check_postal_address(book)
+    read = [journey.layout.sound for journey in book.journeys.values()]
+    all_read = all(read) and len(read) == len(book.journey_names)
     for message in book.messages.values():
+        message.senders_known = all_read
         urls = None if book.brand is None else book.brand.urls
         check_names(message, urls, book.absent, book.report)

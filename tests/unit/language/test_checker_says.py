@@ -412,7 +412,18 @@ CASES: dict[str, tuple[dict[str, bytes], list[str]]] = {
     "a name that nobody gives, since nobody sends the message": (
         sample(messages__other__subject_txt="Hello", messages__other__body_html="<p>{{ code }}</p>"),
         [
-            'messages/other/body.html:1:7: "code" is given by nobody. Give it under with where the message is sent.',
+            'messages/other/body.html:1:7: warning: no journey sends this message, so "code" is given by nobody. '
+            "Remove messages/other, or send it; for words to come, write variables: [code] in message.yaml.",
+        ],
+    ),
+    "a name that may be given where a comma cut the step": (
+        cart(
+            journey('- email: cart-reminder\n  with: {code: max("Order Completed", "total")}'),
+            messages__cart·reminder__body_html="{{ code }} <a href='{{ unsubscribe_url }}'>Stop</a>",
+        ),
+        [
+            "journeys/cart.yaml:7:39: inside { } and [ ] a comma ends the value, so the expression is cut here. Put "
+            "the whole value in single quotes.",
         ],
     ),
     "a value that nothing asks for": (

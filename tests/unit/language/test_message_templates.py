@@ -132,7 +132,9 @@ def test_every_step_that_sends_a_message_gives_what_it_needs() -> None:
 def test_a_message_that_nobody_sends_declares_its_variables() -> None:
     unsent = {"journeys__cart_yaml": None, "messages__cart·reminder__message_yaml": "variables: [code]\n"}
     assert of_body("{{ code }}\n", **unsent) == []
-    assert of_body("{{ cdoe }}\n", **unsent) == ['1:4: "cdoe" is given by nobody. Did you mean "code"?']
+    assert of_body("{{ cdoe }}\n", **unsent) == [
+        '1:4: warning: no journey sends this message, so "cdoe" is given by nobody. Did you mean "code"?'
+    ]
 
 
 def test_declared_variables_are_given_by_every_sender() -> None:
