@@ -42,8 +42,9 @@ from services.segmenter.worker import SegmenterProcessor
 from shared.contracts.customers import Customer, CustomerUpdated
 from shared.contracts.events import Event
 from shared.contracts.streams import CUSTOMERS, DEFAULT_PARTITIONS, EVENTS, partition_of
+from shared.database.clauses import execute
 from shared.database.embedded import EmbeddedPostgres
-from shared.database.engine import Database
+from shared.database.engine import Database, inside
 from shared.database.migrations import migrate
 from shared.language import SHIPPED, load, read_folder
 from shared.log.packing import pack, size_of
@@ -552,13 +553,19 @@ class BareLane:
                 [(id, *seen) for id, seen in zip(ids, prepared.seen[part], strict=True)],
                 rows + rows[:derived],
                 store.Counts(len(ids), 0, road),
+                known.places[partition],
             )
-            clauses = [
-                *store.changed({partition: changes}),
+            clauses, work = store.changed({partition: changes})
+            last = [
                 *mechanics.timers("segmenter", {partition: moved}),
                 self.log.append_in({(CUSTOMERS, partition): entries + entries[:derived]}),
             ]
-            await mechanics.fence(connection, "segmenter", [self.fence], clauses)
+            if work is None:
+                await mechanics.fence(connection, "segmenter", [self.fence], [*clauses, *last])
+            else:
+                async with inside(connection):
+                    await mechanics.fence(connection, "segmenter", [self.fence], clauses)
+                    await execute(connection, [*await work(connection), *last])
         self.fence = self.fence._replace(version=self.fence.version + 1, next_offset=next_offset, as_of=road)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from services.segmenter.profile import (
     take_time,
 )
 from services.segmenter.rules import Definition, Rules, feeding, in_force
-from services.segmenter.store import Changes, Counts, Seen, pack_profile, unpack_profile
+from services.segmenter.store import Changes, Counts, Place, Seen, pack_profile, unpack_profile
 from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, Activation, Backfill, Event, EventRecord, Refused
@@ -117,6 +117,8 @@ class SegmenterBatch:
         self._profiles = profiles
         self._stored = stored
         self._uses = uses or {}
+        self.places: Mapping[str, Place] = {}
+        """Where the profiles that were read stand."""
         self._sizes = sizes
         self._seen = seen
         self._rebuilt = rebuilt
@@ -399,20 +401,27 @@ def save(batches: Sequence[SegmenterBatch]) -> Writes:
             Counts(batch.processed, batch.deduplicated, batch.as_of)
             if (batch.processed or batch.deduplicated) and batch.as_of is not None
             else None,
+            batch.places,
         )
         for batch in batches
     }
     for batch in batches:
         batch.count()
+    clauses, work = store.changed(changes)
     switched = [batch for batch in batches if batch.activated or batch.sweep_since is not None]
-    return Writes(store.changed(changes), partial(_switch, switched) if switched else None)
+    return Writes(clauses, partial(_switch, switched, work) if switched else work)
 
 
-async def _switch(batches: Sequence[SegmenterBatch], connection: Connection) -> Sequence[Clause]:
+async def _switch(
+    batches: Sequence[SegmenterBatch],
+    first: Callable[[Connection], Awaitable[Sequence[Clause]]] | None,
+    connection: Connection,
+) -> Sequence[Clause]:
+    last = () if first is None else await first(connection)
     for batch in batches:
         for rules in batch.activated:
             await store.save_definition(connection, rules.definition)
         if batch.sweep_since is not None:
             definition = decode_memo(batch.memo()).definition
             await store.begin_sweep(connection, batch.partition, definition, batch.sweep_since)
-    return ()
+    return last

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -14,10 +16,13 @@ from services.segmenter.rules import Definition
 from services.segmenter.spans import Span
 from shared.contracts.events import MAILER_SOURCE
 from shared.database.clauses import Clause
-from shared.processing.port import Connection
+from shared.errors import Unavailable
+from shared.processing.port import Connection, Writes
 
 _LOCK = 0x7365_676D  # one process at a time makes or drops days and months
 _CUSTOMERS_AT_ONCE = 200
+_MUCH = 500
+"""Events from which on a transaction of several statements costs less than one statement."""
 
 _encode_definition = msgspec.msgpack.Encoder().encode
 _decode_definition = msgspec.msgpack.Decoder(Definition).decode
@@ -61,10 +66,16 @@ class Sweep(NamedTuple):
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
+Place = tuple[int, int]
+"""Where a row stands in its table (`ctid`) until somebody changes it, which only its partition's owner does."""
+
+
 class Known(NamedTuple):
-    """By partition: the packed states of customers, and the events that were taken, each as it was taken last."""
+    """By partition: the packed states of customers, where they stand, and the events that were taken, each as it was
+    taken last."""
 
     profiles: dict[int, dict[str, bytes]]
+    places: dict[int, dict[str, Place]]
     seen: dict[int, dict[bytes, Seen]]
 
 
@@ -76,9 +87,9 @@ async def known(
 ) -> Known:
     """These customers, and which of these events were taken after `since`; each is named with its partition."""
     rows = await connection.fetch(
-        "SELECT partition, key, state, NULL::bytea AS id, NULL::bigint AS content, NULL::timestamptz AS seen_at"
+        "SELECT partition, key, state, ctid, NULL::bytea AS id, NULL::bigint AS content, NULL::timestamptz AS seen_at"
         "  FROM segmenter.profiles WHERE partition = ANY($1::smallint[]) AND key = ANY($2::text[])"
-        " UNION ALL SELECT partition, NULL, NULL, id, content, seen_at"
+        " UNION ALL SELECT partition, NULL, NULL, NULL, id, content, seen_at"
         "  FROM segmenter.seen WHERE partition = ANY($3::smallint[]) AND id = ANY($4::bytea[]) AND seen_at > $5",
         {partition for partition, _ in keys},
         [key for _, key in keys],
@@ -86,10 +97,11 @@ async def known(
         [id for _, id in ids],
         since,
     )
-    found = Known({}, {})
-    for partition, key, state, id, content, seen_at in rows:
+    found = Known({}, {}, {})
+    for partition, key, state, place, id, content, seen_at in rows:
         if id is None:
             found.profiles.setdefault(partition, {})[key] = state
+            found.places.setdefault(partition, {})[key] = place
         else:
             of_partition = found.seen.setdefault(partition, {})
             if id not in of_partition or of_partition[id].seen_at < seen_at:
@@ -137,16 +149,63 @@ class Counts(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What a batch writes: profiles as key, stage and packed state; events taken, as id, content and when; history."""
+    """What a batch writes: profiles as key, stage and packed state; events taken, as id, content and when; history.
+    `places` are those of profiles that were read."""
 
     profiles: Sequence[tuple[str, str, bytes]]
     seen: Sequence[tuple[bytes, int, datetime]]
     history: Sequence[Row]
     counts: Counts | None
+    places: Mapping[str, Place] = {}
 
 
-def changed(changes: Mapping[int, Changes]) -> list[Clause]:
-    """What batches of several partitions write."""
+def changed(changes: Mapping[int, Changes]) -> Writes:
+    """What batches of several partitions write.
+
+    Little goes with the fence, and its transaction is one statement. Much is copied, which takes the driver half the
+    time of an argument for each column, and is written where it stands, without a second search."""
+    much = sum(len(one.seen) for one in changes.values()) >= _MUCH
+    clauses = _clauses({partition: _without_much(one) if much else one for partition, one in changes.items()})
+    return Writes(clauses, partial(_write_much, changes) if much else None)
+
+
+def _without_much(one: Changes) -> Changes:
+    return Changes([profile for profile in one.profiles if profile[0] not in one.places], (), (), one.counts)
+
+
+async def _write_much(changes: Mapping[int, Changes], connection: Connection) -> Sequence[Clause]:
+    known = [
+        (place, partition, *profile)
+        for partition, one in changes.items()
+        for profile in one.profiles
+        if (place := one.places.get(profile[0])) is not None
+    ]
+    if known:
+        done = await connection.execute(_WRITE_IN_PLACE, *zip(*known, strict=True))
+        if done != f"UPDATE {len(known)}":
+            # By nothing of ours: a table may be written anew (VACUUM FULL) between reading and writing.
+            raise Unavailable(f"segmenter: of {len(known)} profiles not all stand where they were read ({done}).")
+    # What is next to each other in an index is written one after the other.
+    history = [(partition, *row) for partition, one in changes.items() for row in sorted(one.history, key=_customer)]
+    await connection.copy_records_to_table(
+        "history", schema_name="segmenter", columns=_HISTORY_COLUMNS, records=history
+    )
+    seen = sorted((*row, partition) for partition, one in changes.items() for row in one.seen)
+    await connection.copy_records_to_table("seen", schema_name="segmenter", columns=_SEEN_COLUMNS, records=seen)
+    return ()
+
+
+_customer = itemgetter(0)
+_HISTORY_COLUMNS = ("partition", "customer", "occurred_at", "kind", "id", "source", "name", "body", "changes")
+_SEEN_COLUMNS = ("id", "content", "seen_at", "partition")
+_WRITE_IN_PLACE = """
+    UPDATE segmenter.profiles p SET stage = n.stage, state = n.state
+      FROM (SELECT unnest($1::tid[]) AS place, unnest($2::smallint[]) AS partition, unnest($3::text[]) AS key,
+                   unnest($4::text[]) AS stage, unnest($5::bytea[]) AS state) AS n
+     WHERE p.ctid = n.place AND p.partition = n.partition AND p.key = n.key"""
+
+
+def _clauses(changes: Mapping[int, Changes]) -> list[Clause]:
     parts = list(changes.items())
     columns = [
         *_columns([(partition, one.profiles) for partition, one in parts], 3),

@@ -79,7 +79,7 @@ class SegmenterProcessor:
             since = min(received) - fingerprints.WINDOW - _SEEN_MARGIN
         keys = {(partition, event.key) for partition, event in events}
         keys.update((one.partition, customer_of(timer)) for one in given for timer in one.timers)
-        packed, seen = await store.known(connection, keys, ids, since) if keys else Known({}, {})
+        packed, places, seen = await store.known(connection, keys, ids, since) if keys else Known({}, {}, {})
         batches = []
         for one in given:
             memo = decode_memo(one.memo) if one.memo else NO_MEMO
@@ -89,7 +89,9 @@ class SegmenterProcessor:
             profiles, known = packed.get(one.partition, {}), seen.get(one.partition, {})
             uses = Counter(m.key for m in one.messages if isinstance(m, Event))
             uses.update(map(customer_of, one.timers))
-            batches.append(await self._batch(connection, one.partition, memo, rules, in_play, profiles, known, uses))
+            batch = await self._batch(connection, one.partition, memo, rules, in_play, profiles, known, uses)
+            batch.places = places.get(one.partition, {})
+            batches.append(batch)
         return batches
 
     async def provide(self, connection: Connection, batch: SegmenterBatch) -> bool:
@@ -125,7 +127,8 @@ class SegmenterProcessor:
         """Say how far this partition has come; the owner of the first drops what no partition needs any more."""
 
         async def note_as_of(connection: Connection, out: Outputs) -> datetime | None:
-            await execute(connection, store.changed({lane.partition: Changes([], [], [], Counts(0, 0, lane.as_of))}))
+            noted = Changes([], [], [], Counts(0, 0, lane.as_of))
+            await execute(connection, store.changed({lane.partition: noted}).clauses)
             if lane.partition != 0:
                 return None
             return await store.slowest_as_of(connection)
@@ -276,7 +279,7 @@ class SegmenterProcessor:
             )
             for key in packed:
                 batch.bring_up(key, out)
-            await execute(connection, save([batch]).clauses)
+            await execute(connection, save([batch]).clauses)  # and no more work: no event was taken
             last = next(reversed(packed), sweep.after_key)  # in the database's order, whatever its collation
             finished = len(packed) < _SWEEP_PROFILES
             await store.note_sweep(connection, lane.partition, last, len(packed), finished)

@@ -268,6 +268,9 @@ class Session:
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> Any:
         return await self.commit() if query == "COMMIT" else await self._statement("execute", query, args)
 
+    async def copy_records_to_table(self, table: str, **what: Any) -> Any:
+        return await self._statement("copy_records_to_table", table, (), **what)
+
     def transaction(self) -> Any:
         return _Transaction(self)
 
@@ -307,7 +310,7 @@ class Session:
         self._depth -= 1
         await self._command(f"ROLLBACK TO nested_{self._depth}" if self._depth else "ROLLBACK")
 
-    async def _statement(self, method: str, query: str, args: tuple[object, ...]) -> Any:
+    async def _statement(self, method: str, query: str, args: tuple[object, ...], **named: Any) -> Any:
         sessions = self._sessions
         # What is fenced by its own statement is committed with it.
         commits = _FENCE in query and not self.is_in_transaction()
@@ -336,7 +339,7 @@ class Session:
             try:
                 if nested:
                     self._ask(raw.execute("SAVEPOINT waiting"))
-                result = self._ask(getattr(raw, method)(query, *args))
+                result = self._ask(getattr(raw, method)(query, *args, **named))
                 if nested:
                     self._ask(raw.execute("RELEASE SAVEPOINT waiting"))
                 break

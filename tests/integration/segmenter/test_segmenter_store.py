@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from segmenter_world import Road, Run, activation, at, birthday, event, identify, playbook
 
@@ -19,6 +20,7 @@ from shared.contracts.events import EventRecord
 from shared.database.clauses import execute
 from shared.database.engine import Database
 from shared.database.migrations import migrate
+from shared.errors import Unavailable
 from shared.language.playbook import Playbook
 from shared.processing.agenda import Agenda
 from shared.processing.port import Connection, Given, Outputs, Timer
@@ -145,12 +147,58 @@ async def test_database_and_memory_agree_however_the_road_is_cut(tables: Databas
     assert owner.memo == road.memo
     async with tables.connect() as connection:
         known = await store.known(connection, [(0, key) for key in road.packed])
-        assert known == ({0: road.packed}, {})
+        assert known._replace(places={}) == ({0: road.packed}, {}, {})
         kept = await connection.fetch("SELECT customer, occurred_at, kind, id, source, name, body, changes"
                                       " FROM segmenter.history")  # fmt: skip
         assert sorted(tuple(row)[:7] for row in kept) == sorted(row[:7] for row in road.rows)
         assert await store.events_counted(connection) == (road.processed, road.deduplicated)
         assert await store.not_in_history(connection, [row.id for row in road.rows if row.kind == Kind.EVENT]) == []
+
+
+async def test_much_at_once_leaves_what_little_by_little_would(tables: Database) -> None:
+    told = story(1800, seed=11)
+    little, much = Owner(tables, 0), Owner(tables, 1)
+    for owner, size in ((little, 90), (much, 900)):
+        for first in range(0, len(told), size):
+            await owner.take(told[first : first + size])
+    assert (much.emitted, much.timers, much.memo) == (little.emitted, little.timers, little.memo)
+    async with tables.connect() as connection:
+        for what in (
+            "key, stage, state FROM segmenter.profiles",
+            "customer, occurred_at, kind, id, source, name, body, changes FROM segmenter.history",
+            "id, content, seen_at FROM segmenter.seen",
+            "processed, deduplicated, as_of FROM segmenter.counters",
+        ):
+            one, other = [
+                sorted(await connection.fetch(f"SELECT {what} WHERE partition = $1", partition), key=repr)
+                for partition in (0, 1)
+            ]
+            assert one
+            assert one == other
+
+
+async def test_profiles_that_do_not_stand_where_they_were_read_are_not_written(tables: Database) -> None:
+    owner = Owner(tables)
+    many = [event("Page Viewed", at(), key=f"c{number}", id=f"e{number}") for number in range(600)]
+    again = [event("Page Viewed", at(1), key=f"c{number}", id=f"f{number}") for number in range(600)]
+    await owner.take([activation(USUAL, at()), *many])
+    given = Given(0, owner.memo, again, [])
+    async with tables.connect() as connection:
+        [batch] = await owner.processor.load(connection, [given])
+        run = Run(at(1), Agenda(()))
+        for message in again:
+            batch.handle(message, run)
+        await connection.execute("DELETE FROM segmenter.profiles WHERE key = 'c7'")
+        await connection.execute("VACUUM FULL segmenter.profiles")
+    _, work = owner.processor.save([batch])
+    assert work is not None
+    async with tables.connect() as connection:
+        with pytest.raises(Unavailable, match="not all stand where they were read"):
+            await work(connection)
+    await owner.take(again)
+    async with tables.connect() as connection:
+        assert await store.events_counted(connection) == (1200, 0)
+        assert await connection.fetchval("SELECT count(*) FROM segmenter.profiles") == 600
 
 
 async def test_load_reads_by_keys_though_its_plans_were_made_over_empty_tables(tables: Database) -> None:
@@ -185,7 +233,7 @@ async def _rows_scanned(database: Database) -> int:
 async def test_day_takes_over_what_the_default_partition_had_of_it(tables: Database) -> None:
     owner = Owner(tables)
     async with tables.transaction() as connection:
-        await execute(connection, store.changed({0: store.Changes([], [(b"x" * 16, 1, at(5))], [], None)}))
+        await execute(connection, store.changed({0: store.Changes([], [(b"x" * 16, 1, at(5))], [], None)}).clauses)
     await owner.take([event("Page Viewed", at(5))])
     async with tables.connect() as connection:
         assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_default") == 0
