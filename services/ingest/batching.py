@@ -42,14 +42,16 @@ class OpenBatches:
         answer_seconds: float,
         bytes_in_flight: int,
     ) -> None:
-        """`flush_seconds`: how long the first entry waits for others. `answer_seconds`: after which time a request is
-        told that the log has not confirmed. `bytes_in_flight`: how much may wait for bodies and for the log."""
+        """`flush_seconds`: how far apart appends begin; what comes after a longer pause waits for nobody.
+        `answer_seconds`: after which time a request is told that the log has not confirmed. `bytes_in_flight`: how much
+        may wait for bodies and for the log."""
         self._log, self._stream = log, stream
         self._flush_seconds, self._answer_seconds = flush_seconds, answer_seconds
         self._limit, self._in_flight = bytes_in_flight, 0
         self._lanes: defaultdict[int, _Lane] = defaultdict(_Lane)
         self._waiting: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
         self._writers: set[asyncio.Task[None]] = set()
         self._closed = False
         self._trouble = Trouble(
@@ -118,10 +120,12 @@ class OpenBatches:
             lane.waiting = True
             self._waiting.append(partition)
             if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self._flush_seconds, self._flush)
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_at(max(self._next_at, loop.time()), self._flush)
 
     def _flush(self) -> None:
         self._timer = None
+        self._next_at = asyncio.get_running_loop().time() + self._flush_seconds
         waiting, self._waiting = self._waiting, []
         for partition in waiting:
             lane = self._lanes[partition]

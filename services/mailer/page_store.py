@@ -5,8 +5,8 @@ Nobody here owns a partition: it only reads, but for what is over (`resolve`) an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from services.mailer.store import unpack_request
@@ -61,6 +61,14 @@ class Kept(NamedTuple):
 
 
 _LISTED = ", ".join(Listed._fields)
+_AFTER_ALL = (datetime.max.replace(tzinfo=UTC), "")
+
+
+def _and(asked: Iterable[tuple[str, object]], first: int) -> str:
+    """Conditions on arguments from `$first` on. What is not asked for (None) does not stand there: one plan for both
+    would use no index for either."""
+    given = [condition for condition, value in asked if value is not None]
+    return "".join(" AND " + condition.format(f"${place}") for place, condition in enumerate(given, first))
 
 
 async def sent_message(connection: Connection, id: str) -> Sent | None:
@@ -90,14 +98,11 @@ async def listing(
     status: str | None = None,
 ) -> list[Listed]:
     """Messages, the newest request first. `before` is (requested_at, id) of the last one on the page before."""
+    asked = [("customer = {}", customer), ("status = {}", status)]
     rows = await connection.fetch(
-        f"SELECT {_LISTED} FROM mailer.messages WHERE ($2::timestamptz IS NULL OR (requested_at, id) < ($2, $3))"
-        " AND ($4::text IS NULL OR customer = $4) AND ($5::text IS NULL OR status = $5)"
+        f"SELECT {_LISTED} FROM mailer.messages WHERE (requested_at, id) < ($2, $3){_and(asked, 4)}"
         " ORDER BY requested_at DESC, id DESC LIMIT $1",
-        limit,
-        *(before or (None, None)),
-        customer,
-        status,
+        *(limit, *(before or _AFTER_ALL), *(value for _, value in asked if value is not None)),
     )
     return [Listed(*row) for row in rows]
 
@@ -188,14 +193,14 @@ async def inbox(
     journey: str | None = None,
 ) -> list[Kept]:
     """The mails of the inbox without their bytes, the newest first, from below number `before` on."""
+    asked = [
+        ("i.number < {}", before),
+        ("strpos(lower(i.recipient), lower({})) > 0", recipient),
+        ("m.journey = {}", journey),
+    ]
     rows = await connection.fetch(
-        f"SELECT {_KEPT}, ''::bytea, {_ASKED_FOR} WHERE ($2::bigint IS NULL OR i.number < $2)"
-        " AND ($3::text IS NULL OR strpos(lower(i.recipient), lower($3)) > 0) AND ($4::text IS NULL OR m.journey = $4)"
-        " ORDER BY i.number DESC LIMIT $1",
-        limit,
-        before,
-        recipient,
-        journey,
+        f"SELECT {_KEPT}, ''::bytea, {_ASKED_FOR} WHERE true{_and(asked, 2)} ORDER BY i.number DESC LIMIT $1",
+        *(limit, *(value for _, value in asked if value is not None)),
     )
     return [Kept(*row) for row in rows]
 

@@ -95,6 +95,9 @@ class Database:
                     # With sequential scans off, some plans by keys look so dear that the planner starts processes for
                     # them, which costs more than the few thousand rows that a batch asks for.
                     "max_parallel_workers_per_gather": "0",
+                    # For a few keys at a time it takes a plan of their own for cheaper each time, though planning takes
+                    # longer than what is planned; for many, it would copy all of them into the plan.
+                    "plan_cache_mode": "force_generic_plan",
                 },
             },
         )

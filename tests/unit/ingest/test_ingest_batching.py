@@ -54,6 +54,16 @@ async def test_requests_of_the_same_moment_share_an_append(log: MemoryLog, batch
     assert keys(log) == [f"r{n}" for n in range(10)]
 
 
+async def test_what_comes_after_a_pause_waits_for_nobody_and_what_follows_waits_for_others(log: MemoryLog) -> None:
+    batches = OpenBatches(log, "events", flush_seconds=300, answer_seconds=600, bytes_in_flight=8 * APPEND_BYTES)
+    async with asyncio.timeout(PATIENCE):
+        await taken(batches.append({0: [entry("first")]}))
+    following = [taken(batches.append({0: [entry(f"r{n}")]})) for n in range(3)]
+    await batches.close()
+    await asyncio.gather(*following)
+    assert [len(entries) for _, _, entries in log.appends] == [1, 3]
+
+
 async def test_an_answer_waits_for_every_partition_of_its_request(log: MemoryLog, batches: OpenBatches) -> None:
     log.hold()
     done = taken(batches.append({0: [entry("a")], 1: [entry("b")]}))
