@@ -26,12 +26,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from services.backtest.shares import EVERYBODY, Share
 from shared.errors import RapportError
 from shared.language.problems import Problem, did_you_mean, listed
 from shared.language.source import Document, ListNode, MappingNode, Node, Scalar, parse
 from shared.walltime import known_zone
 
 _FIELDS = ("type", "event", "name", "userId", "anonymousId", "messageId", "timestamp", "receivedAt")
+_IDS = ("userId", "anonymousId")
 _OBJECTS = ("properties", "traits", "context")
 _SETTINGS = ("delimiter", "encoding")
 _OF_A_COLUMN = ("column", "as", "format", "timezone")
@@ -118,8 +120,9 @@ class Columns:
     delimiter: str = ","
     encoding: str = "utf-8-sig"
 
-    def rows(self, file: IO[bytes], name: str) -> Iterator[Row | BadRow]:
-        """Every row after the header, in turn. Raises NotCsv where nothing more can be read."""
+    def rows(self, file: IO[bytes], share: Share = EVERYBODY) -> Iterator[Row | BadRow]:
+        """Every row after the header that is of this share of the customers, in turn. Raises NotCsv where nothing more
+        can be read."""
         text = io.TextIOWrapper(file, self.encoding, newline="")
         reader = csv.reader(text, delimiter=self.delimiter)
         try:
@@ -127,8 +130,9 @@ class Columns:
             if header is None:
                 raise NotCsv(1, "the file is empty: its first line names the columns.")
             places = self._places([column.strip() for column in header])
+            whose = {name: self.fields[name] for name in _IDS if name in self.fields}
             for cells in reader:
-                if cells:
+                if cells and (share.of == 1 or _is_of(share, whose, cells, len(header), places)):
                     yield self._row(reader.line_num, cells, len(header), places)
         except csv.Error as error:
             raise NotCsv(reader.line_num, f"this is no CSV ({error}). Nothing after this line was read.") from None
@@ -190,6 +194,17 @@ def _read(values: Mapping[str, Value], cells: list[str], places: Mapping[str, in
             how = f" as {value.format}" if value.format else ""
             raise _BadCell(f"Column {value.column}: “{shown}” is no {value.kind}{how}.") from None
     return found
+
+
+def _is_of(share: Share, whose: Mapping[str, Value], cells: list[str], width: int, places: Mapping[str, int]) -> bool:
+    """Without reading more of the row than whose it is."""
+    if len(cells) != width:
+        return share.speaks_for_all
+    try:
+        named = _read(whose, cells, places)
+    except _BadCell:
+        return share.speaks_for_all
+    return share.has(*map(named.get, _IDS))
 
 
 def read_mapping(path: Path) -> Columns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,6 @@ from shared.errors import RapportError
 
 if TYPE_CHECKING:
     from services.backtest.report import Report
-    from services.backtest.simulation import Progress
 
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,12 +47,16 @@ def simulate(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
     html: Annotated[Path | None, typer.Option(help="Also write one HTML page with charts.", show_default=False)] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many processes; if not given, as many as there are cores and work for."),
+    ] = None,
 ) -> None:
     """What a playbook would have done with history: who would have entered, and what would have been sent when."""
     if form not in ("table", "json"):
         raise typer.BadParameter(f"there is no format {form!r}. There are table and json.")
     try:
-        _simulate(folder, events, compare, mapping, form, html)
+        _simulate(folder, events, compare, mapping, form, html, jobs)
     except RapportError as error:
         from services.terminal import fail
 
@@ -61,27 +64,29 @@ def simulate(
 
 
 def _simulate(
-    folder: Path, events: list[Path], compare: Path | None, mapping: Path | None, form: str, html: Path | None
+    folder: Path,
+    events: list[Path],
+    compare: Path | None,
+    mapping: Path | None,
+    form: str,
+    html: Path | None,
+    jobs: int | None,
 ) -> None:
     import msgspec
 
     from services.backtest.columns import read_mapping
-    from services.backtest.comparing import compare as compared
     from services.backtest.page import as_page
+    from services.backtest.processes import simulate_shared
     from services.backtest.reading import History
-    from services.backtest.simulation import simulate as live_through
     from services.backtest.tables import as_comparison, as_tables
-    from shared.language import load, read_folder
+    from shared.language import read_folder
 
     columns = read_mapping(mapping) if mapping is not None else None
-    histories = [History(path, columns if _is_csv(path) else None) for path in events]
-    playbooks = [load(read_folder(one)) for one in (folder, compare) if one is not None]
-    with _shown(sum(history.size for history in histories)) as progress:
-        simulations = live_through(playbooks, histories, progress)
-    reports = [simulation.report() for simulation in simulations]
-    comparison = None
-    if len(reports) == 2:
-        comparison = compared(simulations[0].findings, reports[0], simulations[1].findings, reports[1])
+    sources = [(path, columns if _is_csv(path) else None) for path in events]
+    size = sum(History(*source).size for source in sources)
+    playbooks = [read_folder(one) for one in (folder, compare) if one is not None]
+    with _shown(size) as progress:
+        reports, _, comparison = simulate_shared(playbooks, sources, jobs, progress)
     if html is not None:
         html.write_text(as_page(reports[0], comparison), encoding="utf-8")
     if form == "json":
@@ -135,7 +140,7 @@ def _is_csv(path: Path) -> bool:
 
 
 @contextmanager
-def _shown(size: int) -> Iterator[Progress]:
+def _shown(size: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, and nothing anywhere else."""
     if not sys.stderr.isatty():
         yield lambda read: None

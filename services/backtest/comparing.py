@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -54,7 +54,7 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
     """The two reports, and the customers whom they tell differently of."""
     nobody = CustomerStory()
     differing = more = fewer = 0
-    named: list[tuple[int, int, str]] = []
+    named: list[Differing] = []
     for customer in one.customers.keys() | other.customers.keys():
         here, there = one.customers.get(customer, nobody), other.customers.get(customer, nobody)
         if here.digest == there.digest:
@@ -63,10 +63,8 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
         change = sum(there.messages.values()) - sum(here.messages.values())
         more += change > 0
         fewer += change < 0
-        distance = _distance(here.messages, there.messages), _distance(here.entered, there.entered)
-        if any(distance):
-            named.append((*distance, customer))
-    greatest = heapq.nsmallest(MOST_NAMED, named, key=lambda one: (-one[0], -one[1], one[2]))
+        if here.messages != there.messages or here.entered != there.entered:
+            named.append(Differing(customer, here.messages, there.messages, here.entered, there.entered))
     return Comparison(
         report=report,
         other=other_report,
@@ -74,11 +72,13 @@ def compare(one: Findings, report: Report, other: Findings, other_report: Report
         in_number=len(named),
         more=more,
         fewer=fewer,
-        named=[
-            _differing(customer, one.customers.get(customer, nobody), other.customers.get(customer, nobody))
-            for _, _, customer in greatest
-        ],
+        named=greatest(named),
     )
+
+
+def greatest(differing: Iterable[Differing]) -> list[Differing]:
+    """Those whom the two treat most differently, as many as are named."""
+    return heapq.nsmallest(MOST_NAMED, differing, key=_by_difference)
 
 
 def lines(comparison: Comparison) -> list[Line]:
@@ -122,5 +122,5 @@ def _distance(here: Mapping[str, int], there: Mapping[str, int]) -> int:
     return sum(abs(here.get(name, 0) - there.get(name, 0)) for name in here.keys() | there.keys())
 
 
-def _differing(customer: str, here: CustomerStory, there: CustomerStory) -> Differing:
-    return Differing(customer, dict(here.messages), dict(there.messages), dict(here.entered), dict(there.entered))
+def _by_difference(one: Differing) -> tuple[int, int, str]:
+    return -_distance(one.messages, one.other_messages), -_distance(one.entered, one.other_entered), one.customer

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
-from services.backtest.reading import Refusal
+from services.backtest.reading import AFTER_FILES, Refusal
 from services.backtest.report import Findings
 from services.journeys.engine import HELD_OUT
 from services.journeys.enrollment import Enrollment
 from services.rehearsal.witness import End, Hold, Witness
 from shared.contracts.messages import WEBHOOK
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Observer(Witness):
@@ -60,4 +62,5 @@ class Observer(Witness):
             self.findings.failed(request.journey, request.message, request.channel, end.reason)
 
     def set_aside(self, customer: str, code: str, message: str, at: datetime) -> None:
-        self.findings.refused(Refusal(f"customer {customer}", code, message))
+        order = AFTER_FILES, (at - _EPOCH) // timedelta(microseconds=1)
+        self.findings.refused(Refusal(order, f"customer {customer}", code, message))

@@ -16,7 +16,8 @@ from typing import IO, NamedTuple, cast
 
 import msgspec
 
-from services.backtest.columns import Columns, NotCsv, Row
+from services.backtest.columns import BadRow, Columns, NotCsv, Row
+from services.backtest.shares import EVERYBODY, Share
 from services.ingest.admission import Envelope, admit, instant
 from services.ingest.calls import MAX_EVENT_BYTES, Call
 from services.ingest.reading import GZIP
@@ -27,27 +28,35 @@ from shared.errors import RapportError
 SOURCE = "history"
 """The source of events whose line names none."""
 
+AFTER_FILES = 1 << 31
+"""In the order of refusals: beyond the number of any file."""
+
 _BUFFER = 1 << 20
 _LONGEST_LINE = 4 * MAX_EVENT_BYTES
 
 
 class Refusal(NamedTuple):
-    """A line that is no event: where it stands, and why."""
+    """A line that is no event, or an event that could not be taken: where it stands, and why. `order` says which comes
+    first: the number of the file and the line; after all files, when it was."""
 
+    order: tuple[int, int]
     place: str
     code: str
     message: str
 
 
 class History:
-    """One file. `read_bytes` says how far reading has come, of `size`."""
+    """The file with this number; of a share of the customers, what is theirs. `read_bytes` says how far reading has
+    come, of `size`."""
 
-    def __init__(self, path: Path, columns: Columns | None = None) -> None:
+    def __init__(self, path: Path, columns: Columns | None = None, number: int = 0, share: Share = EVERYBODY) -> None:
         if not path.is_file():
             raise RapportError(f"{path} is no file. Give a file of events: one JSON message a line, or CSV.")
         self.path = path
         self.size = path.stat().st_size
         self.columns = columns
+        self.number = number
+        self.share = share
         if columns is None and path.name.removesuffix(".gz").endswith(".csv"):
             raise RapportError(
                 f"{path} is CSV, and nothing says what its columns mean. Give --mapping FILE (see docs/simulate.md)."
@@ -61,18 +70,36 @@ class History:
         return self._file.tell() if self._file is not None and not self._file.closed else 0
 
     def __iter__(self) -> Iterator[Event | Refusal]:
+        for row in self.rows():
+            yield self._event(row.message, row.line) if type(row) is Row else self._refusal(cast("BadRow", row))
+
+    def is_packed(self) -> bool:
+        """By gzip."""
+        with self.path.open("rb") as file:
+            return file.read(2) == GZIP
+
+    def rows(self) -> Iterator[Row | BadRow]:
+        """What is to be read, unread."""
+        packed = self.is_packed()
         with ExitStack() as stack:
             self._file = stack.enter_context(self.path.open("rb", buffering=0))
-            packed = self._file.read(2) == GZIP
-            self._file.seek(0)
             file = cast("IO[bytes]", gzip.GzipFile(fileobj=self._file)) if packed else self._file
             reader = stack.enter_context(io.BufferedReader(cast("io.RawIOBase", file), _BUFFER))
             try:
-                yield from self._of_columns(reader) if self.columns is not None else self._of_lines(reader)
+                if self.columns is None:
+                    yield from self._lines(reader)
+                else:
+                    yield from self.columns.rows(reader, self.share)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                yield Refusal(str(self.path), "invalid_gzip", f"the packed file is damaged ({error}). Pack it again.")
+                if self.share.speaks_for_all:
+                    yield BadRow(0, "invalid_gzip", f"the packed file is damaged ({error}). Pack it again.")
+            except NotCsv as error:
+                if self.share.speaks_for_all:
+                    yield BadRow(error.line, "invalid_csv", str(error))
 
-    def _of_lines(self, reader: IO[bytes]) -> Iterator[Event | Refusal]:
+    def _lines(self, reader: IO[bytes]) -> Iterator[Row]:
+        has = self.share.has_message
+        whole = self.share.of == 1
         number = 0
         while line := reader.readline(_LONGEST_LINE):
             number += 1
@@ -81,30 +108,22 @@ class History:
                 while rest := reader.readline(_LONGEST_LINE):
                     if rest.endswith(b"\n"):
                         break
-            if item:
-                yield self._event(item, number)
+            if item and (whole or has(item)):
+                yield Row(number, item)
 
-    def _of_columns(self, reader: IO[bytes]) -> Iterator[Event | Refusal]:
-        assert self.columns is not None
-        try:
-            for row in self.columns.rows(reader, str(self.path)):
-                if isinstance(row, Row):
-                    yield self._event(row.message, row.line)
-                else:
-                    yield Refusal(self._place(row.line), row.code, row.text)
-        except NotCsv as error:
-            yield Refusal(self._place(error.line), "invalid_csv", str(error))
+    def _refusal(self, row: BadRow) -> Refusal:
+        return Refusal((self.number, row.line), self._place(row.line), row.code, row.text)
 
     def _place(self, line: int) -> str:
-        return f"{self.path}:{line}"
+        return f"{self.path}:{line}" if line else str(self.path)
 
     def _event(self, item: bytes, line: int) -> Event | Refusal:
         admitted = admit(item, None, self._surrounding)
         call, self._call = self._call, None
         if isinstance(admitted, Rejection):
             if call is None or _received(call) is None:
-                return _untimed(item, self._place(line))
-            return Refusal(self._place(line), admitted.code, admitted.message)
+                return self._refusal(_untimed(item, line))
+            return self._refusal(BadRow(line, admitted.code, admitted.message))
         assert call is not None
         if isinstance(call.metadata, dict):
             # Where `rapport events export` says that it comes from.
@@ -133,14 +152,14 @@ def _received(call: Call) -> datetime | None:
     return None
 
 
-def _untimed(item: bytes, place: str) -> Refusal:
+def _untimed(item: bytes, line: int) -> BadRow:
     """Why a line has no time: it is no message, or says none."""
     if item.startswith(b"["):
-        return Refusal(place, "invalid_json", "A list stands here. Write one message a line: jq -c '.[]' FILE.")
+        return BadRow(line, "invalid_json", "A list stands here. Write one message a line: jq -c '.[]' FILE.")
     admitted = admit(item, None, Envelope(SOURCE, _ANY_TIME))
     if isinstance(admitted, Rejection) and admitted.code != "invalid_timestamp":
-        return Refusal(place, admitted.code, admitted.message)
-    return Refusal(place, "invalid_timestamp", "The message says no time. Write timestamp: 2025-03-01T12:30:00Z.")
+        return BadRow(line, admitted.code, admitted.message)
+    return BadRow(line, "invalid_timestamp", "The message says no time. Write timestamp: 2025-03-01T12:30:00Z.")
 
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)

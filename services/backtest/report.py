@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -20,6 +21,8 @@ from shared.language.playbook import Playbook
 
 BUSIEST = 10
 _PLACES_SHOWN = 5
+EXACT = Context(prec=1_000)
+"""Sums of money in it do not depend on the order in which they are made."""
 CALLED = {
     EMAIL: ("mail", "mails"),
     SMS: ("text message", "text messages"),
@@ -131,6 +134,37 @@ class CustomerStory(msgspec.Struct):
     digest: int = 0
 
 
+class Refusals:
+    """What was refused, by code. Which of it is shown does not depend on the order in which it was met."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._shown: dict[str, list[Refusal]] = {}
+
+    def note(self, refusal: Refusal) -> None:
+        self._counts[refusal.code] += 1
+        self._show(refusal)
+
+    def add(self, other: Refusals) -> None:
+        self._counts.update(other._counts)
+        for shown in other._shown.values():
+            for refusal in shown:
+                self._show(refusal)
+
+    def told(self) -> list[Refused]:
+        """The most frequent first."""
+        return [
+            Refused(code, count, self._shown[code][0].message, [one.place for one in self._shown[code]])
+            for code, count in most_first(self._counts).items()
+        ]
+
+    def _show(self, refusal: Refusal) -> None:
+        shown = self._shown.setdefault(refusal.code, [])
+        if len(shown) < _PLACES_SHOWN or refusal < shown[-1]:
+            insort(shown, refusal)
+            del shown[_PLACES_SHOWN:]
+
+
 class _JourneyCounts:
     def __init__(self) -> None:
         self.entered = self.held_out = self.sent = self.goals = self.held_out_goals = 0
@@ -159,7 +193,7 @@ class Findings:
         self.events = 0
         self.duplicates = 0
         self.customers: dict[str, CustomerStory] = {}
-        self._refused: dict[str, tuple[int, str, list[str]]] = {}
+        self.refusals = Refusals()
         self._journeys = {name: _JourneyCounts() for name in playbook.journeys}
         self._messages: dict[tuple[str, str, str], _MessageCounts] = {}
         self._channels: Counter[str] = Counter()
@@ -170,10 +204,7 @@ class Findings:
 
     def refused(self, refusal: Refusal) -> None:
         """A line was no event, or an event could not be taken."""
-        count, message, places = self._refused.get(refusal.code, (0, refusal.message, []))
-        if len(places) < _PLACES_SHOWN:
-            places.append(refusal.place)
-        self._refused[refusal.code] = count + 1, message, places
+        self.refusals.note(refusal)
 
     def entered(self, journey: str, customer: str, at: datetime, *, held_out: bool) -> None:
         counts = self._journeys[journey]
@@ -197,7 +228,7 @@ class Findings:
 
     def attributed(self, journey: str, value: Decimal, currency: str) -> None:
         amounts = self._journeys[journey].attributed
-        amounts[currency] = amounts.get(currency, Decimal(0)) + value
+        amounts[currency] = EXACT.add(amounts.get(currency, Decimal(0)), value)
 
     def sent(self, journey: str, message: str, channel: str, customer: str, at: datetime) -> None:
         self._of_message(journey, message, channel).sent += 1
@@ -243,7 +274,7 @@ class Findings:
             end=self.end,
             events=self.events,
             duplicates=self.duplicates,
-            refused=[Refused(code, *told) for code, told in sorted(self._refused.items(), key=lambda one: -one[1][0])],
+            refused=self.refusals.told(),
             customers=customers,
             stages=dict(stages),
             segments=dict(segments),
@@ -254,22 +285,22 @@ class Findings:
                     journey,
                     channel,
                     counts.sent,
-                    _sorted(counts.held),
-                    _sorted(counts.skipped),
-                    _sorted(counts.failed),
+                    most_first(counts.held),
+                    most_first(counts.skipped),
+                    most_first(counts.failed),
                 )
                 for (journey, message, channel), counts in sorted(self._messages.items())
             ],
             sent=sum(counts.sent for counts in self._messages.values()),
             channels={channel: self._channels[channel] for channel in CALLED if self._channels[channel]},
-            per_day={day: dict(counts) for day, counts in sorted(self._days.items())},
+            per_day={day: dict(sorted(counts.items())) for day, counts in sorted(self._days.items())},
             per_hour=self._hours,
             per_customer=dict(
                 sorted(Counter(sum(s.messages.values()) for s in self.customers.values() if s.messages).items())
             ),
             busiest=self._busiest(),
-            coupons=_sorted(self.coupons),
-            coupons_missing=_sorted(self.coupons_missing),
+            coupons=most_first(self.coupons),
+            coupons_missing=most_first(self.coupons_missing),
         )
 
     def _journey(self, name: str, counts: _JourneyCounts, customers: int) -> JourneyFindings:
@@ -281,9 +312,9 @@ class Findings:
             entered=counts.entered,
             customers=customers,
             held_out=counts.held_out,
-            declined=_sorted(counts.declined),
-            exits=_sorted(counts.exits),
-            inside=_sorted(counts.inside),
+            declined=most_first(counts.declined),
+            exits=most_first(counts.exits),
+            inside=most_first(counts.inside),
             sent=counts.sent,
             goals=counts.goals,
             held_out_goals=counts.held_out_goals,
@@ -295,7 +326,7 @@ class Findings:
             (sum(story.messages.values()), customer) for customer, story in self.customers.items() if story.messages
         )
         most = heapq.nsmallest(BUSIEST, reached, key=lambda one: (-one[0], one[1]))
-        return [Busy(customer, sent, _sorted(self.customers[customer].messages)) for sent, customer in most]
+        return [Busy(customer, sent, most_first(self.customers[customer].messages)) for sent, customer in most]
 
     def _of_message(self, journey: str, message: str, channel: str) -> _MessageCounts:
         counts = self._messages.get((journey, message, channel))
@@ -315,6 +346,6 @@ def _note(story: CustomerStory, fact: str, what: str, at: datetime) -> None:
     story.digest = (story.digest + hash((fact, what, at))) & 0xFFFF_FFFF_FFFF
 
 
-def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
-    """The most frequent first."""
+def most_first(counts: Mapping[str, int]) -> dict[str, int]:
+    """Sorted so."""
     return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import NamedTuple
 
+from services.backtest.comparing import compare
 from services.backtest.observing import Observer
-from services.backtest.ordering import OutOfOrder, in_order, merge, sort
+from services.backtest.ordering import HELD, OutOfOrder, in_order, merge, sort
+from services.backtest.parts import Part
 from services.backtest.reading import SOURCE, History, Refusal
 from services.backtest.report import Findings, Report
+from services.rehearsal.coupons import PoolsByCause
 from services.rehearsal.house import House
 from shared.contracts.events import (
     EMAIL_LINK_CLICKED,
@@ -27,8 +31,16 @@ _OURS = "rapport/"
 _OF_PEOPLE = frozenset({EMAIL_LINK_CLICKED, EMAIL_OPENED, UNSUBSCRIBED, TOPIC_SUBSCRIBED, TOPIC_UNSUBSCRIBED})
 """What a person did with a mail that history knows of. All else that Rapport itself reported comes about anew."""
 
-Progress = Callable[[int], None]
-"""Is told how many bytes of the files have been read."""
+
+class Reached(NamedTuple):
+    """How far a simulation is: bytes of the files that have been read, and how many codes each playbook has asked for
+    of each pool."""
+
+    read: int
+    wanted: list[Mapping[str, int]]
+
+
+Progress = Callable[[Reached], None]
 
 
 class Simulation:
@@ -39,7 +51,8 @@ class Simulation:
         self.playbook = playbook
         # The playbook is in force before the first event, which is to find it so.
         begins = (begins or _ANY_TIME) - timedelta(microseconds=1)
-        self.house = House(playbook, begins, witness=Observer(self.findings), all_tags=False)
+        witness, pools = Observer(self.findings), PoolsByCause()
+        self.house = House(playbook, begins, witness=witness, all_tags=False, coupons=pools)
 
     def run(self, events: Sequence[Event]) -> None:
         """The next events of the history, in order."""
@@ -50,6 +63,16 @@ class Simulation:
         findings.begin = findings.begin or events[0].received_at
         findings.end = events[-1].received_at
         self.house.run(events)
+
+    def wait_until(self, moment: datetime) -> None:
+        """Time goes on with nothing of the history, as it does for those who are simulated elsewhere."""
+        if moment > self.house.as_of:
+            self.house.pass_to(moment)
+
+    @property
+    def wanted(self) -> Mapping[str, int]:
+        """How many codes of each pool have been asked for."""
+        return self.house.coupons.given + self.house.coupons.refused
 
     def report(self) -> Report:
         """What has been found; nothing is taken any more."""
@@ -74,13 +97,24 @@ class Simulation:
         )
 
 
-def simulate(playbooks: Sequence[Playbook], files: Sequence[History], progress: Progress) -> list[Simulation]:
-    """Each playbook over the same history. What is not in order is sorted first."""
+def simulate(
+    playbooks: Sequence[Playbook], files: Sequence[History], progress: Progress, held: int = HELD
+) -> list[Simulation]:
+    """Each playbook over the same history. What is not in order is sorted first, with `held` events in memory."""
     try:
         return _simulate(playbooks, in_order(merge(files) if len(files) > 1 else files[0]), files, progress)
     except OutOfOrder:
         in_turn = (one for file in files for one in file)
-        return _simulate(playbooks, sort(in_turn), files, progress)
+        return _simulate(playbooks, sort(in_turn, held), files, progress)
+
+
+def found(simulations: Sequence[Simulation]) -> Part:
+    """What they came to; nothing is taken any more."""
+    reports = [simulation.report() for simulation in simulations]
+    comparison = None
+    if len(reports) == 2:
+        comparison = compare(simulations[0].findings, reports[0], simulations[1].findings, reports[1])
+    return Part(reports, [simulation.findings.refusals for simulation in simulations], comparison)
 
 
 def _simulate(
@@ -99,7 +133,7 @@ def _simulate(
             simulation.run(events)
         if simulations:
             waiting = []
-        progress(sum(file.read_bytes for file in files))
+        progress(Reached(sum(file.read_bytes for file in files), [one.wanted for one in simulations]))
     return simulations or [_empty(playbook, waiting) for playbook in playbooks]
 
 

@@ -309,6 +309,11 @@ def _occurred_at(call: Call, envelope: Envelope, received_at: datetime) -> datet
     return occurred_at if occurred_at < received_at else received_at
 
 
+def whose(user_id: Identifier, anonymous_id: Identifier) -> str | None:
+    """The customer key of a call with these ids, if it is taken."""
+    return _text(user_id) or _text(anonymous_id)
+
+
 def _text(value: Identifier) -> str | None:
     """An id as text: numbers as they are read aloud (42, not 42.0), null and empty as absent."""
     if value is None or type(value) is str:

@@ -57,8 +57,8 @@ class Stock:
         self.refused: Counter[str] = Counter()
         """How often a pool was empty."""
 
-    def take(self, pool: CouponPool) -> str | None:
-        """The next code; None where there is none."""
+    def take(self, pool: CouponPool, cause: str) -> str | None:
+        """The next code, whatever it is for; None where there is none."""
         codes = self._codes.get(pool.name)
         if codes:
             return codes.popleft()

@@ -123,7 +123,7 @@ def issue(
     pool = course.playbook.coupons.get(step.pool)
     if pool is not None:
         draft = enrollment.entry.draft
-        code = pool.prefix + DRAFT if draft else course.stock.take(pool)
+        code = pool.prefix + DRAFT if draft else course.stock.take(pool, f"{enrollment.id} {step.id}")
         if code is not None and pool.expires is not None:
             expires_at = now + pool.expires
         if code is not None and not draft:

@@ -88,7 +88,7 @@ class House:
     events are kept, so that another playbook, whose segments count what no earlier one did, can come into force. Where
     what happens is `recorded`, the events say what journeys and mailer reported, and became of messages: then nobody is
     mailed, and nothing that is reported comes back by itself. Without `all_tags` profiles and messages have the stage
-    and the segments that a journey asks for, and no others: `tags` has all.
+    and the segments that a journey asks for, and no others: `tags` has all. `coupons` are those of this house alone.
     """
 
     def __init__(
@@ -102,11 +102,12 @@ class House:
         remembers: bool = False,
         recorded: bool = False,
         all_tags: bool = True,
+        coupons: WholePools | None = None,
     ) -> None:
         self.profiles: dict[str, Profile] = {}
         self.people: dict[str, Person] = {}
         """Those whom a journey knows."""
-        self.coupons = WholePools()
+        self.coupons = coupons or WholePools()
         self._witness = witness or Witness()
         self._recorded = recorded
         self._past: list[Row] | None = [] if remembers else None

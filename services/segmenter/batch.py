@@ -158,7 +158,7 @@ class SegmenterBatch:
         rules = self._rules
         if profile is None or profile.definition != rules.definition.hash or event.hops:
             return False
-        identity = self._identity(event.source, event.id)
+        identity = self._identity(event)
         if identity in self._seen or "\0" in event.id or "\0" in event.source or "\0" in event.name:
             return False
         counted = rules.only_counted.get(event.name)
@@ -253,7 +253,7 @@ class SegmenterBatch:
             self._packed[key] = key, profile.stage, state
 
     def _take(self, event: Event, out: Outputs) -> None:
-        identity = self._identity(event.source, event.id)
+        identity = self._identity(event)
         content = self._content(event)
         seen = self._seen.get(identity)
         if seen is not None and seen.seen_at > out.as_of - fingerprints.WINDOW:

@@ -15,9 +15,9 @@ WINDOW = timedelta(hours=24)
 
 
 class Names(NamedTuple):
-    """How events are told apart: what stands for (source, id), and for what an event says."""
+    """How events are told apart: what stands for which one it is, and for what it says."""
 
-    identity: Callable[[str, str], bytes]
+    identity: Callable[[Event], bytes]
     content: Callable[[Event], int]
 
 
@@ -36,9 +36,10 @@ def content(event: Event) -> int:
     return int.from_bytes(blake2b(b"".join(said), digest_size=8).digest(), "big", signed=True)
 
 
-KEPT = Names(identity, content)
+KEPT = Names(lambda event: identity(event.source, event.id), content)
 IN_MEMORY = Names(
-    lambda source, event_id: hash((source, event_id)).to_bytes(8, "big", signed=True),
-    lambda event: hash((event.key, event.type, event.name, bytes(event.properties), bytes(event.traits))),
+    lambda event: hash((event.key, event.source, event.id)).to_bytes(8, "big", signed=True),
+    lambda event: hash((event.type, event.name, bytes(event.properties), bytes(event.traits))),
 )
-"""Worth a fraction of the others; they mean nothing to another process."""
+"""Worth a fraction of the others; they mean nothing to another process. Ids are a customer's own here, since there are
+no partitions: which customers share one is nothing that a playbook could be asked about."""

@@ -25,7 +25,7 @@ def events(minutes: Sequence[int], source: str = "shop") -> list[Event]:
 
 
 def test_what_is_in_order_passes() -> None:
-    told = [*events([1, 1, 2]), Refusal("x:4", "invalid_json", "no"), *events([3])]
+    told = [*events([1, 1, 2]), Refusal((0, 4), "x:4", "invalid_json", "no"), *events([3])]
     assert list(in_order(told)) == told
 
 
@@ -41,7 +41,7 @@ def test_sorting_is_stable_however_little_is_held(minutes: list[int], held: int)
 
 
 def test_refusals_are_not_lost_in_sorting() -> None:
-    refusal = Refusal("x:4", "invalid_json", "no")
+    refusal = Refusal((0, 4), "x:4", "invalid_json", "no")
     assert refusal in list(sort([*events([2]), refusal, *events([1])], 1))
 
 

@@ -1,0 +1,155 @@
+"""Customers in shares that are simulated apart: whatever their number, the same is found as in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.backtest.parts import Part, together
+from services.backtest.processes import run_dry
+from services.backtest.reading import History
+from services.backtest.shares import Share, moved
+from services.backtest.simulation import Reached, found, simulate
+from shared.language.playbook import Playbook
+from tests.simulation.playbooks import variants
+
+BEGIN = datetime(2026, 3, 2, 12, tzinfo=UTC)
+WHO: tuple[dict[str, Any], ...] = (
+    *({"userId": name} for name in ("ann", "fay", "Åse", 42)),
+    {"userId": "ann", "anonymousId": "visitor-1"},
+    {"anonymousId": "visitor-1"},
+    {"anonymousId": "visitor-2", "userId": None},
+    {"userId": "undefined"},
+    {"userId": True},
+    {},
+)
+TRAITS: tuple[dict[str, Any], ...] = (
+    {"email": "ann@example.com", "consent": {"*": True}},
+    {"email": " Ann@Example.com"},
+    {"email": "ANN@example.com", "consent": {"reminders": False, "thanks": False}},
+    {"email": "ben@example.com", "first_name": "Ben"},
+    {"email": "cai@example.com", "phone": "+47 90000000"},
+    {"phone": "+4790000000", "push_token": "device", "consent": {"reminders": False}},
+    {"push_token": "device", "email": None},
+    {"birthday": "1990-03-05", "consent": {"greetings": True, "thanks": False}},
+)
+
+
+EVENTS = ("Product Added", "Product Added", "Product Removed", *["Order Completed"] * 3, "Unsubscribed")
+VIEWED = "Product Viewed"
+"""What begins the journey whose coupons run out."""
+WRONG: tuple[dict[str, Any], ...] = ({"type": "tracks"}, {"type": "track"}, {"type": "identify", "traits": [1]})
+DAYS = 12
+
+
+def drawn(random: Random, most: int) -> list[tuple[int, Any]]:
+    """What so many lines of a file say, each with a quarter of an hour."""
+    lines: list[tuple[int, Any]] = []
+    events = EVENTS if random.random() < 0.8 else (*EVENTS, VIEWED)
+    for _ in range(random.randrange(most)):
+        said: dict[str, Any] = {**random.choice(WHO), "messageId": random.choice((None, None, None, "m1", "m2"))}
+        kind = random.random()
+        if kind < 0.6:
+            properties = {
+                "product_id": random.choice(("p1", "p2")),
+                "price": random.choice((10, 25.5)),
+                "total": random.choice((12.1, 50, 0.3)),
+                "currency": random.choice(("EUR", "NOK")),
+                "order_id": random.choice(("o1", "o2", "o3", "o4")),
+                "look": random.choice(("l1", "l2")),
+                "topic": random.choice(("reminders", "thanks")),
+            }
+            said |= {"type": "track", "event": random.choice(events), "properties": properties}
+        elif kind < 0.85:
+            said |= {"type": "identify", "traits": random.choice(TRAITS)}
+        elif kind < 0.95:
+            said |= {"type": "identify", "context": {"traits": random.choice(TRAITS)}}
+        else:
+            said |= random.choice(WRONG)
+        line = said if random.random() < 0.95 else random.choice(("nonsense", "[]", ""))
+        lines.append((random.randrange(DAYS * 24 * 4), line))
+    return lines
+
+
+def written(path: Path, lines: Sequence[tuple[int, Any]]) -> Path:
+    texts = []
+    for quarter, said in lines:
+        if isinstance(said, dict):
+            said = json.dumps({**said, "timestamp": (BEGIN + quarter * timedelta(minutes=15)).isoformat()})
+        texts.append(said)
+    path.write_text("\n".join(texts) + "\n")
+    return path
+
+
+def in_one_place(playbooks: Sequence[Playbook], *paths: Path) -> Part:
+    histories = [History(path, None, number) for number, path in enumerate(paths)]
+    return found(simulate(playbooks, histories, lambda reached: None))
+
+
+def apart(playbooks: Sequence[Playbook], of: int, *paths: Path) -> Part | None:
+    """As the processes do it; None where a pool has run dry."""
+    elsewhere = moved((line for path in paths for line in path.read_bytes().splitlines()), of)
+    shares = [Share(number, of, elsewhere) for number in range(of)]
+    lived = [
+        simulate(
+            playbooks, [History(path, None, number, share) for number, path in enumerate(paths)], lambda read: None, 5
+        )
+        for share in shares
+    ]
+    end = max((one.findings.end for one, *_ in lived if one.findings.end is not None), default=None)
+    for simulations in lived:
+        for simulation in simulations:
+            if end is not None:
+                simulation.wait_until(end)
+    if run_dry(playbooks, [Reached(0, [one.wanted for one in simulations]) for simulations in lived]):
+        return None
+    return together([found(simulations) for simulations in lived])
+
+
+def as_json(part: Part) -> bytes:
+    return msgspec.json.encode(part.comparison or part.reports[0])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_found_does_not_depend_on_how_many_find_it(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    playbooks = random.sample(variants(), random.choice((1, 2)))
+    files = [drawn(random, 150), drawn(random, 60)][: random.choice((1, 2))]
+    if random.random() < 0.5:
+        for lines in files:
+            lines.sort(key=lambda line: line[0])
+    paths = [written(tmp_path / f"{number}.ndjson", lines) for number, lines in enumerate(files)]
+    whole = in_one_place(playbooks, *paths)
+    for of in (2, 3):
+        part = apart(playbooks, of, *paths)
+        assert (part is None) == any(report.coupons_missing for report in whole.reports)
+        if part is not None:
+            assert as_json(part) == as_json(whole)
+
+
+def said(customer: str, hours: float, call: str, **fields: Any) -> tuple[int, dict[str, Any]]:
+    return int(hours * 4), {"type": call, "userId": customer, **fields}
+
+
+def test_a_no_of_one_customer_holds_in_another_share_for_who_has_the_same_address(tmp_path: Path) -> None:
+    order = {"event": "Order Completed", "properties": {"order_id": "1", "total": 5, "currency": "EUR"}}
+    lines = [
+        said("ann", 0, "identify", traits={"email": "ann@example.com"}),
+        said("fay", 1, "identify", traits={"email": " ANN@example.com", "consent": {"thanks": False}}),
+        said("ann", 2, "track", **order),
+        said("ann", 20, "track", event="Product Viewed"),
+    ]
+    path = written(tmp_path / "history.ndjson", lines)
+    assert {Share(0, 2).has("ann", None), Share(0, 2).has("fay", None)} == {True, False}
+    part = apart(variants()[:1], 2, path)
+    assert part is not None
+    (thanks,) = (one for one in part.reports[0].messages if one.message == "thanks")
+    assert thanks.skipped == {"unsubscribed": 1}
+    assert as_json(part) == as_json(in_one_place(variants()[:1], path))
