@@ -49,6 +49,13 @@ class _CheckedOut(NamedTuple):
     driver: asyncpg.Connection
     raw: PoolProxiedConnection
     back: contextlib.AsyncExitStack
+    closings: int
+    """How often the database had been closed when it was taken."""
+
+    def break_off(self) -> None:
+        """Close it at once, and keep it out of the pool."""
+        self.driver.terminate()
+        self.raw.invalidate()
 
 
 class Database:
@@ -111,6 +118,7 @@ class Database:
         self._in_hand: list[_CheckedOut] = []
         self._asking = 0
         """How many wait for SQLAlchemy's pool."""
+        self._closings = 0
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[asyncpg.Connection]:
@@ -123,10 +131,12 @@ class Database:
             # Cut off while it waited for an answer, the driver does not know yet what that will be: a BEGIN may
             # still come to pass, and everything later would run, and be lost, inside that transaction.
             if _is_cut_off(error) or driver.is_closed() or driver.is_in_transaction():
-                driver.terminate()
-                connection.raw.invalidate()
+                connection.break_off()
             raise
         finally:
+            if connection.closings != self._closings:
+                # Nobody would ever close it: its pool is gone.
+                connection.break_off()
             if driver.is_closed() or self._asking or len(self._in_hand) >= self._most_in_hand:
                 await connection.back.aclose()
             else:
@@ -151,7 +161,7 @@ class Database:
             raw = await connection.get_raw_connection()
             driver = raw.driver_connection
             assert driver is not None
-            return _CheckedOut(driver, raw, stack.pop_all())
+            return _CheckedOut(driver, raw, stack.pop_all(), self._closings)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
@@ -169,7 +179,8 @@ class Database:
         return None
 
     async def close(self) -> None:
-        """Close every connection that nobody uses. Whoever asks for one again gets a new one."""
+        """Close every connection, those in use when they come back. Whoever asks for one again gets a new one."""
+        self._closings += 1
         while self._in_hand:
             await self._in_hand.pop().back.aclose()
         await self.engine.dispose()

@@ -130,6 +130,19 @@ async def test_connections_that_the_server_ended_are_not_handed_out(database_url
     await database.close()
 
 
+async def test_a_connection_that_comes_back_after_the_end_is_closed(database_url: str) -> None:
+    database = Database(database_url, size=4)
+    async with database.connect() as late:
+        await database.close()
+        assert await late.fetchval("SELECT 1") == 1
+    assert late.is_closed()
+    async with database.connect() as anew:
+        assert await anew.fetchval("SELECT 1") == 1
+    async with database.connect() as again:
+        assert again is anew
+    await database.close()
+
+
 @pytest.mark.parametrize(
     "error",
     [
