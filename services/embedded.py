@@ -106,11 +106,13 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
             values["clock_speed"] = options.clock_speed
         settings = Settings.read(**values, database_connections=max(24, common.database_connections))
         migrating = Database(url)
-        await migrate(migrating, serving.MIGRATIONS)
-        if alone:
-            async with migrating.connect() as connection:
-                await store.forget_every_worker(connection)
-        await migrating.close()
+        try:
+            await migrate(migrating, serving.MIGRATIONS)
+            if alone:
+                async with migrating.connect() as connection:
+                    await store.forget_every_worker(connection)
+        finally:
+            await migrating.close()
         runtime = await stack.enter_async_context(serving.open_runtime(settings))
         assert runtime.database is not None
         keys = _Keys(options.data)
@@ -135,8 +137,7 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         watcher = PlaybookWatcher(options.playbook or SHIPPED, runtime.log, runtime.database, runtime.clock)
         await watcher.apply_first(only_where_there_is_none=options.playbook is None)
         for service in services.values():
-            await service.start()
-            stack.push_async_callback(service.stop)
+            await stack.enter_async_context(serving.started(service))
         under = {name: service.app for name, service in services.items() if name != "ingest"}
         server.start(Prefixes(services["ingest"].app, under))
         stack.push_async_callback(server.stop)

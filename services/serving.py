@@ -88,8 +88,8 @@ async def open_runtime(
         elif database_needed:
             raise RapportError(NO_DATABASE)
         log = open_log(settings, database)
-        await log.start()
         stack.push_async_callback(log.close)
+        await log.start()
         if installation is not None:
             await belong_together(log, str(installation.id))
         clock = installation.clock if installation else SystemClock()
@@ -143,14 +143,23 @@ async def serve(name: str, host: str, port: int) -> None:
     settings = kind.read()
     async with open_runtime(settings, database_needed=name != "ingest") as runtime, HttpServer(host, port) as server:
         service: Service = module.build(runtime, settings)
+        async with started(service):
+            try:
+                server.start(service.app)
+                structlog.get_logger(service=name).info("started", address=server.address)
+                await stop_requested(server)
+            finally:
+                await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def started(service: Service) -> AsyncIterator[None]:
+    """A service that runs. Where it cannot be started, what had begun of it is ended all the same."""
+    try:
         await service.start()
-        try:
-            server.start(service.app)
-            structlog.get_logger(service=name).info("started", address=server.address)
-            await stop_requested(server)
-        finally:
-            await server.stop()
-            await service.stop()
+        yield
+    finally:
+        await service.stop()
 
 
 class HttpServer:

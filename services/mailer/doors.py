@@ -78,6 +78,7 @@ class Doors:
             _, unfinished = await asyncio.wait(self._reporting, timeout=self._click_seconds)
             for task in unfinished:
                 task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
             if unfinished:
                 self._logger.error("clicks or opens lost", count=len(unfinished))
 

@@ -63,6 +63,10 @@ class Outlet(Protocol):
         """The partition was let go or lost."""
         ...
 
+    async def close(self) -> None:
+        """Every partition was let go: returns when nothing is under way any more."""
+        ...
+
 
 class StreamOutlet:
     """The log in PostgreSQL: the transaction itself appends."""
@@ -96,6 +100,9 @@ class StreamOutlet:
     def forget(self, partition: int) -> None:
         self._appended.pop(partition, None)
 
+    async def close(self) -> None:
+        return
+
 
 def _merged(outputs: Mapping[int, Outputs]) -> dict[Destination, list[Entry]]:
     merged: dict[Destination, list[Entry]] = {}
@@ -114,6 +121,8 @@ class OutboxOutlet:
         self._service = service
         self._queues: dict[tuple[int, Destination], deque[Sequence[Entry]]] = {}
         self._publishers: dict[tuple[int, Destination], asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        """Publishers of partitions that were let go, which have not ended yet."""
         self._failing: set[tuple[int, Destination]] = set()
         self._acknowledged: dict[tuple[int, Destination], int] = {}
         """Up to which sequence the log has what stands in the outbox yet."""
@@ -161,7 +170,10 @@ class OutboxOutlet:
 
     def forget(self, partition: int) -> None:
         for key in [key for key in self._publishers if key[0] == partition]:
-            self._publishers.pop(key).cancel()
+            publisher = self._publishers.pop(key)
+            publisher.cancel()
+            self._ending.add(publisher)
+            publisher.add_done_callback(self._ending.discard)
             self._failing.discard(key)
             self._trouble.over(("publishing", *key))
         for key in [key for key in self._queues if key[0] == partition]:
@@ -169,6 +181,12 @@ class OutboxOutlet:
         for key in [key for key in self._acknowledged if key[0] == partition]:
             self._acknowledged.pop(key)
         self._measure()
+
+    async def close(self) -> None:
+        tasks = [*self._ending, *([self._emptying] if self._emptying is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _add(self, partition: int, destination: Destination, entries: Sequence[Entry]) -> None:
         key = (partition, destination)

@@ -142,6 +142,7 @@ class Worker:
             await asyncio.gather(*self._loops, return_exceptions=True)
         await self._let_go(list(self._lanes))
         await self._frame.together.close()
+        await self._frame.outlet.close()
         await asyncio.gather(*self._freeing, return_exceptions=True)
         if self._beating is not None:
             self._beating.cancel()

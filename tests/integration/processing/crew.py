@@ -67,9 +67,11 @@ class Crew:
     async def kill(self) -> None:
         for frame in self.frames:
             await frame.together.close()
-        self.frames.clear()
         for task in self.tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
         self.tasks.clear()
+        for frame in self.frames:
+            await frame.outlet.close()
+        self.frames.clear()

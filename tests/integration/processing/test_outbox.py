@@ -148,6 +148,25 @@ async def test_what_is_added_just_as_a_publisher_ends_goes_out_too(home: House) 
     await until(both)
     assert not late
     await outlet.drained(ANN)
+    await outlet.close()
+
+
+async def test_an_outlet_that_is_closed_has_nothing_under_way(home: House) -> None:
+    log: Any = home.log
+    outlet = OutboxOutlet(home.log, home.database, "tally")
+    others = asyncio.all_tasks()
+    outlet.committed({ANN: {("customers", ANN): [Entry("ann", b"out", Origin("tally", ANN, 1, 1))]}})
+
+    async def acknowledged() -> bool:
+        return bool(outlet._acknowledged)
+
+    await until(acknowledged)
+    log.hold()
+    outlet.committed({ANN: {("customers", ANN): [Entry("ann", b"held", Origin("tally", ANN, 1, 2))]}})
+    outlet.forget(ANN)
+    await outlet.close()
+    assert asyncio.all_tasks() == others
+    log.resume()
 
 
 async def test_records_of_strangers_are_set_aside_however_many_and_the_partition_flows_on(home: House) -> None:
