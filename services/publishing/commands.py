@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import typer
 
 from services.terminal import DEFAULT_DATA, By, Data, Folder, columns, database, one_of, out, run, say, somebody
 from shared.errors import RapportError
+
+_SUMMARY = 200
+"""Characters of what a playbook changed that are shown."""
 
 
 def publish_in(playbook_app: typer.Typer) -> None:
@@ -118,7 +122,8 @@ def playbook_history(
         table.add_column("what changed", overflow="fold")
         for one in found:
             at = one.at.strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(one.playbook[:NAMED_BY], at, one.by, one.summary)
+            # A first playbook, or another shop's, changes everything there is: --format json names it all.
+            table.add_row(one.playbook[:NAMED_BY], at, one.by, shorten(one.summary, _SUMMARY, placeholder=" …"))
         out.print(table)
 
     run(work())

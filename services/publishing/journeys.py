@@ -250,21 +250,28 @@ def _print_journey(row: dict[str, Any], standing: list[Standing], playbook: Play
     say(f"{row['status']}{version}; {row['entered']} entered, {row['goal']} reached the goal")
     worth = ", ".join(f"{amount:.2f} {currency}" for currency, amount in row["attributed"].items())
     lift = "" if row["lift"] is None else f"; lift {row['lift']:+.0%} against those held out"
-    say(f"{row['sent']} mails, {row['orders']} orders attributed{f': {worth}' if worth else ''}{lift}")
+    counted = ", ".join((_counted(row["sent"], "mail"), f"{_counted(row['orders'], 'order')} attributed"))
+    say(f"{counted}{f': {worth}' if worth else ''}{lift}")
     if standing:
         table = columns("version", "step", "status", "customers", "next due (UTC)")
+        for column in table.columns:
+            column.no_wrap, column.overflow = False, "fold"  # a step is named whole, however narrow the terminal
         steps = list(found.steps) if found is not None else []
         for one in sorted(
             standing, key=lambda one: (one.version != row["version"], one.version, _place(one.step, steps))
         ):
-            due = one.next_due.strftime("%Y-%m-%d %H:%M:%S") if one.next_due else ""
+            due = one.next_due.strftime("%Y-%m-%d %H:%M") if one.next_due else ""
             older = "" if one.version == row["version"] else " (older)"
             table.add_row(one.version[:VERSION_SHOWN] + older, one.step, one.status, str(one.customers), due)
         out.print(table)
     else:
         say("nobody is inside")
     if row["left"]:
-        say("left: " + ", ".join(f"{reason} {count}" for reason, count in row["left"].items()))
+        say("left: " + ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in row["left"].items()))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def results(counts: Sequence[tuple[Tally, int]], mailed: int, attributed: Sequence[Attributed]) -> dict[str, Any]:

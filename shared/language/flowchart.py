@@ -269,12 +269,14 @@ def _beginning(journey: Journey) -> tuple[str, ...]:
                 lines.append(f"each of {'.'.join(('event', *trigger.for_each))}")
             if trigger.where is not None:
                 lines.append(f"where {trigger.where.source}")
+            if trigger.key is not None:
+                lines.append(f"one for each {trigger.key.source}")
         case StageTrigger():
             lines.append(f"enters stage {trigger.stage}")
         case SegmentTrigger():
             lines.append(f"{'enters' if trigger.change == 'entered' else 'leaves'} {trigger.segment}")
         case DateTrigger():
-            before = f"{trigger.before} days before " if trigger.before else ""
+            before = f"{trigger.before} day{'' if trigger.before == 1 else 's'} before " if trigger.before else ""
             yearly = ", each year" if trigger.every else ""
             lines.append(f"{before}traits.{'.'.join(trigger.trait)}{yearly}")
             lines.append(f"at {trigger.at:%H:%M}")
@@ -282,7 +284,14 @@ def _beginning(journey: Journey) -> tuple[str, ...]:
         lines.append(f"if {journey.condition.source}")
     if journey.unless_in:
         lines.append(f"unless in {', '.join(sorted(journey.unless_in))}")
+    if journey.goal is not None:
+        lines.append(f"until the goal: {_match(journey.goal.match)}")
+    lines += [f"until {_match(match)}" for match in journey.exit_on]
     return tuple(lines)
+
+
+def _match(match: EventMatch) -> str:
+    return " ".join((match.event, *_where(match)))
 
 
 def _box(step: Step) -> Box:

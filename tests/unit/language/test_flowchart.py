@@ -144,6 +144,19 @@ def test_the_picture_is_sound_and_no_two_boxes_overlap() -> None:
     assert "12,345" in "".join(root.itertext())
 
 
+def test_what_ends_it_at_any_step_is_told_where_it_begins() -> None:
+    text = journey(
+        "- email: cart-reminder",
+        head="goal: {event: Order Completed, within: 7d}\nexit_on: [{event: Cart Emptied, where: event.cart_id == key}]",
+        trigger="event: Cart Updated\nkey: event.cart_id",
+    )
+    drawn = as_text(flow_of(load(sample(journeys__cart_yaml=text)).journeys["cart"]))
+    assert drawn.splitlines()[0] == (
+        "Cart Updated: one for each event.cart_id, until the goal: Order Completed, "
+        "until Cart Emptied where event.cart_id == key"
+    )
+
+
 def test_the_picture_in_the_readme_is_the_shipped_journey() -> None:
     shipped = load(read_folder(SHIPPED)).journeys["abandoned-cart"]
     picture = Path(__file__).parents[3] / "docs" / "abandoned-cart.svg"
