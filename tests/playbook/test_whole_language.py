@@ -10,7 +10,7 @@ import pytest
 from services.mailer.composing import Composer
 from services.mailer.links import Links
 from services.trials.coverage import covered
-from services.trials.report import of_coverage, told
+from services.trials.report import explained, of_coverage
 from services.trials.running import Verdict, run
 from shared.language import check, load_with_tests, read_folder
 from shared.language.flowchart import as_mermaid, as_text, flow_of
@@ -36,7 +36,7 @@ def test_the_checker_has_nothing_to_say() -> None:
 
 @pytest.mark.parametrize("verdict", VERDICTS, ids=lambda one: f"{one.tested.journey}: {one.test.name}")
 def test_journey(verdict: Verdict) -> None:
-    assert not verdict.differences, "\n".join(told(verdict))
+    assert not verdict.differences, "\n".join(explained(verdict))
 
 
 def test_every_step_is_reached_and_left_by_every_way() -> None:

@@ -147,7 +147,7 @@ def test_the_picture_is_sound_and_no_two_boxes_overlap() -> None:
 def test_what_ends_it_at_any_step_is_told_where_it_begins() -> None:
     text = journey(
         "- email: cart-reminder",
-        head="goal: {event: Order Completed, within: 7d}\nexit_on: [{event: Cart Emptied, where: event.cart_id == key}]",
+        head="goal: {event: Order Completed}\nexit_on: [{event: Cart Emptied, where: event.cart_id == key}]",
         trigger="event: Cart Updated\nkey: event.cart_id",
     )
     drawn = as_text(flow_of(load(sample(journeys__cart_yaml=text)).journeys["cart"]))
