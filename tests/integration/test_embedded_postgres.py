@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from shared.database.embedded import EmbeddedPostgres
+from shared.database.embedded import EmbeddedPostgres, buffers, memory
 from shared.errors import RapportError
 
 
@@ -85,3 +85,9 @@ async def test_a_folder_whose_path_is_too_long_for_a_socket_is_served_by_tcp() -
         async with EmbeddedPostgres(deep / "postgres") as server:
             assert server.near_url == server.url
             assert await asked(server.near_url, "SELECT inet_client_addr() IS NOT NULL") is True
+
+
+def test_a_server_takes_a_part_of_the_memory_that_there_is() -> None:
+    sizes = [1 << 30, 2 << 30, 4 << 30, 64 << 30]
+    assert [buffers(size) >> 20 for size in sizes] == [128, 128, 256, 512]
+    assert memory() > 0
