@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from services.backtest.reasons import in_words
 from services.backtest.report import CALLED, CustomerStory, Findings, Report
 from shared.contracts.messages import EMAIL
 
@@ -102,7 +103,10 @@ def lines(comparison: Comparison) -> list[Line]:
                 lines.append(Line(f"{name}: {figure.replace('_', ' ')}", here, there))
     for what in ("held", "skipped"):
         here, there = _reasons(one, what), _reasons(other, what)
-        lines += [Line(f"{what}: {reason}", here.get(reason, 0), there.get(reason, 0)) for reason in {**here, **there}]
+        lines += [
+            Line(f"{what}: {in_words(reason)}", here.get(reason, 0), there.get(reason, 0))
+            for reason in {**here, **there}
+        ]
     for tags, others_tags, what in ((one.stages, other.stages, "stage"), (one.segments, other.segments, "segment")):
         lines += [
             Line(f"{what} {name}", tags.get(name, 0), others_tags.get(name, 0)) for name in {**tags, **others_tags}

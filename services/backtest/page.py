@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from services.backtest import charts
 from services.backtest.comparing import Comparison, lines
+from services.backtest.reasons import ends, reasons
 from services.backtest.report import CALLED, Report
 from services.backtest.tables import counted, difference, differing_text, money
 
@@ -38,6 +39,8 @@ def as_page(report: Report, comparison: Comparison | None = None) -> str:
         number="{:,}".format,
         called=CALLED,
         counted=counted,
+        ends=ends,
+        reasons=reasons,
         money=money,
         difference=difference,
         differing_text=differing_text,

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.backtest.comparing import Comparison, Differing, lines
+from services.backtest.reasons import ends, reasons
 from services.backtest.report import CALLED, Report
 from shared.language.folder import NAMED_BY
 from shared.language.problems import listed
@@ -27,9 +28,9 @@ def as_tables(report: Report) -> Iterator[RenderableType]:
                 "" if found.status == "live" else f"  ({found.status})"
             )
             for what, counts in (
-                ("left", found.exits),
+                ("left", ends(found.exits)),
                 ("still inside, at", found.inside),
-                ("not let in", found.declined),
+                ("not let in", reasons(found.declined)),
             ):
                 if counts:
                     yield f"  {what}: {counted(counts)}"
@@ -39,7 +40,7 @@ def as_tables(report: Report) -> Iterator[RenderableType]:
         yield f"[bold]{sends.message}[/]  {of_channel({sends.channel: sends.sent})} sent"
         for what, counts in (("held", sends.held), ("skipped", sends.skipped), ("failed", sends.failed)):
             if counts:
-                yield f"  {what}: {counted(counts)}"
+                yield f"  {what}: {counted(reasons(counts))}"
     if report.busiest:
         yield ""
         yield f"{sum(report.per_customer.values()):,} customers got messages: " + ", ".join(
