@@ -7,10 +7,34 @@ from typing import Final
 from services.backtest.reasons import ends, reasons
 
 CODES: Final = (
-    "historical too_old loop paused filtered condition no_key inside again elsewhere crowded "
-    "no_address invalid_address no_channel unsubscribed not_subscribed suppressed topic_removed expired draft cap "
-    "quiet_hours goal exit_on restarted removed held_out"
-).split()
+    "historical",
+    "too_old",
+    "loop",
+    "paused",
+    "filtered",
+    "condition",
+    "no_key",
+    "inside",
+    "again",
+    "elsewhere",
+    "crowded",
+    "no_address",
+    "invalid_address",
+    "no_channel",
+    "unsubscribed",
+    "not_subscribed",
+    "suppressed",
+    "topic_removed",
+    "expired",
+    "draft",
+    "cap",
+    "quiet_hours",
+    "goal",
+    "exit_on",
+    "restarted",
+    "removed",
+    "held_out",
+)
 """Those of `triggers.Declined`, of the mailer's policy, and of what journeys take back."""
 
 
