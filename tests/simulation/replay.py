@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
+from services.journeys.commands import EMPTY
 from services.journeys.coupons import SIGNS
 from services.journeys.decisions import Decided, unpack
 from services.journeys.worker import JourneysProcessor
@@ -311,7 +312,8 @@ def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | Non
         table == "timers" and beside.redefined and row["service"] == "segmenter"
     ):
         return None
-    return _CODE.sub(b"null", repr(_sorted(shown)).encode()).decode()
+    text = repr(_sorted(shown)).replace(f"word={EMPTY!r}", "word=''")
+    return _CODE.sub(b"null", text.encode()).decode()
 
 
 def _sorted(value: Any) -> Any:
