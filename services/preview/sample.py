@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from services.journeys.enrollment import key_of
+from services.journeys.enrollment import Entry, key_of
 from services.journeys.scopes import scope
 from services.mailer.composing import Composer
 from services.mailer.links import Links
@@ -19,7 +19,8 @@ from shared.errors import RapportError
 from shared.language import WithTests
 from shared.language.catalogue import Catalogue
 from shared.language.playbook import Email, EventTrigger, Journey, Playbook
-from shared.language.problems import did_you_mean
+from shared.language.problems import did_you_mean, listed
+from shared.language.values import plain
 
 TRAITS: Mapping[str, Any] = {
     "first_name": "Ada",
@@ -77,8 +78,8 @@ def with_data(request: MessageRequested, data: Mapping[str, Any]) -> MessageRequ
 
 
 def of_customer(request: MessageRequested, playbook: Playbook, page: Mapping[str, Any]) -> tuple[MessageRequested, str]:
-    """The same for a real customer, as the segmenter's API shows them, and which of their events is the trigger. What a
-    step gives `with` the message stays the sample's."""
+    """The same for a real customer, as the segmenter's API shows them; and which of their events is the trigger, and
+    what of the step's `with` stays the sample's, since more than that is asked there."""
     journey = playbook.journeys[request.journey]
     trigger, told = request.data.get("trigger") or {}, "the trigger is the sample's"
     key = request.data.get("key")
@@ -90,6 +91,9 @@ def of_customer(request: MessageRequested, playbook: Playbook, page: Mapping[str
                     seen = scope(playbook, Customer(key=page["key"], traits=page["traits"]), _NOON, event=trigger)
                     key = key_of(journey.trigger.key.evaluate(seen))
                 break
+    given, kept = _given(request, playbook, page, trigger, key)
+    if kept:
+        told += f"; {listed(kept, 'and')} {'are' if len(kept) > 1 else 'is'} the sample's"
     shown = ("key", "stage", "segments", "first_seen", "last_seen", "locale", "timezone")
     data = {
         **request.data,
@@ -97,6 +101,7 @@ def of_customer(request: MessageRequested, playbook: Playbook, page: Mapping[str
         "customer": {name: page[name] for name in shown},
         "trigger": trigger,
         "key": key,
+        "with": given,
     }
     changed = msgspec.structs.replace(
         request,
@@ -107,6 +112,30 @@ def of_customer(request: MessageRequested, playbook: Playbook, page: Mapping[str
         data=data,
     )
     return changed, told
+
+
+def _given(
+    request: MessageRequested, playbook: Playbook, page: Mapping[str, Any], trigger: Mapping[str, Any], key: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """What the step gives the message, and the names of what could not be worked out: what asks for the customer's
+    history, or for what steps before have left behind."""
+    given = dict(request.data.get("with") or {})
+    step = playbook.journeys[request.journey].steps.get(request.step)
+    told = ("key", "traits", "stage", "locale", "timezone")
+    customer = Customer(segments=tuple(page["segments"]), **{name: page[name] for name in told})
+    entry = Entry(_NOON, "", key, msgspec.json.encode(trigger))
+    seen = scope(playbook, customer, _NOON, entry=entry)
+    kept = []
+    for name, expression in step.with_.items() if isinstance(step, Email) else ():
+        known = all(
+            path[0] in ("traits", "trigger", "key") or path in [("customer", told_of) for told_of in told]
+            for path in expression.names
+        )
+        if known and not (expression.aggregates or expression.topics):
+            given[name] = plain(expression.evaluate(seen))
+        else:
+            kept.append(name)
+    return given, kept
 
 
 def _mails(journey: Journey) -> list[Email]:

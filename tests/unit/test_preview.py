@@ -73,6 +73,30 @@ def test_a_customer_is_shown_with_the_latest_event_that_begins_the_journey() -> 
     assert "Handlekurvens nummer: c9" in text
 
 
+def test_what_a_step_gives_is_worked_out_for_a_customer_where_it_needs_no_history() -> None:
+    files = dict(FILES)
+    journey, body = "journeys/thank-you.yaml", "messages/thank-you-again/subject.txt"
+    files[journey] = files[journey].replace(b"with: {orders:", b"with: {who: traits.first_name, orders:")
+    files[body] = b"{{ who }}"
+    book = load_with_tests(files)
+    found = sample(book, "thank-you-again").request
+    page = {
+        "key": "olav",
+        "traits": {"first_name": "Olav"},
+        "stage": "retain",
+        "segments": [],
+        "locale": None,
+        "timezone": None,
+        "address": "olav@example.com",
+        "first_seen": None,
+        "last_seen": None,
+        "timeline": {"rows": []},
+    }
+    changed, told = of_customer(found, book.playbook, page)
+    assert changed.data["with"] == {**found.data["with"], "who": "Olav"}
+    assert told == "the trigger is the sample's; orders is the sample's"
+
+
 def test_the_command_prints_what_is_read_and_writes_the_page(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     shown = CliRunner().invoke(app, ["playbook", "preview", "cart-reminder", str(SHIPPED), "--html", str(page)])
