@@ -1,9 +1,9 @@
 """How fast a history is simulated, and what memory it takes.
 
 The history is the usual traffic of `bench.traffic` under the shipped playbook, as a file of messages. A round reads it,
-lives through it and makes the report, in one process; its figure is events a second of that process's time, since one
-core is what a simulation has. Memory is the peak of a round over a history three times as long with the same customers,
-beside one over the short history: what grows with events would show there.
+lives through it and makes the report: in one process, where its figure is events a second of processor time; or as the
+command does it, with a process for each core, by the clock. Memory is the peak of a round over a history three times as
+long with the same customers, beside one over the short history: what grows with events would show there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.measure import Series
 from bench.traffic import Traffic
+from services.backtest.processes import simulate_shared
 from services.backtest.reading import History
 from services.backtest.simulation import simulate
 from shared.language import SHIPPED, load, read_folder
@@ -59,6 +60,16 @@ def speed(folder: Path) -> float:
     return EVENTS / lived(folder / "short.ndjson")
 
 
+def speed_on_all_cores(folder: Path) -> float:
+    """With the time in which the processes start: a longer history has less of it."""
+    files = read_folder(SHIPPED)
+    began = time.perf_counter()
+    told = simulate_shared([files], [(folder / "short.ndjson", None)], None, lambda read: None)
+    seconds = time.perf_counter() - began
+    assert told.reports[0].events == EVENTS
+    return EVENTS / seconds
+
+
 def peak_after_long(folder: Path) -> float:
     return _peak(folder / "long.ndjson")
 
@@ -77,6 +88,14 @@ SERIES = [
         "simulate",
         "events/s of processor time",
         speed,
+        goal=50_000,
+        prepare=prepare,
+        rounds=3,
+    ),
+    Series(
+        "simulate on all cores",
+        "events/s",
+        speed_on_all_cores,
         goal=50_000,
         prepare=prepare,
         rounds=3,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +14,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.backtest.columns import read_mapping
 from services.backtest.parts import Part, together
 from services.backtest.processes import run_dry
-from services.backtest.reading import History
-from services.backtest.shares import Share, moved
+from services.backtest.reading import History, Refusal
+from services.backtest.shares import Share, go_apart, moved
 from services.backtest.simulation import Reached, found, simulate
-from shared.language.playbook import Playbook
+from services.rehearsal.coupons import PoolsByCause
+from shared.contracts.events import Event
+from shared.language.playbook import CouponPool, EventTrigger, Playbook, Set
 from tests.simulation.playbooks import variants
 
 BEGIN = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -153,3 +158,76 @@ def test_a_no_of_one_customer_holds_in_another_share_for_who_has_the_same_addres
     (thanks,) = (one for one in part.reports[0].messages if one.message == "thanks")
     assert thanks.skipped == {"unsubscribed": 1}
     assert as_json(part) == as_json(in_one_place(variants()[:1], path))
+
+
+def test_each_event_is_of_the_one_share_that_its_customer_is_in(tmp_path: Path) -> None:
+    """However the line is written, and whatever stands in front of its ids."""
+    odd = (
+        '{"properties": {"userId": "fay"}, "userId": "ann", "type": "track", "event": "x"}',
+        '{"userId": "fay", "userId": "ann", "type": "track", "event": "x"}',
+        '{"\\u0075serId": "\\u0061nn", "type": "track", "event": "x"}',
+        '{"anonymousId": "fay", "type": "track", "event": "x", "userId": "ann"}',
+        '{"anonymousId": "ann", "type": "track", "event": "x", "userId": ""}',
+        '{"anonymousId": 42.0, "type": "track", "event": "x", "userId": null}',
+        '{"userId": 42, "type": "track", "event": "x", "unknown": {"userId": [[[]]]}}',
+    )
+    lines = [line[:-1] + ', "timestamp": "2026-03-02T12:00:00Z"}' for line in odd]
+    path = tmp_path / "history.ndjson"
+    path.write_text("\n".join(lines))
+    for of in (1, 2, 3, 7):
+        where: dict[str, set[int]] = {}
+        events = [(number, one) for number in range(of) for one in History(path, None, 0, Share(number, of))]
+        for number, event in events:
+            assert isinstance(event, Event), event
+            where.setdefault(event.key, set()).add(number)
+        assert len(events) == len(lines)
+        assert {key: len(numbers) for key, numbers in where.items()} == {"ann": 1, "42": 1}
+
+
+def test_rows_of_a_table_go_where_their_customers_are(tmp_path: Path) -> None:
+    table, mapping = tmp_path / "orders.csv", tmp_path / "mapping.yaml"
+    mapping.write_text(
+        "event: Order Completed\nuserId: {column: id, as: number}\nanonymousId: {column: visitor}\n"
+        "timestamp: {column: at}\nproperties: {total: {column: total, as: number}}\n"
+    )
+    rows = ["id,visitor,at,total", *(f"{number},,2026-03-02,5" for number in (1, 2, 3, 4, 5, 1, 2))]
+    rows += [",fay,2026-03-02,5", "x,,2026-03-02,5", "6,,2026-03-02,much", "7,too few", ",,2026-03-02,5"]
+    table.write_text("\n".join(rows))
+    columns = read_mapping(mapping)
+    whole = sorted(map(msgspec.json.encode, History(table, columns)))
+    parts = [list(History(table, columns, 0, Share(number, 3))) for number in range(3)]
+    assert sorted(msgspec.json.encode(one) for part in parts for one in part) == whole
+    keys = [{one.key for one in part if isinstance(one, Event)} for part in parts]
+    assert sum(map(len, keys)) == len(set().union(*keys)) == 6
+
+
+def test_what_ends_a_file_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "history.ndjson.gz"
+    path.write_bytes(gzip.compress(b'{"userId": "ann"}\n' * 1_000)[:-20])
+    told = [one for number in range(3) for one in History(path, None, 0, Share(number, 3))]
+    codes = Counter(one.code for one in told if isinstance(one, Refusal))
+    assert codes["invalid_gzip"] == 1
+
+
+def test_a_playbook_that_gives_addresses_itself_is_not_split() -> None:
+    assert all(map(go_apart, variants()))
+    playbook = variants()[0]
+    journey = playbook.journeys["cart"]
+    assert isinstance(journey.trigger, EventTrigger)
+    assert journey.trigger.key is not None
+    steps = {**journey.steps, "address": Set("address", None, {}, {"email": journey.trigger.key})}
+    changed = {"cart": msgspec.structs.replace(journey, steps=steps)}
+    assert not go_apart(msgspec.structs.replace(playbook, journeys=changed))
+
+
+def test_which_code_somebody_gets_does_not_depend_on_who_came_before() -> None:
+    for pool in (
+        CouponPool("ten", "Ten", "TEN-", 8, 5, None),
+        CouponPool("list", "List", "", 0, None, None, ("a", "b", "c", "d", "e")),
+    ):
+        causes = ["ann code", "fay code", "cai code"]
+        one, other = PoolsByCause(), PoolsByCause()
+        forth = [one.take(pool, cause) for cause in causes]
+        back = [other.take(pool, cause) for cause in reversed(causes)]
+        assert forth == back[::-1]
+        assert [one.take(pool, "more") is None for _ in range(3)] == [False, False, True]
