@@ -9,10 +9,11 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.ingest import main as ingest
 from services.ingest.settings import IngestSettings
@@ -42,6 +43,8 @@ MIGRATIONS: tuple[Migrations, ...] = (
     journeys.MIGRATIONS,
     mailer.MIGRATIONS,
 )
+
+_LONG_BYTES = 16 << 10
 
 NO_DATABASE = (
     "DATABASE_URL is not set. Give PostgreSQL's address, postgresql://user:password@host/name, or the --data of "
@@ -211,6 +214,7 @@ class HttpServer:
         assert self._socket is not None
         config = uvicorn.Config(
             app,
+            http=_InOnePiece,
             lifespan="off",
             log_config=None,
             log_level="warning",
@@ -229,6 +233,41 @@ class HttpServer:
             self._server.should_exit = True
             await asyncio.gather(self._task, return_exceptions=True)
             self._server = self._task = None
+
+
+class _InOnePiece(HttpToolsProtocol):
+    """Head and body of an answer go out with one call to the kernel: it costs as much as a good part of the answer."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast(asyncio.Transport, OnePiece(transport)))
+
+
+class OnePiece:
+    """A transport that writes at the end of the loop's turn what was written in it; what is long, at once."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._write)
+        self._held.append(data)
+        if len(data) > _LONG_BYTES:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+        self._transport.close()
+
+    def _write(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
 
 
 class _Uvicorn(uvicorn.Server):

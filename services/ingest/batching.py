@@ -17,8 +17,15 @@ from shared.trouble import Trouble
 
 APPEND_BYTES = 1024 * 1024
 """A batch that has this many bytes takes no further request; the next one opens."""
+MANY_REQUESTS = 16
+"""After an append of so many, as many are soon there again; after one of few, waiting would gather hardly any."""
 
 _logger = structlog.get_logger("rapport.ingest")
+
+
+def pause_after(requests: int, most: float) -> float:
+    """From the begin of an append of so many requests to that of the next, where `most` is after many."""
+    return most * min(1.0, requests / MANY_REQUESTS)
 
 
 def _size(entry: Entry) -> int:
@@ -42,9 +49,9 @@ class OpenBatches:
         answer_seconds: float,
         bytes_in_flight: int,
     ) -> None:
-        """`flush_seconds`: how far apart appends begin; what comes after a longer pause waits for nobody.
-        `answer_seconds`: after which time a request is told that the log has not confirmed. `bytes_in_flight`: how much
-        may wait for bodies and for the log."""
+        """`flush_seconds`: how far apart appends begin where each has many requests; where they have few, the next may
+        follow sooner. `answer_seconds`: after which time a request is told that the log has not confirmed.
+        `bytes_in_flight`: how much may wait for bodies and for the log."""
         self._log, self._stream = log, stream
         self._flush_seconds, self._answer_seconds = flush_seconds, answer_seconds
         self._limit, self._in_flight = bytes_in_flight, 0
@@ -125,8 +132,9 @@ class OpenBatches:
 
     def _flush(self) -> None:
         self._timer = None
-        self._next_at = asyncio.get_running_loop().time() + self._flush_seconds
         waiting, self._waiting = self._waiting, []
+        requests = sum(len(batch.parts) for partition in waiting for batch in self._lanes[partition].batches)
+        self._next_at = asyncio.get_running_loop().time() + pause_after(requests, self._flush_seconds)
         for partition in waiting:
             lane = self._lanes[partition]
             lane.waiting, lane.busy = False, True

@@ -16,7 +16,7 @@ class IngestSettings(Settings):
     ingest_sources: Path | None = None
     """The file of sources and hashed write keys (see `keyfile.py`); it is watched."""
     ingest_flush_seconds: float = Field(0.003, ge=0, le=1)
-    """From the begin of one append to that of the next; what comes after a longer pause waits for nobody."""
+    """From the begin of one append to that of the next where many requests come; where few do, it is sooner."""
     ingest_answer_seconds: float = Field(10.0, gt=0, le=300)
     """After which time a client is told that the log has not confirmed; less than the clients' own 15 s."""
     ingest_bytes_in_flight: int = Field(64 * 1024 * 1024, ge=8 * 1024 * 1024)

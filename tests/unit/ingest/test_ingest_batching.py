@@ -9,7 +9,7 @@ import pytest
 from fakes.memory_log import MemoryLog
 from patience import PATIENCE
 
-from services.ingest.batching import APPEND_BYTES, OpenBatches
+from services.ingest.batching import APPEND_BYTES, MANY_REQUESTS, OpenBatches, pause_after
 from shared.errors import Unavailable
 from shared.log.port import Entry, RecordTooLarge
 
@@ -54,14 +54,22 @@ async def test_requests_of_the_same_moment_share_an_append(log: MemoryLog, batch
     assert keys(log) == [f"r{n}" for n in range(10)]
 
 
-async def test_what_comes_after_a_pause_waits_for_nobody_and_what_follows_waits_for_others(log: MemoryLog) -> None:
+async def test_what_comes_after_a_pause_waits_for_nobody_and_what_follows_many_for_others(log: MemoryLog) -> None:
     batches = OpenBatches(log, "events", flush_seconds=300, answer_seconds=600, bytes_in_flight=8 * APPEND_BYTES)
     async with asyncio.timeout(PATIENCE):
-        await taken(batches.append({0: [entry("first")]}))
-    following = [taken(batches.append({0: [entry(f"r{n}")]})) for n in range(3)]
+        await asyncio.gather(*(taken(batches.append({0: [entry(f"m{n}")]})) for n in range(MANY_REQUESTS)))
+    following = []
+    for n in range(3):
+        following.append(taken(batches.append({0: [entry(f"r{n}")]})))
+        await asyncio.sleep(0)
     await batches.close()
     await asyncio.gather(*following)
-    assert [len(entries) for _, _, entries in log.appends] == [1, 3]
+    assert [len(entries) for _, _, entries in log.appends] == [MANY_REQUESTS, 3]
+
+
+def test_few_requests_are_waited_for_less_than_many() -> None:
+    assert pause_after(1, 0.016) == pytest.approx(0.001)
+    assert pause_after(MANY_REQUESTS, 0.016) == pause_after(500, 0.016) == 0.016
 
 
 async def test_an_answer_waits_for_every_partition_of_its_request(log: MemoryLog, batches: OpenBatches) -> None:
