@@ -20,12 +20,12 @@ _CARRIED_OVER = ("processing.installation", "processing.playbooks")
 
 
 async def differences(world: World) -> list[str]:
-    """A line each, once all workers have ended. A run from whose log records were deleted cannot be replayed."""
+    """A line each, once all workers have ended."""
     recorded_in, replayed_in = Database(world.postgres.url), Database(await _another(world))
     log: Log = KafkaLog(world.broker.bootstrap, PARTITIONS) if world.broker else PostgresLog(recorded_in, PARTITIONS)
     try:
         await log.start()
-        journal = await replay.read_journal(log)
+        journal = await replay.read_journal(log, world.gone)
         recorded = await replay.states(recorded_in)
         shelf = PlaybookShelf()
         async with replayed_in.connect() as connection:

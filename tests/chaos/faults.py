@@ -22,6 +22,7 @@ from shared.contracts.streams import EVENTS
 from shared.database.engine import Database
 from shared.errors import RapportError
 from shared.log.kafka import KafkaLog
+from shared.log.port import Record
 from shared.log.postgres import PostgresLog
 from tests.chaos import receiver
 from tests.chaos.mails import RUDENESS
@@ -45,6 +46,8 @@ class Fault(NamedTuple):
 
 FAULTS: list[Fault] = []
 EVERY_SERVER = "every server"
+_FREE_SECONDS = 30.0
+_UNREAD_SECONDS = 20.0
 
 
 def fault(
@@ -355,10 +358,13 @@ async def rude_receiver(world: World, dice: random.Random) -> int:
 async def out_of_retention(world: World, dice: random.Random) -> int:
     """What a shop posted is deleted before the segmenter has read it: the partition halts, says so, and goes on when an
     operator says from where. What was not deleted is all there."""
-    workers = world.free_workers("segmenter")
-    if len(workers) < WORKERS:
+
+    async def all_free() -> bool:
+        return len(world.free_workers("segmenter")) == WORKERS
+
+    if not await world.comes_true(all_free, _FREE_SECONDS):
         return 0
-    partition = dice.randrange(PARTITIONS)
+    workers = world.free_workers("segmenter")
     with contextlib.ExitStack() as hands:
         # Nobody reports outcomes meanwhile: what is deleted is a shop's alone.
         mailers = world.free_workers("mailer")
@@ -373,15 +379,7 @@ async def out_of_retention(world: World, dice: random.Random) -> int:
         for worker in workers:
             world.tell(worker, "killed", signal.SIGKILL)
         await asyncio.sleep(2)
-        connection = await world.connect()
-        try:
-            offset = await connection.fetchval(
-                "SELECT next_offset FROM processing.partitions WHERE service = 'segmenter' AND partition = $1",
-                partition,
-            )
-            deleted = await _delete(world, connection, partition, offset)
-        finally:
-            await connection.close()
+        partition, deleted = await _deleted_somewhere(world, dice)
     if not deleted:
         return 0
     world.ledger.deleted |= deleted
@@ -404,41 +402,82 @@ async def out_of_retention(world: World, dice: random.Random) -> int:
     return 1
 
 
-async def _delete(world: World, connection: asyncpg.Connection, partition: int, offset: int) -> set[str]:
-    """Delete from there on what shops posted, up to the first record of another kind; returns the events' ids."""
-    log: KafkaLog | PostgresLog
+async def _deleted_somewhere(world: World, dice: random.Random) -> tuple[int, set[str]]:
+    """Delete from a partition of which the next unread record is a shop's. The shop goes on, so it is waited for."""
+    found: tuple[int, set[str]] = 0, set()
     database = Database(world.postgres.url)
     log = KafkaLog(world.broker.bootstrap, PARTITIONS) if world.broker else PostgresLog(database, PARTITIONS)
+
+    async def deleted() -> bool:
+        nonlocal found
+        for partition in dice.sample(range(PARTITIONS), PARTITIONS):
+            offset = await connection.fetchval(
+                "SELECT next_offset FROM processing.partitions WHERE service = 'segmenter' AND partition = $1",
+                partition,
+            )
+            if ids := await _delete(world, log, connection, partition, offset):
+                found = partition, ids
+                return True
+        return False
+
+    connection = await world.connect()
+    try:
+        await log.start()
+        await world.comes_true(deleted, _UNREAD_SECONDS)
+    finally:
+        await log.close()
+        await connection.close()
+        await database.close()
+    return found
+
+
+async def _delete(
+    world: World, log: KafkaLog | PostgresLog, connection: asyncpg.Connection, partition: int, offset: int
+) -> set[str]:
+    """Delete from there on what shops posted, up to the first record of another kind; returns the events' ids."""
+    earliest, _ = await log.range_of(EVENTS, partition)
     reader = log.reader(EVENTS)
     try:
-        reader.assign({partition: offset})
-        found = (await reader.fetch(partition, 50, 5.0)).records
-        ids: list[str] = []
-        for record in found:
-            event = msgspec.json.decode(record.value)
-            by_a_shop = event["kind"] == "event" and event["source"] == "shop"
-            if record.origin is not None or not by_a_shop or event["id"] in world.ledger.reused:
-                break
-            ids.append(event["id"])
-        if not ids:
-            return set()
-        if isinstance(log, KafkaLog):
-            assert world.broker is not None
-            admin = AIOKafkaAdminClient(bootstrap_servers=world.broker.bootstrap)
-            await admin.start()
-            try:
-                place = TopicPartition(log.topic(EVENTS), partition)
-                await admin.delete_records({place: RecordsToDelete(offset + len(ids))})
-            finally:
-                await admin.close()
-            return set(ids)
+        reader.assign({partition: earliest})
+        records: list[Record] = []
+        drained = False
+        while not drained:
+            fetched = await reader.fetch(partition, 2000, 0.5)
+            records += fetched.records
+            drained = fetched.drained
+    finally:
+        await reader.close()
+    ids: dict[int, str] = {}
+    for record in records:
+        if record.offset < offset:
+            continue
+        event = msgspec.json.decode(record.value)
+        by_a_shop = event["kind"] == "event" and event["source"] == "shop"
+        if record.origin is not None or not by_a_shop or event["id"] in world.ledger.reused:
+            break
+        ids[record.offset] = event["id"]
+    if not ids:
+        return set()
+    before = max(ids) + 1
+    if isinstance(log, KafkaLog):
+        assert world.broker is not None
+        admin = AIOKafkaAdminClient(bootstrap_servers=world.broker.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_records({TopicPartition(log.topic(EVENTS), partition): RecordsToDelete(before)})
+        finally:
+            await admin.close()
+    else:
         async with connection.transaction():
+            # A row holds several records, and goes as a whole.
             before = await connection.fetchval(
-                "SELECT max(last) + 1 FROM log.rows WHERE stream = $1 AND partition = $2 AND last < $3",
+                "SELECT coalesce(max(last) + 1, 0) FROM log.rows WHERE stream = $1 AND partition = $2 AND last < $3",
                 EVENTS,
                 partition,
-                offset + len(ids),
+                before,
             )
+            if before <= offset:
+                return set()
             await connection.execute(
                 "DELETE FROM log.rows WHERE stream = $1 AND partition = $2 AND last < $3", EVENTS, partition, before
             )
@@ -448,8 +487,6 @@ async def _delete(world: World, connection: asyncpg.Connection, partition: int, 
                 partition,
                 before,
             )
-        return set(ids[: max(0, before - offset)])
-    finally:
-        await reader.close()
-        await log.close()
-        await database.close()
+    gone = world.gone.setdefault((EVENTS, partition), [])
+    gone += [record for record in records if record.offset < offset]
+    return {id for at, id in ids.items() if at < before}

@@ -26,6 +26,7 @@ from deploy.dev.cluster import SERVICES, WRITE_KEY, Cluster, Worker
 from deploy.dev.preloaded import Launcher, Preloaded, Running
 from shared.database.embedded import EmbeddedPostgres
 from shared.errors import RapportError
+from shared.log.port import Record
 from tests.chaos.between import BeforeKafka, BeforePostgres
 from tests.chaos.ledger import Ledger
 from tests.chaos.mails import MailServer
@@ -86,6 +87,8 @@ class World:
         """What the processes did that they must not, whatever was done to them."""
         self.noise: Counter[str] = Counter()
         """What the workers have logged as errors."""
+        self.gone: dict[tuple[str, int], list[Record]] = {}
+        """What had been read of a partition of a stream, and was deleted from it."""
         self.lives: dict[str, Life] = {}
         self.held: set[str] = set()
         """Workers that a fault has in its hands, or keeps away."""

@@ -400,7 +400,8 @@ class Session:
         self._session()
         self._quiet()
         weather = self._sessions.weather
-        await self.process.step(what, weather.delay(self.process, "database"))
+        # What commits nothing may as well be carried out at once: its answer takes a while, and others get in between.
+        await self.process.step(what, weather.delay(self.process, "database") if what == "commit" else 0.0)
         self._session()
         if weather.strikes(self.process, "database: connection cut"):
             self._cut()

@@ -14,10 +14,16 @@ CUSTOMERS = ("ann", "ben", "cai", "dot", "eve")
 WORKERS = ("segmenter-1", "segmenter-2", "journeys-1", "journeys-2", "mailer-1", "mailer-2")
 PROCESSES = (*WORKERS, "ingest-1", "ingest-2")
 SOURCE = "shop"
-_ACTS = 8, 20
+_ACTS = 12, 26
 """Many short histories find what few long ones find, and sooner; what they begin goes on for days."""
+_ACTS_A_SECOND = 16.0
+"""What a history costs is how long it lasts, far more than what happens in it: ticks, heartbeats, looks for work."""
 _FEW, _MANY = (1, 1, 1, 1, 2, 3), (1, 2, 3, 5, 8)
 """How many calls a post has: where there are many, more happens at one instant, and in one transaction."""
+_ROUGH = 0.0, 1.0, 1.0, 2.0, 2.0, 4.0
+_BATCHES = (1, 0.0), (2, 0.0), (3, 0.02), (5, 0.02), (16, 0.2), (100, 0.2), (2000, 0.0), (2000, 0.2)
+"""How many records a batch has at most, and for how many seconds partitions gather for one transaction. Small batches
+are for timers that a transaction cannot take at once; where they wait for one another, too, nothing ends."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class History:
     seed: int
     roughness: float
     batch_records: int
+    gather_seconds: float
     acts: tuple[Act, ...]
 
 
@@ -117,15 +124,15 @@ def draw(seed: int) -> History:
     acts: list[Act] = []
     at = 0.0
     for act in _acts(dice):
-        at += dice.expovariate(8.0) if dice.random() < 0.9 else dice.uniform(0.5, 1.5)
+        at += dice.expovariate(_ACTS_A_SECOND) if dice.random() < 0.93 else dice.uniform(0.5, 1.5)
         acts.append(act(at))
     for hours in (1.5, 26):  # what they began goes on while troubles last
-        at += 1.5
+        at += 1.2
         acts.append(Leap(at, timedelta(hours=hours)))
     return History(
         seed,
-        dice.choice([0.0, 0.5, 1.0, 1.0, 2.0]),
-        dice.choice([1, 2, 5, 100, 2000]),
+        dice.choice(_ROUGH),
+        *dice.choice(_BATCHES),
         tuple(acts),
     )
 

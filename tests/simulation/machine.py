@@ -12,8 +12,10 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,43 +28,48 @@ class Stuck(AssertionError):
     """Nobody will ever do anything again, and somebody waits."""
 
 
-class _Timeless:
-    """Stands where a loop has its selector: there is no input or output to wait for, so waiting is passing time."""
-
-    def __init__(self, machine: VirtualLoop) -> None:
-        self._loop = machine
-        self._rounds = 0
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Stuck("nothing is under way, and somebody waits.")
-        if timeout > 0:
-            self._rounds = 0
-        self._rounds += 1
-        if self._rounds > _MOST_ROUNDS:
-            ready = list(self._loop._ready)[:3]  # type: ignore[attr-defined]
-            raise Stuck(f"time does not pass, since somebody never waits: {ready}")
-        self._loop.passed += max(timeout, 0.0)
-        return []
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop whose time passes only where everybody waits."""
+    """An event loop whose time passes only where everybody waits.
+
+    There is no input or output to wait for, so waiting is passing time; and a round is no more than what is ready."""
 
     def __init__(self) -> None:
         super().__init__()
         self.passed = 0.0
-        self._selector = _Timeless(self)
-        self._clock_resolution = 1e-6
+        self._rounds = 0
+        """Since time last passed."""
+        self._numbers = count()
+        self._later: list[tuple[float, int, asyncio.TimerHandle]] = []
 
     def time(self) -> float:
         return self.passed
 
-    def _process_events(self, events: list[Any]) -> None:
-        assert not events
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heappush(self._later, (when, next(self._numbers), handle))
+        return handle
+
+    def _run_once(self) -> None:
+        ready, later = self._ready, self._later  # type: ignore[attr-defined]
+        self._rounds += 1
+        if not ready:
+            while later and later[0][2].cancelled():
+                heappop(later)
+            if not later:
+                raise Stuck("nothing is under way, and somebody waits.")
+            if later[0][0] > self.passed:
+                self.passed = later[0][0]
+                self._rounds = 0
+        if self._rounds > _MOST_ROUNDS:
+            raise Stuck(f"time does not pass, since somebody never waits: {list(ready)[:3]}")
+        while later and later[0][0] <= self.passed:
+            ready.append(heappop(later)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
 
     def _write_to_self(self) -> None:
         """There is no other thread that would have to wake this one."""
@@ -138,12 +145,14 @@ class Process:
             _current.reset(token)
 
     async def step(self, what: str, seconds: float) -> None:
-        """Pass some time on the way to or from the world."""
+        """Pass some time, if any, on the way to or from the world."""
         if not self.alive:
             raise asyncio.CancelledError
         self._on_step(self, what)
-        await asyncio.sleep(seconds)
-        await self._going.wait()
+        if seconds:
+            await asyncio.sleep(seconds)
+        if self.stopped:
+            await self._going.wait()
         if not self.alive:
             raise asyncio.CancelledError
 

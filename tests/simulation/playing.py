@@ -32,7 +32,14 @@ from tests.simulation.weather import Weather
 from tests.simulation.world import PARTITIONS, SHELF, World, hear
 
 _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-_CARELESS = {"fsync": "off", "synchronous_commit": "off", "autovacuum": "off", "full_page_writes": "off"}
+_CARELESS = {
+    **dict.fromkeys(("fsync", "synchronous_commit", "autovacuum", "full_page_writes"), "off"),
+    **dict.fromkeys(("track_activities", "track_counts", "update_process_title"), "off"),
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+}
+"""Nothing of it has to last, and nobody watches."""
+_COLLECT_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -184,13 +191,14 @@ async def _with_postgres(seeds: list[int], options: argparse.Namespace) -> Tally
 
 def _play_all(url: str, seeds: list[int], options: argparse.Namespace) -> Tally:
     server = Server(url)
-    # What is loaded stays, and what a history leaves behind goes with it, all at once.
-    gc.freeze()
     gc.disable()
     tally = Tally()
-    for seed in seeds:
+    for number, seed in enumerate(seeds):
         outcome = play(draw(seed), server, again=options.replay)
-        gc.collect()
+        if number % _COLLECT_EVERY == 0:
+            # What is loaded stays; most of what a history leaves behind goes with it, and the rest all at once.
+            gc.collect()
+            gc.freeze()
         tally.injected += outcome.injected
         tally.figures += outcome.figures
         if options.seed is not None:

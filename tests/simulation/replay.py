@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -83,14 +84,18 @@ _COMPARED = {
 }
 
 
-async def read_journal(log: Log) -> Journal:
-    """Everything that the log still has. Raises AssertionError where its beginning, or something within, is missing."""
+async def read_journal(log: Log, gone: Journal = MappingProxyType({})) -> Journal:
+    """Everything that the log still has, after what had been read of a partition and is `gone` from it. Raises
+    AssertionError where its beginning, or something within, is missing."""
     found: dict[tuple[str, int], list[Record]] = {}
     for stream in STREAMS:
         reader = log.reader(stream)
-        reader.assign(dict.fromkeys(range(log.partitions), 0))
+        earliest = {partition: (await log.range_of(stream, partition))[0] for partition in range(log.partitions)}
+        missing = [partition for partition, offset in earliest.items() if offset and (stream, partition) not in gone]
+        assert not missing, f"{stream}: the beginning of {missing} is missing"
+        reader.assign(earliest)
         for partition in range(log.partitions):
-            records: list[Record] = []
+            records = list(gone.get((stream, partition), ()))
             drained = False
             while not drained:
                 fetched = await reader.fetch(partition, 2000, 1.0)

@@ -121,7 +121,7 @@ class World:
             expiry_seconds=4.0,
             batch_records=history.batch_records,
             partitions_in_flight=2,
-            gather_seconds=0.2,  # long enough for partitions to meet
+            gather_seconds=history.gather_seconds,
         )
 
     def tell(self, who: str, what: str) -> None:
@@ -139,7 +139,7 @@ class World:
             await asyncio.sleep(act.at - self.loop.time())
             self.tell("world", str(act))
             self._bring_about(act)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.0)
         self.weather.clear_up()
         for name in PROCESSES:
             if name not in self.living:
@@ -204,7 +204,7 @@ class World:
         while left := await self._left_to_do(since):
             if self.loop.time() > until:
                 raise Stuck("; ".join(left))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.1)
 
     async def _left_to_do(self, since: datetime) -> list[str]:
         # As their owners know it, who cost nothing to ask: what leaves no trace is written down later.
