@@ -175,8 +175,8 @@ def _without_much(one: Changes) -> Changes:
 
 async def _write_much(changes: Mapping[int, Changes], connection: Connection) -> Sequence[Clause]:
     known = [
-        (place, partition, *profile)
-        for partition, one in changes.items()
+        (place, *profile)
+        for one in changes.values()
         for profile in one.profiles
         if (place := one.places.get(profile[0])) is not None
     ]
@@ -200,9 +200,9 @@ _HISTORY_COLUMNS = ("partition", "customer", "occurred_at", "kind", "id", "sourc
 _SEEN_COLUMNS = ("id", "content", "seen_at", "partition")
 _WRITE_IN_PLACE = """
     UPDATE segmenter.profiles p SET stage = n.stage, state = n.state
-      FROM (SELECT unnest($1::tid[]) AS place, unnest($2::smallint[]) AS partition, unnest($3::text[]) AS key,
-                   unnest($4::text[]) AS stage, unnest($5::bytea[]) AS state) AS n
-     WHERE p.ctid = n.place AND p.partition = n.partition AND p.key = n.key"""
+      FROM (SELECT unnest($1::tid[]) AS place, unnest($2::text[]) AS key, unnest($3::text[]) AS stage,
+                   unnest($4::bytea[]) AS state) AS n
+     WHERE p.ctid = n.place AND p.key = n.key"""
 
 
 def _clauses(changes: Mapping[int, Changes]) -> list[Clause]:
