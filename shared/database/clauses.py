@@ -33,7 +33,7 @@ class Clause(NamedTuple):
 
 async def execute(connection: Connection, clauses: Sequence[Clause], first: str = "") -> list[Any]:
     """Do all of it, or nothing; gives the rows that a clause gives. The expression of the name `first` is carried out
-    before any other."""
+    before any other; it has to be MATERIALIZED."""
     if not clauses:
         return []
     gives = next((clause.gives for clause in clauses if clause.gives), "")

@@ -247,7 +247,8 @@ async def fence(
         raise Fenced(f"{service}{partitions} belongs to another worker now.") from None
 
 
-# Dividing by zero is the error that undoes all of the statement where a partition is not ours.
+# Dividing by zero is the error that undoes all of the statement where a partition is not ours. What is not materialized
+# may be computed only with the rows of another clause.
 _FENCE = """
     fenced AS (
         UPDATE processing.partitions p
@@ -258,7 +259,7 @@ _FENCE = """
                AS f (partition, epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts, failures)
          WHERE p.service = $1 AND p.partition = f.partition AND p.epoch = f.epoch AND p.version = f.version
      RETURNING 1
-    ), ours AS (
+    ), ours AS MATERIALIZED (
         SELECT 1 / (count(*) = $12::bigint)::integer AS ours FROM fenced
     )"""
 

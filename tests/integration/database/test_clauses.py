@@ -24,7 +24,7 @@ def put(name: str, place: int, book: str | None) -> Clause:
 
 
 def check(holds: bool) -> Clause:
-    return Clause("checked AS (SELECT 1 / $1::boolean::integer AS one)", [holds])
+    return Clause("checked AS MATERIALIZED (SELECT 1 / $1::boolean::integer AS one)", [holds])
 
 
 async def books(connection: asyncpg.Connection) -> list[tuple[int, str]]:
