@@ -33,12 +33,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 def keep(course: Course, enrollment: Enrollment, customer: Customer, step: Set, now: datetime) -> Moved:
-    """Variables are remembered, and traits reported."""
-    seen = scope(course.playbook, customer, now, enrollment=enrollment)
-    kept = {name: _encode(as_json(value.evaluate(seen))) for name, value in step.vars.items()}
-    enrollment = replace(enrollment, vars={**enrollment.vars, **kept})
+    """Variables are remembered, and traits reported. Each variable is known to those below it, and all to the traits."""
+    for name, value in step.vars.items():
+        seen = scope(course.playbook, customer, now, enrollment=enrollment)
+        enrollment = replace(enrollment, vars={**enrollment.vars, name: _encode(as_json(value.evaluate(seen)))})
     if not step.traits:
         return enrollment, []
+    seen = scope(course.playbook, customer, now, enrollment=enrollment)
     traits = {name: as_json(value.evaluate(seen)) for name, value in step.traits.items()}
     return report(course, enrollment, step.id, "", {}, traits)
 

@@ -301,7 +301,9 @@ def _box(step: Step) -> Box:
         case WaitFor():
             return Box(step.id, "wait", ("wait for", _awaited(step), *_where(step.match)))
         case Email():
-            return Box(step.id, "send", (step.channel, step.message, f"topic {step.topic}"))
+            # Other steps speak of it by its id.
+            message = step.message if step.id == step.message else f"{step.message}, as {step.id}"
+            return Box(step.id, "send", (step.channel, message, f"topic {step.topic}"))
         case If():
             return Box(step.id, "ask", ("if", step.condition.source))
         case Choose():
