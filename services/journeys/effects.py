@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def keep(course: Course, enrollment: Enrollment, customer: Customer, step: Set, now: datetime) -> Moved:
-    """Variables are remembered, and traits reported. Each variable is known to those below it, and all to the traits."""
+    """Variables are remembered, each known to those below it, and traits reported."""
     for name, value in step.vars.items():
         seen = scope(course.playbook, customer, now, enrollment=enrollment)
         enrollment = replace(enrollment, vars={**enrollment.vars, name: _encode(as_json(value.evaluate(seen)))})
