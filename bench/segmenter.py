@@ -550,7 +550,7 @@ class BareLane:
         async with self.database.connect() as connection:
             changes = store.Changes(
                 [(key, "convert", states[key]) for key in sorted(states)],
-                [(id, *seen) for id, seen in zip(ids, prepared.seen[part], strict=True)],
+                [(id, seen.content, seen.seen_at) for id, seen in zip(ids, prepared.seen[part], strict=True)],
                 rows + rows[:derived],
                 store.Counts(len(ids), 0, road),
                 known.places[partition],

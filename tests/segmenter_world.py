@@ -75,6 +75,7 @@ def playbook(
         journeys={journey: _journey(journey, trigger) for journey, trigger in (dates or {}).items()},
         messages={},
         aggregates=aggregates,
+        journey_expressions=frozenset(of_journeys),
         journey_aggregates=frozenset(a.id for expression in of_journeys for a in expression.definitions),
     )  # fmt: skip
 

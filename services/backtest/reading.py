@@ -137,16 +137,15 @@ class History:
 
     def _surrounding(self, call: Call) -> Envelope | None:
         self._call = call
-        received_at = _received(call)
-        return Envelope(SOURCE, received_at) if received_at is not None else None
+        return _received(call)
 
 
-def _received(call: Call) -> datetime | None:
+def _received(call: Call) -> Envelope | None:
     for text in (call.received_at, call.sent_at, call.timestamp, call.original_timestamp):
         moment = instant(text) if text is not None else None
         if moment is not None:
             try:
-                return moment.astimezone(UTC)
+                return Envelope(SOURCE, moment.astimezone(UTC), read_from=text)
             except OverflowError:
                 return None
     return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -69,14 +69,16 @@ _Object = tuple[Raw, Mapping[str, Any]]
 """An object's bytes, which others can read and keep, and what they say."""
 
 
-class Envelope(NamedTuple):
-    """What surrounds an event: who sent it, when it came (UTC), and what its batch says of all."""
+class Envelope(msgspec.Struct, frozen=True):
+    """What surrounds an event: who sent it, when it came (UTC), and what its batch says of all. `read_from` is the text
+    in which the event itself says when it came, where nobody else does."""
 
     source: str
     received_at: datetime
     sent_at: datetime | None = None
     context: Mapping[str, Raw] = _NOTHING
     integrations: Mapping[str, Any] = _NOTHING
+    read_from: str | None = None
 
 
 class _Refused(Exception):
@@ -292,12 +294,12 @@ def _occurred_at(call: Call, envelope: Envelope, received_at: datetime) -> datet
     written, original = call.timestamp, call.original_timestamp
     if written is None and original is None:
         return received_at
-    moment = instant(original if written is None else written)
+    said = original if written is None else written
+    if said is envelope.read_from and call.sent_at is None and received_at >= _EPOCH:
+        return received_at
+    moment = instant(said)
     if moment is None:
-        raise _Refused(
-            "invalid_timestamp",
-            f"{_shown(original if written is None else written)} is no time. Write ISO 8601: 2025-03-01T12:30:00Z.",
-        )
+        raise _Refused("invalid_timestamp", f"{_shown(said)} is no time. Write ISO 8601: 2025-03-01T12:30:00Z.")
     corrected = written is not None and original is not None
     sent_at = None if corrected else envelope.sent_at or instant(call.sent_at)
     try:

@@ -69,6 +69,7 @@ class JourneysBatch:
         triggers: dict[str, Triggers],
         people: dict[str, Person],
         stock: Stock | None = None,
+        noted: Noted | None = None,
     ) -> None:
         self.partition = partition
         self._memo = memo
@@ -83,7 +84,7 @@ class JourneysBatch:
         self._people = people
         self.stock = stock or Stock()
         self._courses: dict[tuple[str, str], Course | None] = {}
-        self.noted = Noted()
+        self.noted = noted if noted is not None else Noted()
         self._heard: frozenset[str] = frozenset()
 
     def versions_missing(self) -> set[str]:

@@ -43,11 +43,7 @@ class Noted:
         decided = decisions.moved(before, after, commands, now)
         if decided is not None:
             self._decided.setdefault(customer, []).append(decided)
-        if after.id in self._written or before is None or not _merely_moved(before, after):
-            self._written[after.id] = (customer, after)
-            self._moved.pop(after.id, None)
-        else:
-            self._moved[after.id] = (customer, after)
+        self._keep(customer, before, after)
         if before is None:
             self._begun[after.journey] += 1
         else:
@@ -55,6 +51,13 @@ class Noted:
         self._tallies[tally(after)] += 1
         if not after.inside and (before is None or before.inside):
             self._ended[after.journey, after.reason] += 1
+
+    def _keep(self, customer: str, before: Enrollment | None, after: Enrollment) -> None:
+        if after.id in self._written or before is None or not _merely_moved(before, after):
+            self._written[after.id] = (customer, after)
+            self._moved.pop(after.id, None)
+        else:
+            self._moved[after.id] = (customer, after)
 
     def decline(self, customer: str, journey: str, playbook: str, why: Declined, now: datetime, key: str) -> None:
         """Somebody did not enter, by this playbook."""
@@ -138,6 +141,18 @@ class Noted:
             ENROLLMENTS_ENDED.labels(*ended).inc(count)
         for refused, count in self.declined.items():
             ENTRIES_DECLINED.labels(*refused).inc(count)
+
+
+class MovesAlone(Noted):
+    """For who keeps no tables and tells no stories: which enrollments changed, and how many did not begin."""
+
+    def move(
+        self, customer: str, before: Enrollment | None, after: Enrollment, commands: Sequence[Command], now: datetime
+    ) -> None:
+        self._keep(customer, before, after)
+
+    def decline(self, customer: str, journey: str, playbook: str, why: Declined, now: datetime, key: str) -> None:
+        self.declined[journey, why.reason] += 1
 
 
 def tally(enrollment: Enrollment) -> Tally:

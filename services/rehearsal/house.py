@@ -16,6 +16,7 @@ import msgspec
 
 from services.journeys.batch import WAKE, JourneysBatch
 from services.journeys.memo import Memo as JourneysMemo
+from services.journeys.noted import MovesAlone, Noted
 from services.journeys.person import Person
 from services.journeys.triggers import Triggers
 from services.mailer.turn import Compose
@@ -134,7 +135,10 @@ class House:
         self._seen: dict[bytes, Seen] = {}
         self._segmenter = self._segmenter_batch(NO_MEMO, {})
         self._left_in_batch = _BATCH
-        self._journeys = JourneysBatch(0, JourneysMemo(), self._playbooks, self._triggers, self.people, self.coupons)
+        noted = Noted() if type(self._witness).decided is not Witness.decided else MovesAlone()
+        self._journeys = JourneysBatch(
+            0, JourneysMemo(), self._playbooks, self._triggers, self.people, self.coupons, noted
+        )
         self._mailroom = Mailroom(self._playbooks, compose, answer, self._witness)
         self._set_time(begins)
         if playbook is not None:
@@ -171,23 +175,25 @@ class House:
         for event in events:
             at = event.received_at
             if at > as_of:
+                as_of = at
                 if timers.is_due(at):
                     self.pass_to(at)
-                else:
-                    self._set_time(at)
-                as_of = at
             self._left_in_batch -= 1
             if not self._left_in_batch:
+                self._set_time(as_of)
                 self._next_batch()
             if quick and event.name not in heard and self._segmenter.passes_by(event, as_of):
                 if event.key in people:
                     self._unread.add(event.key)
                 continue
+            # Of what passes by nobody has to know when it did.
+            self._set_time(as_of)
             self._segmenter.handle(event, self._segmenter_out)
             if self._customers or self._events:
                 self._carry()
             if mailroom.due or timers.is_due(as_of):
                 self._settle()
+        self._set_time(as_of)
 
     def pass_to(self, moment: datetime) -> None:
         """Time goes on, with everything that falls due on the way, each at its time."""

@@ -396,7 +396,7 @@ def save(batches: Sequence[SegmenterBatch]) -> Writes:
     changes = {
         batch.partition: Changes(
             batch.profiles(),
-            [(id, *seen) for id, seen in batch.taken.items()],
+            [(id, seen.content, seen.seen_at) for id, seen in batch.taken.items()],
             batch.rows(),
             Counts(batch.processed, batch.deduplicated, batch.as_of)
             if (batch.processed or batch.deduplicated) and batch.as_of is not None

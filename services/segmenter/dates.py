@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 from shared.language.playbook import DateTrigger
 from shared.walltime import Day, instant, read_day
 
+_TWO_DAYS = timedelta(days=2)
+
 
 class Occasion(NamedTuple):
     """The next time that a date trigger fires: when, and which one it is (the year; the date of a single one)."""
@@ -47,9 +49,11 @@ def next_occasion(
         due = instant(once - lead, trigger.at, zone)
         return Occasion(due, once.isoformat()) if due >= after and once.isoformat() != fired else None
     year = max(after.year - 1, day.year or 1, int(fired) + 1 if fired else 1)
+    # No clock is two days from another.
+    over = after.date() - _TWO_DAYS
     while year < 9999:
-        due = instant(in_year(day, year) - lead, trigger.at, zone)
-        if due >= after:
+        on = in_year(day, year) - lead
+        if on >= over and (due := instant(on, trigger.at, zone)) >= after:
             return Occasion(due, str(year))
         year += 1
     return None

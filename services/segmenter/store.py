@@ -46,7 +46,7 @@ def definition_of(state: bytes) -> bytes:
     return _unpack_head(state).definition
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     content: int
     seen_at: datetime
 

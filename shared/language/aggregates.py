@@ -83,7 +83,8 @@ class Aggregate(msgspec.Struct, frozen=True):
     """One value kept up over a customer's events called `event`.
 
     `field` is a path into the properties, `where` names only `event` and constants. `id` is a hash of all the rest as
-    text, the same wherever and however often the aggregate is written. Made by `aggregate_of`.
+    text, the same wherever and however often the aggregate is written. `width` is the window in microseconds. Made by
+    `aggregate_of`.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Aggregate(msgspec.Struct, frozen=True):
     field: tuple[str, ...] | None
     where: Expression | None
     window: timedelta | None
+    width: int
 
 
 def aggregate_of(
@@ -103,9 +105,10 @@ def aggregate_of(
 ) -> Aggregate:
     """The aggregate with its id."""
     condition = None if where is None else where.canonical
-    width = None if window is None else format_duration(window)
-    canonical = msgspec.json.encode([function, event, field, condition, width])
-    return Aggregate(hashlib.sha256(canonical).hexdigest()[:16], function, event, field, where, window)
+    written = None if window is None else format_duration(window)
+    id = hashlib.sha256(msgspec.json.encode([function, event, field, condition, written])).hexdigest()[:16]
+    width = 0 if window is None else window // MICROSECOND
+    return Aggregate(id, function, event, field, where, window, width)
 
 
 # --- observing ------------------------------------------------------------------------------------------------------
@@ -126,7 +129,7 @@ def observe(
     at = micros(occurred_at)
     window = aggregate.window
     if window is not None:
-        width = window // MICROSECOND
+        width = aggregate.width
         # What a shop sends at once has one time for both, the same object.
         oldest = (at if received_at is occurred_at else micros(received_at)) - width
         if at <= oldest:
@@ -134,16 +137,22 @@ def observe(
     where = aggregate.where
     if where is not None and not where.matches(properties):
         return state
-    amount = _AMOUNTS[aggregate.function](aggregate, event_id, at, properties)
+    function = aggregate.function
+    amount = 1 if function == "count" else _AMOUNTS[function](aggregate, event_id, at, properties)
     if amount is None:
         return state
-    if window is None or aggregate.function == "last":
-        return amount if state is None else _MERGES[aggregate.function](state, amount)
-    if aggregate.function == "exists":
+    if window is None or function == "last":
+        return amount if state is None else _MERGES[function](state, amount)
+    if function == "exists":
         return at if state is None else max(state, at)
-    if aggregate.function in _LATEST:
-        return amount if state is None else _MERGES[aggregate.function](state[_begin(state, oldest) :], amount)
-    return [[at], [amount]] if state is None else _insert(aggregate.function, state, at, amount, width, oldest)
+    if function in _LATEST:
+        return amount if state is None else _MERGES[function](state[_begin(state, oldest) :], amount)
+    if state is None:
+        return [[at], [amount]]
+    times, amounts = state
+    if times[0] > oldest and times[-1] < at and len(times) < EXACT:
+        return [[*times, at], [*amounts, amount]]
+    return _insert(function, state, at, amount, width, oldest)
 
 
 def _insert(function: str, state: Any, at: int, amount: Any, width: int, oldest: int) -> Any:
