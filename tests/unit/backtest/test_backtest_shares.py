@@ -16,7 +16,7 @@ import pytest
 
 from services.backtest.columns import read_mapping
 from services.backtest.parts import Part, together
-from services.backtest.processes import run_dry
+from services.backtest.processes import cores, run_dry, worthwhile
 from services.backtest.reading import History, Refusal
 from services.backtest.shares import Share, go_apart, moved
 from services.backtest.simulation import Reached, found, simulate
@@ -231,3 +231,15 @@ def test_which_code_somebody_gets_does_not_depend_on_who_came_before() -> None:
         back = [other.take(pool, cause) for cause in reversed(causes)]
         assert forth == back[::-1]
         assert [one.take(pool, "more") is None for _ in range(3)] == [False, False, True]
+
+
+def test_a_short_history_stays_in_one_process(tmp_path: Path) -> None:
+    """Files with holes: they are long, and take no room."""
+    files = {}
+    for name, megabytes in (("short", 20), ("long", 40)):
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.truncate(megabytes << 20)
+        files[name] = History(path)
+    assert worthwhile([files["short"]]) == 1
+    assert worthwhile([files["long"]]) == worthwhile([files["short"], files["short"]]) == min(2, cores())
