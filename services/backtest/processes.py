@@ -1,8 +1,9 @@
 """A simulation on all cores: each process lives through the history of its share of the customers.
 
-They share nothing while they are at it. Each reads all files and keeps what is its own, and they wait for each other
-once: when all have come to the end of their events, time goes on for each until the last event of anybody. What they
-found is put together. They are started anew and not forked, so that it is the same on every system.
+They share nothing while they are at it: each reads all files and keeps what is its own. They wait for each other twice.
+Before, each looks in a part of the files for customers with the same address, who are to go together; and when all have
+come to the end of their events, time goes on for each until the last event of anybody. What they found is put together.
+They are started anew and not forked, so that it is the same on every system.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from services.backtest.columns import Columns, Row
+from services.backtest.columns import Columns
 from services.backtest.ordering import HELD
 from services.backtest.parts import Part, together
 from services.backtest.reading import History
-from services.backtest.shares import EVERYBODY, Share, go_apart, moved
+from services.backtest.shares import EVERYBODY, Share, addresses, go_apart, moved
 from services.backtest.simulation import Reached, found, simulate
 from services.rehearsal.coupons import most_of
 from shared.errors import RapportError
@@ -108,7 +110,11 @@ def _in_processes(
 ) -> Part | None:
     """None where a pool of coupons runs dry."""
     with started(jobs, playbooks, sources) as workers:
-        elsewhere = moved(_messages(sources), jobs)
+        known: dict[int, set[tuple[str, str]]] = {}
+        while len(known) < jobs:
+            known.update(said_by(workers, known))
+        elsewhere = moved(chain.from_iterable(known.values()), jobs)
+        known.clear()
         for worker in workers:
             _tell(worker, elsewhere)
         reached = [Reached(0, [])] * jobs
@@ -204,6 +210,7 @@ def _live(connection: Connection, playbooks: Sequence[Files], sources: Sequence[
     try:
         try:
             proven = [load(files) for files in playbooks]
+            connection.send(set(addresses(_messages(sources, number, of))))
             histories = _opened(sources, Share(number, of, connection.recv()))
             simulations = simulate(proven, histories, connection.send, max(HELD // of, 1))
             ends = (simulation.findings.end for simulation in simulations)
@@ -224,8 +231,8 @@ def _opened(sources: Sequence[Source], share: Share) -> list[History]:
     return [History(path, columns, number, share) for number, (path, columns) in enumerate(sources)]
 
 
-def _messages(sources: Sequence[Source]) -> Iterator[bytes]:
-    """All that may say where somebody can be reached."""
+def _messages(sources: Sequence[Source], part: int, of: int) -> Iterator[bytes]:
+    """A part of all that may say where somebody can be reached."""
     for history in _opened(sources, EVERYBODY):
         if history.columns is None or not {"traits", "context"}.isdisjoint(history.columns.objects):
-            yield from (row.message for row in history.rows() if isinstance(row, Row))
+            yield from history.messages(part, of)

@@ -97,6 +97,23 @@ class History:
                 if self.share.speaks_for_all:
                     yield BadRow(error.line, "invalid_csv", str(error))
 
+    def messages(self, part: int, of: int) -> Iterator[bytes]:
+        """What is to be read, without its places: of so many parts of the file this one. What is packed, or a table,
+        has one."""
+        if self.columns is not None or self.is_packed():
+            if part == self.number % of:
+                yield from (row.message for row in self.rows() if isinstance(row, Row))
+            return
+        begin, end = self.size * part // of, self.size * (part + 1) // of
+        with self.path.open("rb", _BUFFER) as reader:
+            if begin:
+                # The line that has the byte before is of the part before.
+                reader.seek(begin - 1)
+                begin += len(reader.readline()) - 1
+            while begin < end and (line := reader.readline(_LONGEST_LINE)):
+                begin += len(line)
+                yield line
+
     def _lines(self, reader: IO[bytes]) -> Iterator[Row]:
         has = self.share.has_message
         whole = self.share.of == 1

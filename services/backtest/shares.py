@@ -87,8 +87,9 @@ _named = msgspec.json.Decoder(_Named).decode
 _told = msgspec.json.Decoder(_Told).decode
 
 
-def moved(messages: Iterable[bytes], of: int) -> dict[str, int]:
-    """The customers who are not in the share that their key says, since they have shared an address with others."""
+def moved(addresses: Iterable[tuple[str, str]], of: int) -> dict[str, int]:
+    """The customers who are not in the share that their key says, since they have shared an address with others; of
+    what `addresses` found."""
     first: dict[int, str] = {}
     """By an address's hash, the first customer who was known to have it. Those who meet in one go together, too."""
     joined: dict[str, str] = {}
@@ -100,7 +101,7 @@ def moved(messages: Iterable[bytes], of: int) -> dict[str, int]:
             joined[customer] = customer = joined.get(other, other)
         return customer
 
-    for customer, address in _addresses(messages):
+    for customer, address in addresses:
         known = first.setdefault(hash(address), customer)
         if known != customer and (one := leader(known)) != (other := leader(customer)):
             joined[other] = one
@@ -115,7 +116,7 @@ def go_apart(playbook: Playbook) -> bool:
     return all(_ADDRESSES.isdisjoint(step.traits) for step in steps if isinstance(step, Set))
 
 
-def _addresses(messages: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+def addresses(messages: Iterable[bytes]) -> Iterator[tuple[str, str]]:
     """Customers with the addresses that messages say they have. A message that cannot be taken may be among them."""
     for message in messages:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.backtest.processes import said_by, simulate_shared, started
+from services.backtest.processes import Worker, said_by, simulate_shared, started
 from shared.errors import RapportError
 
 _JOURNEY = """
@@ -72,17 +72,20 @@ def test_two_processes_find_what_one_does_even_where_coupons_run_out(history: Pa
     assert [(refused.count, refused.places) for refused in two.reports[0].refused] == [(1, [f"{history}:1"])]
 
 
+def _listen_for_ever(workers: list[Worker]) -> None:
+    while True:
+        list(said_by(workers, {}))
+
+
 def test_a_process_that_is_killed_is_told_of_and_none_is_left(history: Path) -> None:
     with started(2, [playbook(20)], [(history, None)]) as workers:
         workers[1].process.kill()
         with pytest.raises(RapportError, match=r"was killed \(SIGKILL\).*--jobs 1"):
-            list(said_by(workers, {}))
+            _listen_for_ever(workers)
     assert [worker.process.exitcode is None for worker in workers] == [False, False]
 
 
-def test_a_process_that_cannot_go_on_says_why(history: Path) -> None:
-    with started(1, [playbook(20)], [(history, None)]) as workers:
-        history.unlink()
-        workers[0].connection.send({})
-        with pytest.raises(RapportError, match=r"history.ndjson is no file"):
+def test_a_process_that_cannot_go_on_says_why(tmp_path: Path) -> None:
+    with started(1, [playbook(20)], [(tmp_path / "gone.ndjson", None)]) as workers:
+        with pytest.raises(RapportError, match=r"gone.ndjson is no file"):
             list(said_by(workers, {}))

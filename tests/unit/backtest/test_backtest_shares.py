@@ -18,7 +18,7 @@ from services.backtest.columns import read_mapping
 from services.backtest.parts import Part, together
 from services.backtest.processes import cores, run_dry, worthwhile
 from services.backtest.reading import History, Refusal
-from services.backtest.shares import Share, go_apart, moved
+from services.backtest.shares import Share, addresses, go_apart, moved
 from services.backtest.simulation import Reached, found, simulate
 from services.rehearsal.coupons import PoolsByCause
 from shared.contracts.events import Event
@@ -100,7 +100,8 @@ def in_one_place(playbooks: Sequence[Playbook], *paths: Path) -> Part:
 
 def apart(playbooks: Sequence[Playbook], of: int, *paths: Path) -> Part | None:
     """As the processes do it; None where a pool has run dry."""
-    elsewhere = moved((line for path in paths for line in path.read_bytes().splitlines()), of)
+    messages = (message for part in range(of) for path in paths for message in History(path).messages(part, of))
+    elsewhere = moved(addresses(messages), of)
     shares = [Share(number, of, elsewhere) for number in range(of)]
     lived = [
         simulate(
@@ -182,6 +183,16 @@ def test_each_event_is_of_the_one_share_that_its_customer_is_in(tmp_path: Path) 
             where.setdefault(event.key, set()).add(number)
         assert len(events) == len(lines)
         assert {key: len(numbers) for key, numbers in where.items()} == {"ann": 1, "42": 1}
+
+
+@pytest.mark.parametrize("text", ["", "a\nbb\n\nccc\ndddd", "\n\na\n", "one long line alone"])
+def test_each_line_is_in_one_part_of_a_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "history.ndjson"
+    path.write_text(text)
+    for of in range(1, 2 * len(text) + 2):
+        assert "".join(line.decode() for part in range(of) for line in History(path).messages(part, of)) == text
+        lines = [line.rstrip(b"\n") for part in range(of) for line in History(path).messages(part, of)]
+        assert lines == path.read_bytes().splitlines()
 
 
 def test_rows_of_a_table_go_where_their_customers_are(tmp_path: Path) -> None:
