@@ -5,8 +5,9 @@ head row (stream, partition, next) that is locked last before COMMIT, and heads 
 rows become visible in the order of their offsets, and writers never wait for each other in a circle.
 
 Readers of this process are handed its own appends once they are committed, as long as they keep up. What other
-processes append is seen by one look at all heads each 100 ms, and each 20 ms while they do, for the whole process:
-NOTIFY inside transactions would halve the commit rate.
+processes append is seen by one look at all heads each 100 ms, and each 5 ms while they append a little at a time, for
+the whole process; it brings what lanes that have read everything wait for. NOTIFY inside transactions would halve the
+commit rate.
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ Appended = Mapping[Key, tuple[int, Sequence[Entry]]]
 """What a transaction appended, with the offset of the first entry."""
 
 LOOK_EVERY = 0.1
-LOOK_AGAIN = 0.02
+LOOK_AGAIN = 0.005
 """The next look after one that found what another process has appended: more is likely to come."""
+LOOK_LATER = 0.02
+"""The next look after one that found so much that there is enough to do meanwhile."""
+MANY_RECORDS = 100
 FRESH = 1.0
 """Seconds without an answer after which a log in trouble counts as unavailable."""
 APPEND_DEADLINE = 10.0
@@ -57,6 +61,9 @@ FETCH_BYTES = 8 << 20
 # Rows that one query looks at. A backlog of single-record rows takes a few queries, one of full rows wastes little.
 FETCH_ROWS = 500
 TRIM_ROWS = 500
+# What a look brings of a partition. The rest is read when its turn has come.
+LOOK_ROWS = 16
+LOOK_ROW_BYTES = 64 << 10
 HANDED_BYTES = 1 << 20
 """What may wait in memory, in each partition, of what was appended here; the rest is read when its turn has come."""
 
@@ -103,6 +110,22 @@ _FETCH = """
 """
 
 _HEADS = "SELECT stream, partition, earliest, next FROM log.heads"
+
+_NEWS = """
+    SELECT stream, partition, h.earliest, h.next, found.first, found.last, found.body
+      FROM log.heads h
+      LEFT JOIN unnest($1::text[], $2::integer[], $3::bigint[]) AS awaited (stream, partition, at)
+           USING (stream, partition)
+      LEFT JOIN LATERAL (
+        SELECT first, last, body
+          FROM log.rows r
+         WHERE awaited.at < h.next AND r.stream = h.stream AND r.partition = h.partition AND last >= awaited.at
+           AND size <= $5
+         ORDER BY last
+         LIMIT $4
+      ) AS found ON true
+     ORDER BY found.last
+"""
 
 _NOTE_PASSED = """
     INSERT INTO log.passed (stream, partition, before)
@@ -349,28 +372,52 @@ class PostgresLog:
     async def _look(self) -> None:
         """One look at all heads now and then, for as long as there are readers."""
         while self._readers:
-            moved = False
+            news = 0
             try:
-                moved = await self._read_heads()
+                news = await self._read_news()
             except Exception as error:
                 self._trouble = f"{type(error).__name__}: {error}"
                 for woken in self._woken.values():
                     woken.set()
             else:
                 self._trouble = None
-            await asyncio.sleep(LOOK_AGAIN if moved else LOOK_EVERY)
+            await asyncio.sleep(LOOK_EVERY if not news else LOOK_AGAIN if news < MANY_RECORDS else LOOK_LATER)
 
-    async def _read_heads(self) -> bool:
-        """Says whether others have appended to what is read here."""
+    async def _read_heads(self) -> None:
         asked = monotonic()
         async with asyncio.timeout(READ_DEADLINE), self._database.connect() as connection:
             rows = await connection.fetch(_HEADS)
-        read = {reader.stream for reader in self._readers}
-        moved = False
         for stream, partition, earliest, following in rows:
-            news = self._learn((stream, partition), _Head(earliest, following, asked))
-            moved |= news and stream in read
-        return moved
+            self._learn((stream, partition), _Head(earliest, following, asked))
+
+    async def _read_news(self) -> int:
+        """The heads, and what others have appended for lanes that have read all that they knew of. Says how many
+        records others have appended to what is read here."""
+        asked = monotonic()
+        awaiting: dict[Key, _Awaiting] = {}
+        for reader in self._readers:
+            for partition, lane in reader.waiting():
+                key = (reader.stream, partition)
+                awaiting[key] = _Awaiting(reader, lane, lane.turn, lane.read_to, self._moves[key])
+        columns = ([key[0] for key in awaiting], [key[1] for key in awaiting], [one.at for one in awaiting.values()])
+        async with asyncio.timeout(READ_DEADLINE), self._database.connect() as connection:
+            rows = await connection.fetch(_NEWS, *columns, LOOK_ROWS, LOOK_ROW_BYTES)
+        read = {reader.stream for reader in self._readers}
+        found: dict[Key, list[tuple[int, int, bytes]]] = {}
+        news = 0
+        for stream, partition, earliest, following, first, last, body in rows:
+            key = (stream, partition)
+            if key not in found:
+                found[key] = []
+                known = self._heads.get(key)
+                if self._learn(key, _Head(earliest, following, asked)) and stream in read:
+                    news += max(1, following - known.next) if known else 1
+            if first is not None:
+                found[key].append((first, last, body))
+        for key, one in awaiting.items():
+            if found.get(key):
+                one.reader.bring(key[1], one, found[key])
+        return news
 
     def _learn(self, key: Key, head: _Head) -> bool:
         """Says whether it is news."""
@@ -400,15 +447,11 @@ class PostgresLog:
         for _, _, first, last, body in rows:
             if first is None:
                 break
-            entries = unpack(body)
+            found = _records(expected, first, last, body)
             # A row that begins after what was asked for: records in between are gone, and are not skipped in silence.
-            if first > expected or last - first + 1 != len(entries):
+            if found is None:
                 raise OffsetOutOfRange(*key, expected, first, end)
-            at = first
-            for entry in entries:
-                if at >= expected:
-                    records.append(Record(at, *entry))
-                at += 1
+            records += found
             expected = last + 1
         if not earliest <= offset <= end or (not records and offset < end):
             raise OffsetOutOfRange(*key, offset, earliest, end)
@@ -469,6 +512,16 @@ class _Lane:
         return self.position + len(self.ahead)
 
 
+class _Awaiting(NamedTuple):
+    """A lane that had read everything when a look began, and where it stood: what `_Lane` has of these."""
+
+    reader: PostgresReader
+    lane: _Lane
+    turn: object
+    at: int
+    moves: int
+
+
 class PostgresReader:
     """Reads partitions of one stream. Get it from `PostgresLog.reader`."""
 
@@ -498,6 +551,26 @@ class PostgresReader:
         lane.handed += size
         lane.moves = moves
         lane.ahead.extend(Record(start + index, *entry) for index, entry in enumerate(entries))
+
+    def waiting(self) -> list[tuple[int, _Lane]]:
+        """The lanes that have handed out all that was read."""
+        return [(partition, lane) for partition, lane in self._lanes.items() if not lane.ahead]
+
+    def bring(self, partition: int, awaiting: _Awaiting, rows: Sequence[tuple[int, int, bytes]]) -> None:
+        """Take what a look has found for a lane, unless it has been moved or has read meanwhile. At what is not as it
+        should be it ends: whoever reads on meets it."""
+        lane = awaiting.lane
+        if self._lanes.get(partition) is not lane or lane.turn is not awaiting.turn or lane.read_to != awaiting.at:
+            return
+        for first, last, body in rows:
+            try:
+                found = _records(lane.read_to, first, last, body)
+            except RapportError:
+                return
+            if found is None:
+                return
+            lane.ahead.extend(found)
+            lane.moves = awaiting.moves
 
     async def fetch(self, partition: int, limit: int, wait: float) -> Fetched:
         key = (self.stream, partition)
@@ -549,6 +622,14 @@ class PostgresReader:
             return self._lanes[partition]
         except KeyError:
             raise RapportError(f"log: {self.stream}[{partition}] is not assigned to this reader.") from None
+
+
+def _records(expected: int, first: int, last: int, body: bytes) -> list[Record] | None:
+    """The records of a row from offset `expected` on; None where it is not the row that has this one."""
+    entries = unpack(body)
+    if first > expected or last - first + 1 != len(entries):
+        return None
+    return [Record(at, *entry) for at, entry in enumerate(entries, first) if at >= expected]
 
 
 def _append(outputs: Mapping[Key, Sequence[Entry]]) -> Clause:
