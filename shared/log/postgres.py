@@ -5,9 +5,9 @@ head row (stream, partition, next) that is locked last before COMMIT, and heads 
 rows become visible in the order of their offsets, and writers never wait for each other in a circle.
 
 Readers of this process are handed its own appends once they are committed, as long as they keep up. What other
-processes append is seen by one look at all heads each 100 ms, and each 5 ms while they append a little at a time, for
-the whole process; it brings what lanes that have read everything wait for. NOTIFY inside transactions would halve the
-commit rate.
+processes append is seen by one look at all heads for the whole process: 5 ms after one that found something, and then
+ever later, up to 100 ms. It brings what lanes that have read everything wait for. NOTIFY inside transactions would
+halve the commit rate.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ Appended = Mapping[Key, tuple[int, Sequence[Entry]]]
 
 LOOK_EVERY = 0.1
 LOOK_AGAIN = 0.005
-"""The next look after one that found what another process has appended: more is likely to come."""
+"""The next look after one that found what another process has appended: more is likely to come. The one after it, if
+that finds nothing, takes twice as long to come, and so on."""
 LOOK_LATER = 0.02
 """The next look after one that found so much that there is enough to do meanwhile."""
 MANY_RECORDS = 100
@@ -371,6 +372,7 @@ class PostgresLog:
 
     async def _look(self) -> None:
         """One look at all heads now and then, for as long as there are readers."""
+        pause = LOOK_EVERY
         while self._readers:
             news = 0
             try:
@@ -381,7 +383,9 @@ class PostgresLog:
                     woken.set()
             else:
                 self._trouble = None
-            await asyncio.sleep(LOOK_EVERY if not news else LOOK_AGAIN if news < MANY_RECORDS else LOOK_LATER)
+            soon = LOOK_AGAIN if news < MANY_RECORDS else LOOK_LATER
+            pause = soon if news else min(2 * pause, LOOK_EVERY)
+            await asyncio.sleep(pause)
 
     async def _read_heads(self) -> None:
         asked = monotonic()

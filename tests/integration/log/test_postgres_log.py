@@ -18,7 +18,17 @@ from shared.database.migrations import migrate
 from shared.errors import RapportError
 from shared.log.packing import pack
 from shared.log.port import LARGEST_RECORD, Entry, Reader, Record, RecordTooLarge
-from shared.log.postgres import FETCH_ROWS, HANDED_BYTES, MIGRATIONS, Appended, Connection, Key, PostgresLog
+from shared.log.postgres import (
+    FETCH_ROWS,
+    HANDED_BYTES,
+    LOOK_ROW_BYTES,
+    LOOK_ROWS,
+    MIGRATIONS,
+    Appended,
+    Connection,
+    Key,
+    PostgresLog,
+)
 
 WEEK = timedelta(days=7)
 
@@ -92,6 +102,31 @@ async def test_who_keeps_up_is_handed_what_this_process_appends(log: PostgresLog
         await connection.execute("ALTER TABLE log.rows_elsewhere RENAME TO rows")
     late.assign({1: 0})
     assert [record.value for record in await read_all(late, 1)] == [b"a", b"b"]
+
+
+async def test_what_others_append_comes_in_order_however_much_of_it_a_look_brings(
+    log: PostgresLog, database: Database
+) -> None:
+    """More rows than a look brings, and one among them that is too large for it."""
+    other = PostgresLog(database, 4)
+    reader = log.reader(EVENTS)
+    reader.assign({2: 0})
+    assert await read_all(reader, 2) == []
+    said = [f"r{number}".encode() for number in range(3 * LOOK_ROWS)]
+    said[LOOK_ROWS // 2] = b"x" * (LOOK_ROW_BYTES + 1)
+
+    async def say() -> None:
+        for value in said:
+            await other.append(EVENTS, 2, [Entry("customer", value)])
+
+    saying = asyncio.create_task(say())
+    heard: list[Record] = []
+    async with asyncio.timeout(60):
+        while len(heard) < len(said):
+            heard += (await reader.fetch(2, 5, 0.5)).records
+    await saying
+    assert [record.value for record in heard] == said
+    assert [record.offset for record in heard] == list(range(len(said)))
 
 
 async def test_what_exceeds_the_memory_for_it_is_read_in_its_turn(log: PostgresLog) -> None:
