@@ -14,7 +14,7 @@ CUSTOMERS = ("ann", "ben", "cai", "dot", "eve")
 WORKERS = ("segmenter-1", "segmenter-2", "journeys-1", "journeys-2", "mailer-1", "mailer-2")
 PROCESSES = (*WORKERS, "ingest-1", "ingest-2")
 SOURCE = "shop"
-_ACTS = 12, 26
+_ACTS = 10, 22
 """Many short histories find what few long ones find, and sooner; what they begin goes on for days."""
 _ACTS_A_SECOND = 16.0
 """What a history costs is how long it lasts, far more than what happens in it: ticks, heartbeats, looks for work."""
