@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +45,8 @@ def tasks_list(
             due = task.due.strftime("%Y-%m-%d %H:%M") if task.due is not None else ""
             last = [end.at.strftime("%Y-%m-%d %H:%M"), end.by] if end is not None else []
             table.add_row(task.id[:_SHORT], due, task.customer, task.title, task.journey, *last)
-        out.print(table if found else "there are none")
+        nothing = "no task is done" if done else "no task waits for anybody"
+        out.print(table if found else nothing)
 
     run(work())
 
@@ -62,7 +64,8 @@ def tasks_show(
         async with database(data) as connection:
             found = _one(task, await store.tasks_named(connection, task))
         for name, value in found._asdict().items():
-            say(f"{name + ':':<12}{value if value is not None else ''}")
+            shown = f"{value:%Y-%m-%d %H:%M} UTC" if isinstance(value, datetime) else value
+            say(f"{name.replace('_', ' ') + ':':<12}{shown if shown is not None else ''}".rstrip())
 
     run(work())
 
