@@ -270,7 +270,10 @@ class Doors:
                         await page_store.resolve(connection, sent.id, resolving)
                 return
             except Exception as error:
-                if not is_transient(error) or loop.time() + delay > until:
+                if not is_transient(error):
+                    self._logger.error("click or open lost", exc_info=error)
+                    return
+                if loop.time() + delay > until:
                     self._logger.error("click or open lost", error=str(error))
                     return
             await asyncio.sleep(delay)
