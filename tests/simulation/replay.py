@@ -34,6 +34,7 @@ from shared.contracts.customers import CustomerUpdated, Tick
 from shared.contracts.events import Event, Refused
 from shared.contracts.messages import MessageCancelled, MessageRecord, MessageRequested
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
+from shared.database.clauses import Clause
 from shared.database.engine import Database
 from shared.log.port import Entry, Log, Record
 from shared.processing.installation import Installation
@@ -413,8 +414,8 @@ class _NoSending:
     def sitting(self) -> Self:
         return self
 
-    async def work(self, connection: Connection, present: Sequence[Present]) -> None:
-        return
+    async def work(self, connection: Connection, present: Sequence[Present]) -> Sequence[Clause]:
+        return ()
 
     def committed(self) -> None:
         return
