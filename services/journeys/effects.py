@@ -179,10 +179,13 @@ def send(course: Course, enrollment: Enrollment, customer: Customer, step: Email
     if step.with_:
         seen = scope(course.playbook, customer, now, enrollment=enrollment)
         given = {name: plain(expression.evaluate(seen)) for name, expression in step.with_.items()}
+        them, trigger = seen.customer, seen.trigger  # decoded once
+    else:
+        them, trigger = about(customer), msgspec.json.decode(entry.trigger)
     data: Mapping[str, Any] = {
-        "customer": about(customer),
+        "customer": them,
         "traits": customer.traits,
-        "trigger": msgspec.json.decode(entry.trigger),
+        "trigger": trigger,
         "key": entry.key,
         "with": given,
     }
