@@ -155,9 +155,6 @@ class OnKafka:
 
 @pytest_asyncio.fixture
 async def on_postgres(postgres: EmbeddedPostgres, database_url: str) -> AsyncIterator[OnPostgres]:
-    database = Database(database_url)
-    await migrate(database, [MIGRATIONS])
-    await database.close()
     async with Wire(lambda: postgres.port) as wire:
         server = OnPostgres(postgres, database_url, wire)
         yield server

@@ -25,11 +25,11 @@ PATIENCE = 180.0
 
 
 async def test_the_whole_way_from_the_segment_client_to_two_mails(
-    kafka_broker: Kafka, database_url: str, folder: Path, playbook: Path, mails: MailServer
+    kafka_broker: Kafka, bare_database_url: str, folder: Path, playbook: Path, mails: MailServer
 ) -> None:
     await kafka_broker.make_topics("cluster.")
     environment = {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": bare_database_url,
         "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap,
         "RAPPORT_KAFKA_TOPIC_PREFIX": "cluster.",
         "RAPPORT_PARTITIONS": str(MOCK_PARTITIONS),
@@ -115,13 +115,13 @@ async def test_the_whole_way_from_the_segment_client_to_two_mails(
 
 
 async def test_a_cluster_that_cannot_start_says_why_and_leaves_nothing_running(
-    kafka_broker: Kafka, database_url: str, folder: Path
+    kafka_broker: Kafka, bare_database_url: str, folder: Path
 ) -> None:
     await kafka_broker.make_topics("broken.")
     cluster = Cluster(
         folder,
         {
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": bare_database_url,
             "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap,
             "RAPPORT_KAFKA_TOPIC_PREFIX": "broken.",
             "RAPPORT_PARTITIONS": str(MOCK_PARTITIONS),

@@ -14,15 +14,13 @@ from shared.clock import ManualClock
 from shared.contracts.events import Event
 from shared.contracts.streams import EVENTS, partition_of
 from shared.database.engine import Database
-from shared.database.migrations import migrate
-from shared.log.postgres import MIGRATIONS, PostgresLog
+from shared.log.postgres import PostgresLog
 from shared.runtime import Runtime
 
 NOW = datetime(2025, 3, 1, 12, 30, tzinfo=UTC)
 
 
 async def test_what_was_answered_200_is_in_postgresql(database: Database) -> None:
-    await migrate(database, [MIGRATIONS])
     log = PostgresLog(database, 4)
     await log.start()
     ingest = build(Runtime(log, ManualClock(NOW), database), IngestSettings.read(), GivenSources({"shop": ["k"]}))

@@ -8,16 +8,13 @@ from datetime import timedelta
 from itertools import cycle
 
 import msgspec
-import pytest_asyncio
 from patience import until
 from test_journeys_service import FILES, MINUTE, NOON, Town, town  # noqa: F401
 
 from services.journeys import claims, store
-from services.journeys.main import MIGRATIONS
 from shared.contracts.customers import CustomerUpdated
 from shared.contracts.messages import MessageRequested
 from shared.database.engine import Database
-from shared.database.migrations import migrate
 from shared.language import load
 from shared.language.playbook import CouponPool, Playbook
 
@@ -52,49 +49,43 @@ def playbook(pool: str, journey: str = JOURNEY) -> Playbook:
     return load({path: text.encode() for path, text in files.items()})
 
 
-@pytest_asyncio.fixture
-async def pools(database: Database) -> Database:
-    await migrate(database, [MIGRATIONS])
-    return database
-
-
-async def claim(pools: Database, partition: int, pool: CouponPool, wanted: int = 1) -> int:
-    async with pools.transaction() as connection:
+async def claim(database: Database, partition: int, pool: CouponPool, wanted: int = 1) -> int:
+    async with database.transaction() as connection:
         return await claims.claim(connection, partition, pool, wanted)
 
 
-async def held(pools: Database, partition: int) -> list[str]:
-    async with pools.connect() as connection:
+async def held(database: Database, partition: int) -> list[str]:
+    async with database.connect() as connection:
         return (await store.codes_to_issue(connection, partition)).get("ten", [])
 
 
-async def test_partitions_that_claim_at_once_share_a_limit_without_a_code_too_many(pools: Database) -> None:
-    got = await asyncio.gather(*(claim(pools, partition, made(limit=10), 3) for partition in range(6)))
-    codes = [code for partition in range(6) for code in await held(pools, partition)]
+async def test_partitions_that_claim_at_once_share_a_limit_without_a_code_too_many(database: Database) -> None:
+    got = await asyncio.gather(*(claim(database, partition, made(limit=10), 3) for partition in range(6)))
+    codes = [code for partition in range(6) for code in await held(database, partition)]
     assert sum(got) == len(codes) == len(set(codes)) == 10
 
 
-async def test_a_list_is_given_out_in_its_order_and_an_edit_gives_nothing_twice(pools: Database) -> None:
-    assert await claim(pools, 0, listed("A", "B", "C"), 2) == 2
-    assert await claim(pools, 1, listed("A", "B", "C"), 2) == 1
-    assert await claim(pools, 1, listed("D", "C", "B", "A"), 2) == 1
-    assert (await held(pools, 0), await held(pools, 1)) == (["A", "B"], ["C", "D"])
+async def test_a_list_is_given_out_in_its_order_and_an_edit_gives_nothing_twice(database: Database) -> None:
+    assert await claim(database, 0, listed("A", "B", "C"), 2) == 2
+    assert await claim(database, 1, listed("A", "B", "C"), 2) == 1
+    assert await claim(database, 1, listed("D", "C", "B", "A"), 2) == 1
+    assert (await held(database, 0), await held(database, 1)) == (["A", "B"], ["C", "D"])
 
 
-async def test_a_small_pool_is_not_hoarded(pools: Database) -> None:
-    assert await claim(pools, 0, made(limit=100)) == 3
-    assert await claim(pools, 1, made()) == claims.BLOCK
+async def test_a_small_pool_is_not_hoarded(database: Database) -> None:
+    assert await claim(database, 0, made(limit=100)) == 3
+    assert await claim(database, 1, made()) == claims.BLOCK
 
 
-async def test_a_code_that_was_drawn_before_is_drawn_anew(pools: Database) -> None:
+async def test_a_code_that_was_drawn_before_is_drawn_anew(database: Database) -> None:
     drawn = cycle(["TEN-A", "TEN-A", "TEN-B"])
-    async with pools.transaction() as connection:
+    async with database.transaction() as connection:
         assert await claims.claim(connection, 0, made(limit=2), 2, lambda pool: next(drawn)) == 2
-    assert sorted(await held(pools, 0)) == ["TEN-A", "TEN-B"]
+    assert sorted(await held(database, 0)) == ["TEN-A", "TEN-B"]
 
 
-async def test_a_pool_of_which_every_code_has_been_drawn_ends(pools: Database) -> None:
-    async with pools.transaction() as connection:
+async def test_a_pool_of_which_every_code_has_been_drawn_ends(database: Database) -> None:
+    async with database.transaction() as connection:
         assert await claims.claim(connection, 0, made(limit=5), 5, lambda pool: "TEN-A") == 1
 
 

@@ -24,13 +24,12 @@ from shared.contracts.events import MAILER_SOURCE, Event
 from shared.contracts.messages import MessageCancelled, MessageRecord, MessageRequested
 from shared.contracts.streams import CUSTOMERS, MESSAGES, partition_of
 from shared.database.engine import Database
-from shared.database.migrations import behind, migrate
+from shared.database.migrations import behind
 from shared.language import load
 from shared.language.playbook import Playbook
 from shared.log.port import Entry
-from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
-from shared.processing import MIGRATIONS, playbooks
+from shared.processing import playbooks
 from shared.processing.installation import Installation, open_installation
 from shared.runtime import Runtime
 from shared.security import hash_key
@@ -199,7 +198,6 @@ class Town:
 
 @pytest_asyncio.fixture
 async def town(database: Database) -> AsyncIterator[Town]:
-    await migrate(database, [LOG_MIGRATIONS, MIGRATIONS, journeys.MIGRATIONS])
     log = PostgresLog(database, PARTITIONS)
     await log.start()
     async with database.connect() as connection:

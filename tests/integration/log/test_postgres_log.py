@@ -14,7 +14,6 @@ import pytest_asyncio
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
 from shared.database.clauses import execute
 from shared.database.engine import Database
-from shared.database.migrations import migrate
 from shared.errors import RapportError
 from shared.log.packing import pack
 from shared.log.port import LARGEST_RECORD, Entry, Reader, Record, RecordTooLarge
@@ -23,7 +22,6 @@ from shared.log.postgres import (
     HANDED_BYTES,
     LOOK_ROW_BYTES,
     LOOK_ROWS,
-    MIGRATIONS,
     Appended,
     Connection,
     Key,
@@ -35,7 +33,6 @@ WEEK = timedelta(days=7)
 
 @pytest_asyncio.fixture
 async def log(database: Database) -> AsyncIterator[PostgresLog]:
-    await migrate(database, [MIGRATIONS])
     log = PostgresLog(database, 4)
     await log.start()
     yield log
@@ -288,8 +285,10 @@ async def rows_read_without_index(database: Database) -> int:
         return read
 
 
-async def test_a_database_without_the_tables_says_what_to_do(database: Database) -> None:
+async def test_a_database_without_the_tables_says_what_to_do(bare_database_url: str) -> None:
+    database = Database(bare_database_url)
     log = PostgresLog(database, 4)
     with pytest.raises(RapportError, match="Run `rapport migrate`"):
         await log.start()
     assert "rapport migrate" in (await log.ready() or "")
+    await database.close()

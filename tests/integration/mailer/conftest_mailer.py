@@ -7,19 +7,17 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest_asyncio
 from patience import until
 
-from services.mailer import page_store, store
+from services.mailer import page_store
 from services.mailer.rendering import RenderingFailed
 from services.mailer.sending import Sending
 from services.mailer.transport import Accepted, Mail, Receipt
 from services.mailer.worker import MailerProcessor
-from shared import processing
 from shared.clock import ManualClock
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision, Tick
@@ -27,11 +25,8 @@ from shared.contracts.events import Event
 from shared.contracts.messages import ConsentChanged, MessageCancelled, MessageRecord, MessageRequested, PromotionPaused
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
-from shared.database.migrations import migrate
-from shared.database.revisions import Migrations
 from shared.language.playbook import Cap, EventTrigger, Journey, Playbook, Topic
 from shared.log.port import Entry
-from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
 from shared.processing.installation import Installation, open_installation
 from shared.processing.port import Connection
@@ -42,7 +37,6 @@ from tests.mailer_playbook import brand
 
 PARTITIONS = 4
 NOON = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)  # noon in Oslo
-MIGRATIONS = Migrations("mailer", Path(store.__file__).parent / "migrations")
 
 
 def playbook(caps: Sequence[Cap] = (), quiet: tuple[int, int] | None = (21, 8)) -> Playbook:
@@ -301,7 +295,6 @@ class PostOffice:
 
 @pytest_asyncio.fixture
 async def post_office(database: Database) -> AsyncIterator[PostOffice]:
-    await migrate(database, [LOG_MIGRATIONS, processing.MIGRATIONS, MIGRATIONS])
     log = PostgresLog(database, PARTITIONS)
     await log.start()
     async with database.connect() as connection:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
-from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -27,12 +26,9 @@ from services.mailer.mime import compose
 from services.mailer.rendering import Renderer
 from services.mailer.store import Change, Message
 from services.mailer.transport import Accepted, Deferred, Mail, Unknown
-from shared import processing
 from shared.clock import ManualClock
 from shared.database.clauses import execute
 from shared.database.engine import Database
-from shared.database.migrations import migrate
-from shared.database.revisions import Migrations
 from shared.processing.playbooks import PlaybookShelf
 
 NOW = datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC)
@@ -66,8 +62,6 @@ def mail(number: int = 1, address: str = "anna@example.org", **files: str) -> Ma
 
 @pytest_asyncio.fixture
 async def reader(database: Database) -> AsyncIterator[Reader]:
-    folder = Path(store.__file__).parent / "migrations"
-    await migrate(database, [processing.MIGRATIONS, Migrations("mailer", folder)])
     clock, shelf = ManualClock(NOW), PlaybookShelf()
 
     async def ready() -> list[str]:

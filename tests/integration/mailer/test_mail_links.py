@@ -22,14 +22,11 @@ from services.mailer.consent import Decision
 from services.mailer.doors import Doors
 from services.mailer.links import Links
 from services.mailer.store import Change, Message
-from shared import processing
 from shared.clock import ManualClock
 from shared.contracts.events import Event
 from shared.contracts.streams import EVENTS, partition_of
 from shared.database.clauses import execute
 from shared.database.engine import Database
-from shared.database.migrations import migrate
-from shared.database.revisions import Migrations
 from shared.language import load, read_folder
 from shared.processing.playbooks import PlaybookShelf, activate
 
@@ -88,8 +85,6 @@ class Town:
 
 @pytest_asyncio.fixture
 async def town(database: Database) -> AsyncIterator[Town]:
-    folder = ROOT / "services" / "mailer" / "migrations"
-    await migrate(database, [processing.MIGRATIONS, Migrations("mailer", folder)])
     log, clock, shelf = MemoryLog(), ManualClock(NOW), PlaybookShelf()
     clock.speed = 50.0
     links = Links(b"k" * 32, "http://mail.example/mailer")

@@ -13,19 +13,17 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
-from conftest_mailer import MIGRATIONS, PARTITIONS
+from conftest_mailer import PARTITIONS
 from patience import until
 
 from services.mailer import main, page_store, store
 from services.mailer.settings import MailerSettings
-from shared import processing
 from shared.clock import ManualClock
 from shared.contracts import streams
 from shared.contracts.customers import Activation, ConsentDecision
 from shared.contracts.messages import ConsentChanged, MessageRequested
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
-from shared.database.migrations import migrate
 from shared.errors import RapportError
 from shared.language import SHIPPED, load, read_folder
 from shared.log import postgres
@@ -85,7 +83,6 @@ class Shop:
 
 @pytest_asyncio.fixture
 async def shop(database: Database) -> AsyncIterator[Shop]:
-    await migrate(database, [postgres.MIGRATIONS, processing.MIGRATIONS, MIGRATIONS])
     log = postgres.PostgresLog(database, PARTITIONS)
     await log.start()
     async with database.connect() as connection:

@@ -17,13 +17,10 @@ from tally import START, Tally, make_table
 from shared.clock import ManualClock
 from shared.contracts.streams import partition_of
 from shared.database.engine import Database
-from shared.database.migrations import migrate
 from shared.errors import Unavailable
 from shared.log.kafka import KafkaLog
 from shared.log.port import Entry, Log, Record
-from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
-from shared.processing import MIGRATIONS
 from shared.processing.installation import Installation, open_installation
 from shared.processing.worker import Worker
 from shared.runtime import Runtime
@@ -92,7 +89,6 @@ def kafka(request: pytest.FixtureRequest) -> Kafka | None:
 
 @pytest_asyncio.fixture
 async def house(kafka: Kafka | None, database_url: str, database: Database) -> AsyncIterator[House]:
-    await migrate(database, [LOG_MIGRATIONS, MIGRATIONS])
     await make_table(database)
     log: Log
     if kafka is not None:

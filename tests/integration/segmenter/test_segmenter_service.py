@@ -28,12 +28,10 @@ from shared.contracts.customers import CustomerRecord, CustomerUpdated, DateReac
 from shared.contracts.events import Backfill, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS, EVENTS, partition_of
 from shared.database.engine import Database
-from shared.database.migrations import migrate
 from shared.language import SHIPPED, load, read_folder
 from shared.log.port import Entry
-from shared.log.postgres import MIGRATIONS as LOG_MIGRATIONS
 from shared.log.postgres import PostgresLog
-from shared.processing import MIGRATIONS, partitions, playbooks
+from shared.processing import partitions, playbooks
 from shared.processing.installation import Installation, open_installation
 from shared.runtime import Runtime
 from shared.security import hash_key
@@ -105,7 +103,6 @@ class Shop:
 
 @pytest_asyncio.fixture
 async def shop(database: Database) -> AsyncIterator[Shop]:
-    await migrate(database, [LOG_MIGRATIONS, MIGRATIONS, segmenter.MIGRATIONS])
     log = PostgresLog(database, PARTITIONS)
     await log.start()
     async with database.connect() as connection:

@@ -9,17 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from segmenter_world import Road, Run, activation, at, birthday, event, identify, playbook
 
-from services.segmenter import main as segmenter
 from services.segmenter import spans, store
 from services.segmenter.history import Kind
 from services.segmenter.worker import SegmenterProcessor
 from shared.contracts.events import EventRecord
 from shared.database.clauses import execute
 from shared.database.engine import Database
-from shared.database.migrations import migrate
 from shared.errors import Unavailable
 from shared.language.playbook import Playbook
 from shared.processing.agenda import Agenda
@@ -95,12 +92,6 @@ class Owner:
                 self.timers[subject] = due
 
 
-@pytest_asyncio.fixture
-async def tables(database: Database) -> Database:
-    await migrate(database, [segmenter.MIGRATIONS])
-    return database
-
-
 def story(events: int, seed: int) -> list[EventRecord]:
     """A month of five customers, with repetitions, late events and a change of the playbook in the middle."""
     chance = random.Random(seed)
@@ -125,14 +116,14 @@ def story(events: int, seed: int) -> list[EventRecord]:
     return told
 
 
-async def test_database_and_memory_agree_however_the_road_is_cut(tables: Database) -> None:
+async def test_database_and_memory_agree_however_the_road_is_cut(database: Database) -> None:
     told = story(200, seed=7)
     road = Road()
     road.rules |= Road(USUAL, EDITED).rules
     road.definitions |= {rules.definition.hash: rules.definition for rules in road.rules.values()}
     for one in told:
         road.take(one)
-    owner = Owner(tables)
+    owner = Owner(database)
     chance = random.Random(1)
     rest = list(told)
     while rest:
@@ -145,7 +136,7 @@ async def test_database_and_memory_agree_however_the_road_is_cut(tables: Databas
     assert owner.emitted == road.emitted
     assert owner.timers == road.timers
     assert owner.memo == road.memo
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         known = await store.known(connection, [(0, key) for key in road.packed])
         assert known._replace(places={}) == ({0: road.packed}, {}, {})
         kept = await connection.fetch("SELECT customer, occurred_at, kind, id, source, name, body, changes"
@@ -155,14 +146,14 @@ async def test_database_and_memory_agree_however_the_road_is_cut(tables: Databas
         assert await store.not_in_history(connection, [row.id for row in road.rows if row.kind == Kind.EVENT]) == []
 
 
-async def test_much_at_once_leaves_what_little_by_little_would(tables: Database) -> None:
+async def test_much_at_once_leaves_what_little_by_little_would(database: Database) -> None:
     told = story(1800, seed=11)
-    little, much = Owner(tables, 0), Owner(tables, 1)
+    little, much = Owner(database, 0), Owner(database, 1)
     for owner, size in ((little, 90), (much, 900)):
         for first in range(0, len(told), size):
             await owner.take(told[first : first + size])
     assert (much.emitted, much.timers, much.memo) == (little.emitted, little.timers, little.memo)
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         for what in (
             "key, stage, state FROM segmenter.profiles",
             "customer, occurred_at, kind, id, source, name, body, changes FROM segmenter.history",
@@ -177,13 +168,13 @@ async def test_much_at_once_leaves_what_little_by_little_would(tables: Database)
             assert one == other
 
 
-async def test_profiles_that_do_not_stand_where_they_were_read_are_not_written(tables: Database) -> None:
-    owner = Owner(tables)
+async def test_profiles_that_do_not_stand_where_they_were_read_are_not_written(database: Database) -> None:
+    owner = Owner(database)
     many = [event("Page Viewed", at(), key=f"c{number}", id=f"e{number}") for number in range(600)]
     again = [event("Page Viewed", at(1), key=f"c{number}", id=f"f{number}") for number in range(600)]
     await owner.take([activation(USUAL, at()), *many])
     given = Given(0, owner.memo, again, [])
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         [batch] = await owner.processor.load(connection, [given])
         run = Run(at(1), Agenda(()))
         for message in again:
@@ -192,31 +183,31 @@ async def test_profiles_that_do_not_stand_where_they_were_read_are_not_written(t
         await connection.execute("VACUUM FULL segmenter.profiles")
     _, work = owner.processor.save([batch])
     assert work is not None
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         with pytest.raises(Unavailable, match="not all stand where they were read"):
             await work(connection)
     await owner.take(again)
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         assert await store.events_counted(connection) == (1200, 0)
         assert await connection.fetchval("SELECT count(*) FROM segmenter.profiles") == 600
 
 
-async def test_load_reads_by_keys_though_its_plans_were_made_over_empty_tables(tables: Database) -> None:
-    owner = Owner(tables)
+async def test_load_reads_by_keys_though_its_plans_were_made_over_empty_tables(database: Database) -> None:
+    owner = Owner(database)
     await owner.take([activation(USUAL, at())])
     for number in range(8):
         await owner.take([event("Page Viewed", at(minutes=number), key=f"early{number}")])
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         await connection.execute(
             "INSERT INTO segmenter.profiles SELECT 0, 'late' || n, 'attract', '\\x00' FROM generate_series(1, 30000) n"
         )
         await connection.execute(
             "INSERT INTO segmenter.seen SELECT $1, n, 0, sha256(n::text::bytea) FROM generate_series(1, 30000) n", at()
         )
-    before = await _rows_scanned(tables)
+    before = await _rows_scanned(database)
     for number in range(8):
         await owner.take([event("Page Viewed", at(hours=1), key=f"early{number}")])
-    assert await _rows_scanned(tables) - before < 30_000
+    assert await _rows_scanned(database) - before < 30_000
 
 
 async def _rows_scanned(database: Database) -> int:
@@ -230,56 +221,56 @@ async def _rows_scanned(database: Database) -> int:
     return found
 
 
-async def test_day_takes_over_what_the_default_partition_had_of_it(tables: Database) -> None:
-    owner = Owner(tables)
-    async with tables.transaction() as connection:
+async def test_day_takes_over_what_the_default_partition_had_of_it(database: Database) -> None:
+    owner = Owner(database)
+    async with database.transaction() as connection:
         await execute(connection, store.changed({0: store.Changes([], [(b"x" * 16, 1, at(5))], [], None)}).clauses)
     await owner.take([event("Page Viewed", at(5))])
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_default") == 0
         assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_20260307") == 2
 
 
-async def test_two_owners_make_the_same_day_at_the_same_time(tables: Database) -> None:
-    owners = [Owner(tables, partition) for partition in range(4)]
+async def test_two_owners_make_the_same_day_at_the_same_time(database: Database) -> None:
+    owners = [Owner(database, partition) for partition in range(4)]
     await asyncio.gather(*(owner.take([event("Page Viewed", at(), key=f"c{owner.partition}")]) for owner in owners))
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         assert await connection.fetchval("SELECT count(*) FROM segmenter.seen_20260302") == 4
 
 
-async def test_duplicate_is_known_over_midnight_and_forgotten_after_a_day(tables: Database) -> None:
-    owner = Owner(tables)
+async def test_duplicate_is_known_over_midnight_and_forgotten_after_a_day(database: Database) -> None:
+    owner = Owner(database)
     for moment in (at(hours=11), at(hours=13), at(hours=34.9)):
         owner.processor = SegmenterProcessor(Shelf())
         await owner.take([event("Page Viewed", moment, id="e1")])
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         assert await store.events_counted(connection) == (1, 2)
     await owner.take([event("Page Viewed", at(hours=35), id="e1")])
-    async with tables.connect() as connection:
+    async with database.connect() as connection:
         assert await store.events_counted(connection) == (2, 2)
 
 
-async def test_what_no_partition_needs_any_more_is_dropped(tables: Database) -> None:
-    ahead, behind = Owner(tables, 0), Owner(tables, 1)
+async def test_what_no_partition_needs_any_more_is_dropped(database: Database) -> None:
+    ahead, behind = Owner(database, 0), Owner(database, 1)
     await ahead.take([event("Page Viewed", at(), id="e1"), event("Page Viewed", at(-3000), received=at(), id="e2")])
     await behind.take([event("Page Viewed", at(), key="bob")])
     await ahead.take([event("Page Viewed", at(3), id="e3")])
-    assert await _tables(tables) >= {"seen_20260302", "seen_20260305", "history_202603"}
+    assert await _tables(database) >= {"seen_20260302", "seen_20260305", "history_202603"}
 
     await ahead.processor.keep_house(ahead)
-    assert "seen_20260302" in await _tables(tables), "the other partition has not come so far"
+    assert "seen_20260302" in await _tables(database), "the other partition has not come so far"
     await behind.take([event("Page Viewed", at(3), key="bob")])
     await behind.processor.keep_house(behind)
     await ahead.processor.keep_house(ahead)
-    assert "seen_20260302" not in await _tables(tables)
-    assert await _tables(tables) >= {"seen_20260305", "history_202603"}
-    async with tables.connect() as connection:
+    assert "seen_20260302" not in await _tables(database)
+    assert await _tables(database) >= {"seen_20260305", "history_202603"}
+    async with database.connect() as connection:
         assert await connection.fetchval("SELECT count(*) FROM segmenter.history_default") == 0
 
     await ahead.take([event("Page Viewed", at(800))])
     await behind.take([event("Page Viewed", at(800), key="bob")])
     await ahead.processor.keep_house(ahead)
-    assert "history_202603" not in await _tables(tables)
+    assert "history_202603" not in await _tables(database)
 
 
 async def _tables(database: Database) -> set[str]:
