@@ -121,6 +121,10 @@ class Taken(msgspec.Struct, tag="event", tag_field="kind"):
     context: dict[str, Any]
 
 
+_APART = timedelta(microseconds=1)
+"""What lies between two events of one request."""
+
+
 class Bare:
     """The least that answers when the log has the events. What comes within three milliseconds shares the appends."""
 
@@ -160,6 +164,7 @@ class Bare:
                 call.properties,
                 call.context,
             )
+            now, behind = now + _APART, behind + _APART
             entry = Entry(user, self._encode(record))
             self._entries.setdefault(partition_of(user, DEFAULT_PARTITIONS), []).append(entry)
         await self._written()

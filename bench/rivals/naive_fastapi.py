@@ -69,6 +69,10 @@ class Taken(BaseModel):
     rejected: list[str] = []
 
 
+_APART = timedelta(microseconds=1)
+"""What lies between two events of one request."""
+
+
 def application(producer: Any, topic: str, clock: Clock) -> FastAPI:
     app = FastAPI()
 
@@ -83,15 +87,15 @@ def application(producer: Any, topic: str, clock: Clock) -> FastAPI:
                     key=call.user_id,
                     name=call.event,
                     user_id=call.user_id,
-                    occurred_at=call.timestamp.astimezone(UTC) + behind,
-                    received_at=now,
+                    occurred_at=call.timestamp.astimezone(UTC) + behind + place * _APART,
+                    received_at=now + place * _APART,
                     properties=call.properties,
                     context=call.context,
                 )
                 .model_dump_json()
                 .encode(),
             )
-            for call in calls
+            for place, call in enumerate(calls)
         ]
         await asyncio.gather(*sent)
         return Taken(accepted=len(calls))
