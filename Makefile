@@ -58,7 +58,7 @@ bench: setup ## measure each part beside its limit; ONLY=mailer one of them, JSO
 	@$(BIN)/python -m bench $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json "$(JSON)")
 
 .PHONY: bench-long
-bench-long: setup ## measure what takes long: ten minutes of everything, ten million timers, a backlog of five million
+bench-long: setup ## measure what takes long: everything on one machine, ten million timers, memory, what others make of it
 	@$(BIN)/python -m bench --long $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json "$(JSON)")
 
 .PHONY: chaos

@@ -40,7 +40,7 @@ from shared.log.port import Entry, Log
 from shared.memory import collect_seldom
 from shared.runtime import Runtime
 
-SECONDS = 2.0
+SECONDS = 1.5
 CUSTOMERS = 1000
 BATCH = 50
 CONNECTIONS = {1: 256, BATCH: 32}

@@ -24,7 +24,7 @@ from bench.traffic import Client, Traffic, address, connect
 from shared.language import SHIPPED
 
 RATE = 500
-SECONDS = 15
+SECONDS = 10
 WARM_UP_SECONDS = 4
 PROBES = 0.1
 CUSTOMERS = 20_000

@@ -87,6 +87,7 @@ SERIES = (
         goal=MOST,
         more_is_better=False,
         rounds=1,
+        long=True,
     ),
     Series(
         name="memory, in one process",
@@ -94,6 +95,7 @@ SERIES = (
         run=partial(run, apart=False),
         more_is_better=False,
         rounds=1,
+        long=True,
     ),
     Series(
         name="memory, with a backlog of 5 million",

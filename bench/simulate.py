@@ -109,5 +109,6 @@ SERIES = [
         more_is_better=False,
         prepare=prepare_both,
         rounds=1,
+        long=True,
     ),
 ]

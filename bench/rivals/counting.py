@@ -247,7 +247,7 @@ def _python(who: str) -> str:
     return str(ROOT / ".cache" / "rivals" / who / "bin" / "python")
 
 
-def _series(name: str, who: str, *, rounds: int, long: bool = False) -> Series:
+def _series(name: str, who: str, *, rounds: int) -> Series:
     """Ours, beside it: above 1 we are ahead."""
     return Series(
         name=f"rival: {name}",
@@ -258,12 +258,12 @@ def _series(name: str, who: str, *, rounds: int, long: bool = False) -> Series:
         ratio_goal=1.0,
         prepare=partial(prepare, who=who),
         rounds=rounds,
-        long=long,
+        long=True,
     )
 
 
 # A round of faust-streaming takes more than a minute.
-SERIES = (_series("quixstreams", "quix", rounds=3), _series("faust-streaming", "faust", rounds=1, long=True))
+SERIES = (_series("quixstreams", "quix", rounds=3), _series("faust-streaming", "faust", rounds=1))
 
 
 if __name__ == "__main__":

@@ -135,5 +135,6 @@ SERIES = (
         ratio_goal=1.0,
         prepare=partial(ingest.prepare, "kafka"),
         rounds=3,
+        long=True,
     ),
 )

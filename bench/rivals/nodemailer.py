@@ -114,5 +114,6 @@ SERIES = (
         "nodemailer's pool",
         ratio_goal=1.0,
         prepare=prepare,
+        long=True,
     ),
 )
