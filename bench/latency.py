@@ -170,7 +170,7 @@ SERIES = (
         run=lambda folder: run(folder, apart=False, kafka=False),
         goal=GOALS,
         more_is_better=False,
-        rounds=3,
+        rounds=2,
     ),
     Series(
         name="latency, each service a process",
@@ -178,7 +178,7 @@ SERIES = (
         run=lambda folder: run(folder, apart=True, kafka=False),
         goal=GOALS,
         more_is_better=False,
-        rounds=3,
+        rounds=2,
     ),
     Series(
         name="latency, on Kafka",
@@ -186,6 +186,6 @@ SERIES = (
         run=lambda folder: run(folder, apart=True, kafka=True),
         goal=GOALS,
         more_is_better=False,
-        rounds=3,
+        rounds=2,
     ),
 )
