@@ -28,6 +28,7 @@ from tests.chaos import receiver
 from tests.chaos.mails import RUDENESS
 from tests.chaos.visits import CLOCKS_APART
 from tests.chaos.world import EXPIRY_SECONDS, PARTITIONS, WORKERS, World, start_broker
+from tests.simulation.replay import Gone
 
 Inject = Callable[[World, random.Random], Coroutine[Any, Any, int]]
 """Returns how many faults it has been; 0 where there was nothing to hurt."""
@@ -359,13 +360,18 @@ async def out_of_retention(world: World, dice: random.Random) -> int:
     """What a shop posted is deleted before the segmenter has read it: the partition halts, says so, and goes on when an
     operator says from where. What was not deleted is all there."""
 
+    guests = world.cluster.of("segmenter")[WORKERS:]
+
     async def all_free() -> bool:
-        return len(world.free_workers("segmenter")) == WORKERS
+        return len(world.free_workers("segmenter")) == WORKERS and not any(guest.alive for guest in guests)
 
     if not await world.comes_true(all_free, _FREE_SECONDS):
         return 0
     workers = world.free_workers("segmenter")
     with contextlib.ExitStack() as hands:
+        # Nobody else comes and reads what is about to be deleted.
+        for guest in guests:
+            hands.enter_context(world.in_hands(guest))
         # Nobody reports outcomes meanwhile: what is deleted is a shop's alone.
         mailers = world.free_workers("mailer")
         for worker in (*mailers, *workers):
@@ -487,6 +493,7 @@ async def _delete(
                 partition,
                 before,
             )
-    gone = world.gone.setdefault((EVENTS, partition), [])
-    gone += [record for record in records if record.offset < offset]
+    gone = world.gone.get((EVENTS, partition), Gone((), 0))
+    read = [record for record in records if gone.before <= record.offset < offset]
+    world.gone[EVENTS, partition] = Gone([*gone.records, *read], before)
     return {id for at, id in ids.items() if at < before}

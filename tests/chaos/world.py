@@ -26,13 +26,13 @@ from deploy.dev.cluster import SERVICES, WRITE_KEY, Cluster, Worker
 from deploy.dev.preloaded import Launcher, Preloaded, Running
 from shared.database.embedded import EmbeddedPostgres
 from shared.errors import RapportError
-from shared.log.port import Record
 from tests.chaos.between import BeforeKafka, BeforePostgres
 from tests.chaos.ledger import Ledger
 from tests.chaos.mails import MailServer
 from tests.chaos.people import People
 from tests.chaos.receiver import SECRET, Receiver
 from tests.chaos.shop import Shop
+from tests.simulation.replay import Gone
 
 PARTITIONS = 4
 WORKERS = 2
@@ -87,8 +87,8 @@ class World:
         """What the processes did that they must not, whatever was done to them."""
         self.noise: Counter[str] = Counter()
         """What the workers have logged as errors."""
-        self.gone: dict[tuple[str, int], list[Record]] = {}
-        """What had been read of a partition of a stream, and was deleted from it."""
+        self.gone: dict[tuple[str, int], Gone] = {}
+        """What was deleted of a partition of a stream."""
         self.lives: dict[str, Life] = {}
         self.held: set[str] = set()
         """Workers that a fault has in its hands, or keeps away."""

@@ -85,7 +85,15 @@ _COMPARED = {
 }
 
 
-async def read_journal(log: Log, gone: Journal = MappingProxyType({})) -> Journal:
+class Gone(NamedTuple):
+    """What had been read of a partition of a stream that was deleted up to `before`. What lies below that and is found
+    in the log all the same is of no account: a broker that is killed may forget where it has deleted to."""
+
+    records: Sequence[Record]
+    before: int
+
+
+async def read_journal(log: Log, gone: Mapping[tuple[str, int], Gone] = MappingProxyType({})) -> Journal:
     """Everything that the log still has, after what had been read of a partition and is `gone` from it. Raises
     AssertionError where its beginning, or something within, is missing."""
     found: dict[tuple[str, int], list[Record]] = {}
@@ -96,11 +104,12 @@ async def read_journal(log: Log, gone: Journal = MappingProxyType({})) -> Journa
         assert not missing, f"{stream}: the beginning of {missing} is missing"
         reader.assign(earliest)
         for partition in range(log.partitions):
-            records = list(gone.get((stream, partition), ()))
+            read_before = gone.get((stream, partition), Gone((), 0))
+            records = list(read_before.records)
             drained = False
             while not drained:
                 fetched = await reader.fetch(partition, 2000, 1.0)
-                records += fetched.records
+                records += [record for record in fetched.records if record.offset >= read_before.before]
                 drained = fetched.drained
             found[stream, partition] = taken(records)
         await reader.close()
