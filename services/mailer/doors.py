@@ -19,8 +19,7 @@ from services.mailer import page_store, pages, store
 from services.mailer.consent import Decision, normalise, refusal
 from services.mailer.links import Click, Links, Open, Unsubscribe, occurrence
 from services.mailer.openers import RUSH, clicked_by, opened_by
-from services.mailer.outcomes import Ended, report
-from services.mailer.outcomes import event as outcome
+from services.mailer.outcomes import arrived, report
 from services.mailer.page_store import Sent
 from shared.clock import Clock
 from shared.consent import EVERY_TOPIC, later
@@ -239,15 +238,15 @@ class Doors:
         # A person's own word is nobody's consequence, so it is never dropped as a loop.
         return Entry(sent.request.customer, report(sent.request, id, name, decision.decided_at, properties, hops=0))
 
-    def _reports(self, sent: Sent, event: bytes, arrived: str, now: datetime) -> tuple[Sent, list[Entry], str]:
-        """What is to be reported of a click or an open. `arrived` says why a message of which it was not known counts
-        as sent; where it is empty, it does not."""
+    def _reports(self, sent: Sent, event: bytes, why: str, now: datetime) -> tuple[Sent, list[Entry], str]:
+        """What is to be reported of a click or an open. `why` a message of which it was not known counts as sent; where
+        it is empty, it does not."""
         entries = [Entry(sent.request.customer, event)]
-        resolving = arrived if sent.status == "unknown" else ""
+        resolving = why if sent.status == "unknown" else ""
         if resolving:
-            # The event has one id, whoever used the mail and whenever.
-            ended = Ended("sent", resolving)
-            entries.insert(0, Entry(sent.request.customer, outcome(sent.request, ended, sent.due, now)))
+            assert sent.ended_at is not None
+            told = arrived(sent.request, sent.due, sent.ended_at, now)
+            entries.insert(0, Entry(sent.request.customer, told))
         return sent, entries, resolving
 
     def _begin(self, reporting: Coroutine[None, None, None]) -> asyncio.Task[None]:

@@ -19,6 +19,8 @@ from shared.contracts.messages import EMAIL, PUSH, SMS, WEBHOOK, MessageRequeste
 
 NO_SUCH_ADDRESS = "no_such_address"
 """Why an address is suppressed of which a server has said that there is none."""
+_USED = "used"
+"""Why a message is told to be sent of which it was not known: somebody has its mail."""
 
 _CAUSES = UUID("7c0f7f2e-5a0d-5d86-9f0c-6f2f6f0f4a31")
 _NAMES = {
@@ -80,23 +82,39 @@ def after(
     return Ended("unknown", receipt.reason)
 
 
-def event(request: MessageRequested, ended: Ended, decided_for: datetime, now: datetime) -> bytes:
+def event(
+    request: MessageRequested, ended: Ended, decided_for: datetime, ended_at: datetime, told_at: datetime | None = None
+) -> bytes:
     """The event that reports an outcome, encoded for the stream. One message and outcome is one event, whenever made.
 
     `decided_for` is the instant that the last decision stood for (due, release or retry): what follows in a journey
-    counts from there. No address and no server's words leave the mailer.
+    counts from there. `told_at` is when it is told, where that is not at once. No address and no server's words leave
+    the mailer.
     """
     id = named(_CAUSES, f"{request.id}\n{ended.status}")
-    return report(
-        request, id, _NAMES[request.channel, ended.status], now, {"reason": ended.reason, "decided_for": decided_for}
-    )
+    properties = {"reason": ended.reason, "decided_for": decided_for}
+    return report(request, id, _NAMES[request.channel, ended.status], ended_at, properties, told_at=told_at)
+
+
+def arrived(request: MessageRequested, decided_for: datetime, ended_at: datetime, now: datetime) -> bytes:
+    """The event that a message was sent of which that was not known. `ended_at` is since when it was not.
+
+    Several may learn of it before anybody has written it down, from an open and from a click, by clocks that differ. So
+    nothing that it says depends on who tells it, and when: else the second would contradict the first."""
+    return event(request, Ended("sent", _USED), decided_for, ended_at, told_at=now)
 
 
 def report(
-    request: MessageRequested, id: str, name: str, now: datetime, properties: Mapping[str, Any], hops: int | None = None
+    request: MessageRequested,
+    id: str,
+    name: str,
+    occurred_at: datetime,
+    properties: Mapping[str, Any],
+    hops: int | None = None,
+    told_at: datetime | None = None,
 ) -> bytes:
-    """An event that a message led to, encoded for the stream: its own properties beside the message's. It is one
-    consequence more than the message was, unless `hops` says otherwise."""
+    """An event that a message led to, encoded for the stream: its own properties beside the message's. It is told at
+    once, and one consequence more than the message was, unless `told_at` and `hops` say otherwise."""
     about = {
         "message_id": request.id,
         "message": request.message,
@@ -111,8 +129,8 @@ def report(
             source=events.MAILER_SOURCE,
             key=request.customer,
             name=name,
-            occurred_at=now,
-            received_at=now,
+            occurred_at=occurred_at,
+            received_at=occurred_at if told_at is None else max(told_at, occurred_at),
             properties=msgspec.Raw(_encode({**about, **properties})),
             hops=request.hops + 1 if hops is None else hops,
         )

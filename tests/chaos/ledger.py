@@ -313,7 +313,7 @@ class Ledger:
                 # It was at hand each time that something else killed its owner: five times in a row.
                 buried |= {id for id in self.posted if id.encode() in body}
                 continue
-            verdict.violations.append(f"dead letter {code}: {message}: {body[:300]!r}")
+            verdict.violations.append(f"dead letter {code}: {message}: {body[:900]!r}")
         return buried
 
     def _judge_customers(self, facts: Facts, verdict: Verdict, buried: set[str]) -> None:

@@ -22,6 +22,7 @@ from services.mailer.consent import Decision
 from services.mailer.doors import Doors
 from services.mailer.links import Links
 from services.mailer.store import Change, Message
+from services.segmenter import fingerprints
 from shared.clock import ManualClock
 from shared.contracts.events import Event
 from shared.contracts.streams import EVENTS, partition_of
@@ -78,6 +79,12 @@ class Town:
             return len(self.events()) >= count
 
         await until(told)
+
+    async def wait_for_the_log(self, count: int) -> None:
+        async def waiting() -> bool:
+            return self.log.waiting == count
+
+        await until(waiting)
 
     async def choose(self, choice: str) -> httpx.Response:
         return await self.http.post(self.links.unsubscribe(self.message), data={"choice": choice})
@@ -282,6 +289,25 @@ async def test_an_open_in_the_mailbox_tells_that_a_mail_has_arrived(
         assert names == ["Email Opened"]
 
 
+async def test_whoever_tells_that_a_mail_has_arrived_tells_the_same(town: Town) -> None:
+    async with town.database.connect() as connection:
+        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
+        await execute(connection, [store.changed("email", [unknown])])
+    town.log.hold()
+    opening = asyncio.create_task(town.get(town.links.open(town.message)))
+    await town.wait_for_the_log(1)
+    town.clock.advance(timedelta(minutes=20))  # as by the clock of another host
+    await town.get(town.links.click(town.message, 0))  # before anybody has written down that it is resolved
+    await town.wait_for_the_log(2)
+    town.log.resume()
+    await opening
+    await town.reported(4)
+    one, other = (event for event in town.events() if event.name == "Email Sent")
+    assert one.id == other.id
+    assert fingerprints.content(one) == fingerprints.content(other)  # the segmenter takes it once
+    assert one.occurred_at == other.occurred_at == DELIVERED
+
+
 # Unsubscribing.
 
 
@@ -395,7 +421,7 @@ async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(t
         town.clock.advance(timedelta(minutes=1))
     assert [event.name for event in town.events()] == ["Email Sent", "Email Link Clicked", "Email Link Clicked"]
     properties = msgspec.json.decode(town.events()[0].properties)
-    assert (properties["message_id"], properties["reason"]) == (town.message, "clicked")
+    assert (properties["message_id"], properties["reason"]) == (town.message, "used")
     async with town.database.connect() as connection:
         listed = await page_store.listed(connection, town.message)
     assert listed is not None
