@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from shared.cores import cores
 from shared.memory import collect_seldom
 
 Figure = float | Mapping[str, float]
@@ -272,7 +273,7 @@ def machine() -> dict[str, str]:
     """What a figure depends on: the machine, what runs on it, and the commit."""
     return {
         "cpu": _after_colon("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(cores()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
         "load": f"{os.getloadavg()[0]:.1f} as it began",

@@ -8,7 +8,6 @@ They are started anew and not forked, so that it is the same on every system.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from services.backtest.reading import History
 from services.backtest.shares import EVERYBODY, Share, addresses, go_apart, moved
 from services.backtest.simulation import Reached, found, simulate
 from services.rehearsal.coupons import most_of
+from shared.cores import cores
 from shared.errors import RapportError
 from shared.language import load
 from shared.language.playbook import Playbook
@@ -77,14 +77,9 @@ def simulate_shared(
 
 
 def worthwhile(files: Sequence[History]) -> int:
-    """How many processes these files are worth, of those that the machine may run at once."""
+    """How many processes these files are worth, of those that may run at once."""
     size = sum(file.size * (_PACKED if file.is_packed() else 1) for file in files)
     return max(1, min(cores(), size // _ENOUGH))
-
-
-def cores() -> int:
-    """How many processes may run at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_dry(playbooks: Sequence[Playbook], reached: Sequence[Reached]) -> bool:

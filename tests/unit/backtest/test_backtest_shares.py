@@ -16,12 +16,13 @@ import pytest
 
 from services.backtest.columns import read_mapping
 from services.backtest.parts import Part, together
-from services.backtest.processes import cores, run_dry, worthwhile
+from services.backtest.processes import run_dry, worthwhile
 from services.backtest.reading import History, Refusal
 from services.backtest.shares import Share, addresses, go_apart, moved
 from services.backtest.simulation import Reached, found, simulate
 from services.rehearsal.coupons import PoolsByCause
 from shared.contracts.events import Event
+from shared.cores import cores
 from shared.language.playbook import CouponPool, EventTrigger, Playbook, Set
 from tests.simulation.playbooks import variants
 
