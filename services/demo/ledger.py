@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from itertools import pairwise
 from typing import NamedTuple
 
-from services.demo.shop import Shopper
+from services.demo.shop import Cart, Shopper
 
 CART_WAIT = timedelta(hours=1)
 THANKS_WAIT = timedelta(hours=2)
@@ -103,23 +104,35 @@ def _family(message: str) -> str:
 def _causes(shopper: Shopper) -> Iterable[Key]:
     """Every mail that this shopper may have got."""
     for cart in shopper.carts:
-        if cart.ordered_at is None or cart.ordered_at >= cart.filled_at + CART_WAIT:
+        if _may_have_waited(cart):
             yield shopper.email, "cart-first", cart.id
             yield shopper.email, "cart-second", cart.id
-        if cart.order_id is not None:
+        if cart.ordered is not None:
             yield shopper.email, "thanks", cart.order_id
     if shopper.joined_at is not None:
         for year in range(shopper.joined_at.year, shopper.joined_at.year + 3):
             yield shopper.email, "birthday", str(year)
 
 
+def _may_have_waited(cart: Cart) -> bool:
+    """Whether an hour may have passed without anything new, counting from what was received to what was."""
+    return any(
+        then is None or then.answered is None or then.answered >= told.at + CART_WAIT
+        for told, then in pairwise([*cart.fills, cart.ordered])
+        if told is not None
+    )
+
+
 def _owed(shopper: Shopper, now: datetime) -> Iterable[tuple[str, Key]]:
     """The mails that this shopper must have got by `now`, unless there is a reason."""
-    orders = [cart.ordered_at for cart in shopper.carts if cart.ordered_at is not None]
+    orders = [cart.ordered for cart in shopper.carts if cart.ordered is not None]
     for cart in shopper.carts:
-        due = cart.filled_at + CART_WAIT
-        bought = any(cart.filled_at <= at <= due for at in orders)
-        if cart.total >= LEAST_CART and due < now and not bought:
-            yield "abandoned-cart", (shopper.email, "cart-first", cart.id)
-        if cart.order_id is not None and cart.ordered_at is not None and cart.ordered_at + THANKS_WAIT < now:
+        filled = cart.fills[-1]
+        if cart.total >= LEAST_CART and filled.answered is not None:
+            due = filled.answered + CART_WAIT
+            bought = any(filled.at <= order.at <= due for order in orders)
+            if due < now and not bought:
+                yield "abandoned-cart", (shopper.email, "cart-first", cart.id)
+        ordered = cart.ordered
+        if ordered is not None and ordered.answered is not None and ordered.answered + THANKS_WAIT < now:
             yield "thank-you", (shopper.email, "thanks", cart.order_id)

@@ -141,7 +141,11 @@ async def _settle(running: embedded.Embedded, shop: Shop) -> tuple[Picture, ledg
     deadline = time.monotonic() + _SETTLE_SECONDS
     until = running.clock.now()
     while True:
-        async with running.database.connect() as connection:
+        # Of one moment, so that a mail that goes out meanwhile is not missing from both lists.
+        async with (
+            running.database.connect() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             missing = await segmenter_store.not_in_history(connection, shop.accepted)
             mails = [ledger.arrived(data) async for data in _inbox(connection)]
             excused = [

@@ -61,14 +61,27 @@ _LAMPS = (
 
 
 @dataclass(eq=False)
+class Told:
+    """What the shop has told: when it did, and when that was answered 200, by the shop's clock. It was received in
+    between, over which a busy machine may take an hour of that clock."""
+
+    at: datetime
+    answered: datetime | None = None
+
+
+@dataclass(eq=False)
 class Cart:
-    """`ordered_at` and `order_id` are None as long as nobody bought it."""
+    """`ordered` is None as long as nobody bought it."""
 
     id: str
-    filled_at: datetime
+    fills: list[Told] = field(default_factory=list)
+    """What was put into it, in order."""
     total: float = 0.0
-    ordered_at: datetime | None = None
-    order_id: str | None = None
+    ordered: Told | None = None
+
+    @property
+    def order_id(self) -> str:
+        return self.id.replace("cart", "order")
 
 
 @dataclass(eq=False)
@@ -92,7 +105,7 @@ Moment = tuple[timedelta, Callable[[], None]]
 class Shop(threading.Thread):
     """Posts the lives of its customers, at the pace of the clock `now`.
 
-    `accepted` are the ids of the messages that ingest answered 200; `refused` those that it did not, with the reason.
+    `accepted` are the ids of the messages that ingest answered 200, once it is over.
     """
 
     def __init__(
@@ -101,21 +114,22 @@ class Shop(threading.Thread):
         super().__init__(name="shop", daemon=True)
         self.shoppers: dict[str, Shopper] = {}
         self.accepted: set[str] = set()
-        self.refused: dict[str, str] = {}
         self._now = now
         self._seconds = seconds
         self._random = random.Random(seed)
-        self._posted: set[str] = set()
+        self._told: dict[str, Told] = {}
         self._ended = threading.Event()
         self._client = Client(
             write_key,
             host=address,
-            on_error=self._failed,
             upload_interval=0.2,
             upload_size=50,
             max_retries=10,
             timeout=15,
         )
+        # The client has no other way to tell when something was answered.
+        for consumer in self._client.consumers:
+            consumer.request = partial(self._deliver, consumer.request)
 
     def stop(self) -> None:
         """No more customers; returns when everything that was posted has been answered."""
@@ -141,7 +155,7 @@ class Shop(threading.Thread):
             self._ended.wait(0.01)
         self._client.flush()
         self._client.join()
-        self.accepted = self._posted - self.refused.keys()
+        self.accepted = {id for id, told in self._told.items() if told.answered is not None}
 
     def _begin(self, lives: list[Any], number: int) -> None:
         name = _FIRST_NAMES[number % len(_FIRST_NAMES)]
@@ -220,19 +234,17 @@ class Shop(threading.Thread):
         self._track(shopper, "Product Viewed", _product(self._random.choice(_LAMPS)))
 
     def _new_cart(self, shopper: Shopper, number: int) -> Cart:
-        return Cart(f"cart-{shopper.user_id.removeprefix('customer-')}-{number}", self._now())
+        return Cart(f"cart-{shopper.user_id.removeprefix('customer-')}-{number}")
 
     def _adds(self, shopper: Shopper, cart: Cart) -> None:
         if cart not in shopper.carts:
             shopper.carts.append(cart)
         product = _product(self._random.choice(_LAMPS))
-        cart.filled_at = self._now()
         cart.total += product["price"]
-        self._track(shopper, "Product Added", product | {"cart_id": cart.id, "currency": "EUR"})
+        added = self._track(shopper, "Product Added", product | {"cart_id": cart.id, "currency": "EUR"})
+        cart.fills.append(added)
 
     def _orders(self, shopper: Shopper, cart: Cart) -> None:
-        cart.ordered_at = self._now()
-        cart.order_id = cart.id.replace("cart", "order")
         products = [_product(lamp) for lamp in self._random.sample(_LAMPS, self._random.randrange(1, 4))]
         total = round(sum(product["price"] for product in products), 2)
         properties = {
@@ -242,21 +254,22 @@ class Shop(threading.Thread):
             "currency": "EUR",
             "products": products,
         }
-        self._track(shopper, "Order Completed", properties)
+        cart.ordered = self._track(shopper, "Order Completed", properties)
 
-    def _track(self, shopper: Shopper, event: str, properties: dict[str, Any]) -> None:
-        self._post("track", shopper.user_id, event=event, properties=properties)
+    def _track(self, shopper: Shopper, event: str, properties: dict[str, Any]) -> Told:
+        return self._post("track", shopper.user_id, event=event, properties=properties)
 
-    def _post(self, call: str, user_id: str, **fields: Any) -> None:
-        message_id = f"shop-{len(self._posted) + 1}"
-        taken, _ = getattr(self._client, call)(user_id, message_id=message_id, **fields)
-        self._posted.add(message_id)
-        if not taken:
-            self.refused[message_id] = "the client's queue was full"
+    def _post(self, call: str, user_id: str, **fields: Any) -> Told:
+        message_id = f"shop-{len(self._told) + 1}"
+        told = self._told[message_id] = Told(self._now())
+        getattr(self._client, call)(user_id, message_id=message_id, **fields)
+        return told
 
-    def _failed(self, error: Exception, batch: list[dict[str, Any]]) -> None:
+    def _deliver(self, request: Callable[[list[dict[str, Any]]], None], batch: list[dict[str, Any]]) -> None:
+        request(batch)
+        now = self._now()
         for message in batch:
-            self.refused[message["messageId"]] = str(error)
+            self._told[message["messageId"]].answered = now
 
 
 CONSENTED = ("cart-reminders", "birthday", "thank-you")
