@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -17,8 +18,8 @@ from services.segmenter.profile import Profile
 from services.segmenter.rules import NO_RULES, NOTHING_DEFINED, Rules, compile_rules, feeding, wanted
 from services.segmenter.store import Seen, unpack_profile
 from shared.contracts.customers import CustomerRecord, CustomerUpdated
-from shared.contracts.events import Activation, Event, EventRecord
-from shared.language.aggregates import Aggregate
+from shared.contracts.events import Activation, CutOffs, Event, EventRecord
+from shared.language.aggregates import Aggregate, aggregate_of
 from shared.language.expressions import Expression, compile_expression
 from shared.language.playbook import Brand, DateTrigger, Journey, Playbook, Segment, Stage, Topic
 from shared.processing.agenda import Agenda
@@ -32,6 +33,7 @@ STAGES = {
     "convert": 'count("Product Added", within=30d) >= 1',
     "attract": "true",
 }
+SPEND = aggregate_of("sum", "Order Completed", ("total",))
 TOPICS = {"newsletter": Topic("newsletter", "News", "", "promotional", "opt_in")}
 
 _ids = itertools.count(1)
@@ -54,14 +56,18 @@ def playbook(
     timezone: str = "UTC",
     topics: Mapping[str, Topic] = TOPICS,
     name: str | None = None,
+    ranks: bool = False,
 ) -> Playbook:
-    """A playbook as this service sees it; `travelling` are expressions that journeys are to evaluate."""
+    """A playbook as this service sees it; `travelling` are expressions that journeys are to evaluate. `ranks` says
+    whether something asks for the percentile of customers."""
     proven_stages = tuple(Stage(stage, condition(when)) for stage, when in stages.items())
     proven_segments = {s: Segment(s, s, condition(when)) for s, when in (segments or {}).items()}
     of_journeys = [condition(text) for text in travelling]
     aggregates: dict[str, Aggregate] = {}
     for expression in [*(s.when for s in proven_stages), *(s.when for s in proven_segments.values()), *of_journeys]:
         aggregates |= {aggregate.id: aggregate for aggregate in expression.definitions}
+    if ranks:
+        aggregates[SPEND.id] = SPEND
     return Playbook(
         hash=name or f"playbook-{next(_ids)}",
         files={},
@@ -77,6 +83,7 @@ def playbook(
         aggregates=aggregates,
         journey_expressions=frozenset(of_journeys),
         journey_aggregates=frozenset(a.id for expression in of_journeys for a in expression.definitions),
+        spend=SPEND if ranks else None,
     )  # fmt: skip
 
 
@@ -135,6 +142,10 @@ def identify(
     )
 
 
+def cut_offs(moment: datetime, *amounts: int, metric: str = SPEND.id) -> CutOffs:
+    return CutOffs(metric=metric, amounts=tuple(map(Decimal, amounts)), customers=0, received_at=moment, v=3)
+
+
 def activation(of: Playbook, moment: datetime = START) -> Activation:
     return Activation(playbook=of.hash, received_at=moment)
 
@@ -179,6 +190,8 @@ class Road:
         self.emitted: list[bytes] = []
         self.letters: list[tuple[str, bytes, str, str]] = []
         self.processed = self.deduplicated = 0
+        self.spend: Counter[int] = Counter()
+        """How many customers are in which bucket of spending."""
         if playbooks:
             self.take(activation(playbooks[0], datetime(2020, 1, 1, tzinfo=UTC)))
             self.emitted.clear()
@@ -259,6 +272,7 @@ class Road:
         self.as_of = max(self.as_of, run.as_of)
         self.emitted += run.emitted
         self.letters += run.letters
+        self.spend.update(dict(batch.moved_by_spending()))
         self.processed += batch.processed
         self.deduplicated += batch.deduplicated
         for subject, due in run.agenda.changed.items():

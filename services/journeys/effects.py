@@ -18,6 +18,7 @@ from shared.contracts.customers import Customer
 from shared.contracts.messages import POOLS, WEBHOOK
 from shared.language.playbook import Coupon, CouponPool, Email, Set, Task, Webhook
 from shared.language.values import plain
+from shared.language.variables import CUSTOMER_IN_TEMPLATES
 
 if TYPE_CHECKING:
     from services.journeys.engine import Course, Moved
@@ -183,7 +184,7 @@ def send(course: Course, enrollment: Enrollment, customer: Customer, step: Email
     else:
         them, trigger = about(customer), msgspec.json.decode(entry.trigger)
     data: Mapping[str, Any] = {
-        "customer": them,
+        "customer": {name: them[name] for name in CUSTOMER_IN_TEMPLATES},
         "traits": customer.traits,
         "trigger": trigger,
         "key": entry.key,

@@ -25,6 +25,7 @@ def about(customer: Customer) -> CustomerFields:
         last_seen=customer.last_seen,
         locale=customer.locale,
         timezone=customer.timezone,
+        spend_percentile=customer.spend_percentile,
     )
 
 

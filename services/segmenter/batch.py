@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from services.segmenter import fingerprints, history, store
+from services.segmenter import fingerprints, history, percentiles, store
 from services.segmenter.fingerprints import Names
 from services.segmenter.glance import note
 from services.segmenter.history import Row
@@ -19,17 +19,20 @@ from services.segmenter.profile import (
     Profile,
     adopt,
     missing,
+    rank,
     reach_date,
     record_of,
+    record_of_rank,
     record_of_time,
     take,
     take_time,
 )
 from services.segmenter.rules import Definition, Rules, feeding, in_force
 from services.segmenter.store import Changes, Counts, Place, Seen, pack_profile, unpack_profile
+from services.segmenter.tags import tells
 from shared.contracts import customers
 from shared.contracts.customers import CustomerUpdated, DateReached
-from shared.contracts.events import MAX_HOPS, Activation, Backfill, Event, EventRecord, Refused
+from shared.contracts.events import MAX_HOPS, Activation, Backfill, CutOffs, Event, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS
 from shared.database.clauses import Clause
 from shared.language.folder import NAMED_BY
@@ -60,6 +63,13 @@ class Backfilling(msgspec.Struct, array_like=True, frozen=True):
     since: datetime
 
 
+class Ranking(msgspec.Struct, array_like=True, frozen=True):
+    """The cut-offs in force, as buckets (see `percentiles`), and since when."""
+
+    at: datetime
+    cut_offs: tuple[int, ...]
+
+
 class Memo(msgspec.Struct, array_like=True, frozen=True):
     """What a partition remembers from batch to batch: the playbook in force there (see `rules.in_force`).
 
@@ -75,6 +85,7 @@ class Memo(msgspec.Struct, array_like=True, frozen=True):
     """The journeys that are paused by hand."""
     backfills: dict[str, Backfilling] = {}
     """By journey, the last that was asked for."""
+    ranking: Ranking | None = None
 
 
 NO_MEMO = Memo()
@@ -133,8 +144,9 @@ class SegmenterBatch:
         self.deduplicated = 0
         self._moved: dict[str, int] = {}
         self.sweep_since: datetime | None = None
-        """Since when another definition is in force, where this batch brought it."""
+        """Since when another definition, or other cut-offs, are in force, where this batch brought them."""
         self.activated: list[Rules] = []
+        self._moved_by_spending: dict[int, int] = {}
         self.as_of: datetime | None = None
 
     def handle(self, message: EventRecord, out: Outputs) -> None:
@@ -146,6 +158,8 @@ class SegmenterBatch:
             out.dead_letter(message.source, message.body, message.code, message.message)
         elif isinstance(message, Backfill):
             self._backfill(message, out)
+        elif isinstance(message, CutOffs):
+            self._cut_off(message, out)
         else:
             self._activate(message, out)
 
@@ -183,12 +197,26 @@ class SegmenterBatch:
         self._used(key)
 
     def bring_up(self, key: str, out: Outputs) -> Profile | None:
-        """The customer's profile, up to the rules in force here; what that changed is told as such."""
+        """The customer's profile, up to the rules and the cut-offs in force here; what that changed is told as such."""
         self.as_of = out.as_of
         profile = self._profile(key)
+        if profile is None:
+            return None
         rules = self._rules
-        if profile is None or profile.definition == rules.definition.hash:
-            return profile
+        outdated = profile.definition != rules.definition.hash
+        ranking = self._memo.ranking if rules.spend is not None else None
+        if ranking is None or profile.ranked_at == ranking.at:
+            return self._adopt(profile, key, out) if outdated else profile
+        # Of cut-offs and rules, what came first comes first, as if the customer had been brought up to each at once.
+        bucket = profile.spent
+        if outdated:
+            profile = self._adopt(profile, key, out)
+            if self._memo.since is None or self._memo.since <= ranking.at:
+                bucket = profile.spent
+        return self._rank(profile, key, bucket, ranking, out)
+
+    def _adopt(self, profile: Profile, key: str, out: Outputs) -> Profile:
+        rules = self._rules
         before = self._definitions[profile.definition]
         lacking = missing(rules, before)
         states = {name: state for name, state in self._rebuilt.get(key, {}).items() if name in lacking}
@@ -204,6 +232,22 @@ class SegmenterBatch:
             self._tell(record, out)
         return after
 
+    def _rank(self, profile: Profile, key: str, bucket: int | None, ranking: Ranking, out: Outputs) -> Profile:
+        percentile = percentiles.percentile(ranking.cut_offs, bucket) if bucket is not None else None
+        after, changed = rank(profile, key, self._rules, percentile, ranking.at, out.as_of)
+        if percentile == profile.percentile:
+            return after  # nothing worth writing: asked again, it is the same
+        self._keep(key, profile, after, out)
+        if not tells(changed) and not self._rules.percentile_travels:
+            return after
+        if self._reads is None or self._reads(key, None):
+            record = record_of_rank(profile, after, key, self._rules, out.as_of, changed)
+            if tells(changed):
+                self._tell(record, out)
+            else:
+                out.emit(CUSTOMERS, key, record)
+        return after
+
     def profiles(self) -> list[tuple[str, str, bytes]]:
         """Those that changed: key, stage and packed state, in the order of their keys."""
         for key in self._changed:
@@ -216,6 +260,10 @@ class SegmenterBatch:
         self._rows += [history.row(record, playbook) for record, playbook in self._told]
         self._told.clear()
         return self._rows
+
+    def moved_by_spending(self) -> list[tuple[int, int]]:
+        """How many customers more, or fewer, are in which bucket."""
+        return sorted((bucket, count) for bucket, count in self._moved_by_spending.items() if count)
 
     def memo(self) -> bytes:
         return b"" if self._memo is NO_MEMO else _encode_memo(self._memo)
@@ -285,6 +333,8 @@ class SegmenterBatch:
         except Unreadable as error:
             self._set_aside(event, out, "unreadable", str(error))
             return
+        if profile is None and self._memo.ranking is not None:
+            after.ranked_at = self._memo.ranking.at  # a newcomer waits for the next
         if not self._fits(event, profile, after):
             self._set_aside(
                 event,
@@ -353,7 +403,15 @@ class SegmenterBatch:
         for journey, text in definition.dates.items():
             held = self._memo.dates.get(journey)
             dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
-        self._memo = Memo(in_force(activation), definition.hash, since, dates, activation.paused, self._memo.backfills)
+        self._memo = Memo(
+            in_force(activation),
+            definition.hash,
+            since,
+            dates,
+            activation.paused,
+            self._memo.backfills,
+            self._memo.ranking,
+        )
         forwarded = customers.Activation(
             as_of=out.as_of,
             playbook=activation.playbook,
@@ -367,10 +425,23 @@ class SegmenterBatch:
         backfilling = Backfilling(asked.occasion, asked.per_hour, out.as_of)
         self._memo = msgspec.structs.replace(self._memo, backfills={**self._memo.backfills, asked.journey: backfilling})
 
+    def _cut_off(self, cut_offs: CutOffs, out: Outputs) -> None:
+        spend = self._rules.spend
+        if spend is None or spend.id != cut_offs.metric:
+            return  # the playbook has changed on the way
+        ranking = Ranking(out.as_of, tuple(map(percentiles.bucket_of, cut_offs.amounts)))
+        self._memo = msgspec.structs.replace(self._memo, ranking=ranking)
+        self.sweep_since = out.as_of
+
     def _keep(self, key: str, before: Profile | None, after: Profile, out: Outputs) -> None:
         """Hold a profile for the end of the batch, and set its timers."""
         self._profiles[key] = after
         self._changed.add(key)
+        spent_before = before.spent if before is not None else None
+        if after.spent != spent_before:
+            for bucket, more in ((spent_before, -1), (after.spent, 1)):
+                if bucket is not None and bucket > percentiles.NOTHING:
+                    self._moved_by_spending[bucket] = self._moved_by_spending.get(bucket, 0) + more
         if after.timer is not None and (before is None or after.timer != before.timer):
             out.set_timer(FLIP, key, after.timer)
         dates_before = before.dates if before is not None else {}
@@ -402,6 +473,7 @@ def save(batches: Sequence[SegmenterBatch]) -> Writes:
             if (batch.processed or batch.deduplicated) and batch.as_of is not None
             else None,
             batch.places,
+            batch.moved_by_spending(),
         )
         for batch in batches
     }

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from services.segmenter import consent
+from services.segmenter.percentiles import bucket_of
 from services.segmenter.rules import Rules, may_change
 from shared.consent import EVERY_TOPIC
 from shared.contracts.customers import ConsentDecision
@@ -35,7 +37,7 @@ from shared.contracts.events import (
     Event,
 )
 from shared.errors import RapportError
-from shared.language.aggregates import observe
+from shared.language.aggregates import observe, value
 from shared.language.playbook import NAME
 from shared.walltime import known_zone
 
@@ -203,11 +205,21 @@ def count(after: Profile, event: Event, rules: Rules) -> int:
             if states is after.aggregates:
                 states = dict(states)
             states[aggregate.id] = state
+            if rules.spend is not None and aggregate.id == rules.spend.id:
+                after.spent = spent(states, rules, event.received_at)
             watchers = rules.watchers[aggregate.id]
             if watchers:
                 mask |= may_change(watchers, state, after.stage, after.segments)
     after.aggregates = states
     return mask
+
+
+def spent(states: Mapping[str, Any], rules: Rules, now: datetime) -> int | None:
+    """The bucket of what a customer has spent; None where nobody asks, or where there is no sum, for want of rates."""
+    if rules.spend is None:
+        return None
+    amount = value(rules.spend, states.get(rules.spend.id), now, rules.currency, rules.rates)
+    return None if amount is None else bucket_of(amount)
 
 
 def object_of(event: Event, raw: msgspec.Raw) -> dict[str, Any]:

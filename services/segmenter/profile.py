@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from services.segmenter import carts, consent
 from services.segmenter.consent import Said
 from services.segmenter.dates import next_occasion
-from services.segmenter.learning import count, learn, object_of, said, see
-from services.segmenter.rules import READS_CONSENT, Definition, Rules
+from services.segmenter.learning import count, learn, object_of, said, see, spent
+from services.segmenter.percentiles import NOTHING as NOTHING_SPENT
+from services.segmenter.rules import READS_CONSENT, READS_PERCENTILE, Definition, Rules
 from services.segmenter.tags import NOTHING, Tags, evaluate, set_timer, tells
 from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdated, DateReached
 from shared.contracts.events import Event
@@ -66,6 +67,12 @@ class Profile(msgspec.Struct, array_like=True):
     """An IANA name that exists: the trait's, else that of the customer's device."""
     address: str | None = None
     """The trait `email`, where it can be one."""
+    spent: int | None = None
+    """The bucket that the customer is counted in; see `percentiles`. None where nobody asks, or it is not known."""
+    percentile: int | None = None
+    """As of the last cut-offs."""
+    ranked_at: datetime | None = None
+    """When the cut-offs passed that were asked last. None: the customer has been there since before the first."""
 
 
 class Change(NamedTuple):
@@ -195,6 +202,7 @@ def adopt(
     states = {name: after.aggregates.get(name) if name in before.aggregates else rebuilt.get(name)
               for name in rules.aggregates}  # fmt: skip
     after.aggregates = {name: state for name, state in states.items() if state is not None}
+    after.spent = spent(after.aggregates, rules, now)
     redefined = {name for name, text in new.conditions.items() if everything or before.conditions.get(name) != text}
     after.flips = {
         name: moment for name, moment in after.flips.items() if name in new.conditions and name not in redefined
@@ -219,6 +227,29 @@ def adopt(
     return after, _updated(after, key, rules, now, "definition", changed) if tells(changed) else None
 
 
+def rank(
+    profile: Profile, key: str, rules: Rules, percentile: int | None, since: datetime, now: datetime
+) -> tuple[Profile, Tags]:
+    """Give a customer the percentile that the cut-offs of `since` say, and what of stage and segments that changes."""
+    after = replace(profile)
+    after.percentile, after.ranked_at = percentile, since
+    if percentile == profile.percentile:
+        return after, NOTHING
+    readers = rules.readers
+    changed = evaluate(after, key, rules, readers.get(READS_PERCENTILE, 0) | readers.get("customer", 0), now)
+    set_timer(after, now)
+    return after, changed
+
+
+def record_of_rank(
+    before: Profile, after: Profile, key: str, rules: Rules, now: datetime, changed: Tags
+) -> CustomerUpdated:
+    """The record of what that changed. It is the doing of time; but who was there before there were any cut-offs is
+    ranked because the playbook asks for it now."""
+    cause: Literal["time", "definition"] = "definition" if before.ranked_at is None else "time"
+    return _updated(after, key, rules, now, cause, changed)
+
+
 def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
     """The customer as the stream tells it."""
     return Customer(
@@ -235,6 +266,7 @@ def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
         aggregates={name: state for name, state in profile.aggregates.items() if name in rules.travelling}
         if rules.travelling
         else {},
+        spend_percentile=profile.percentile if rules.spend is not None else None,
     )
 
 
@@ -252,7 +284,7 @@ def _take(
     profile: Profile | None, event: Event, rules: Rules, now: datetime, *, derived: bool
 ) -> tuple[Profile, Change]:
     if profile is None:
-        after = Profile(definition=rules.definition.hash)
+        after = Profile(definition=rules.definition.hash, spent=NOTHING_SPENT if rules.spend is not None else None)
         mask = rules.every_condition
         dates: Iterable[str] = rules.dates
     else:

@@ -29,6 +29,7 @@ STAGE = ""
 """The name of the one condition whose value is not yes or no but the first stage that holds."""
 
 READS_CONSENT = "consent"
+READS_PERCENTILE = "customer.spend_percentile"
 
 _COUNTS = frozenset({"count", "exists"})
 
@@ -118,6 +119,10 @@ class Rules(msgspec.Struct, frozen=True):
     """As `fed_by`, of the events that are counted, and of which nothing else is kept."""
     condition_bytes: int
     """A bound on what conditions and dates take in a packed profile."""
+    spend: Aggregate | None = None
+    """What customers are ranked by, where something asks for their percentile."""
+    percentile_travels: bool = False
+    """Whether a journey asks for it."""
 
     @property
     def every_condition(self) -> int:
@@ -149,12 +154,17 @@ NO_RULES = Rules(
 
 def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
     """`kept` are playbooks before it under which somebody still is in a journey: what their journeys count stays."""
+    travels = any(map(_tells_percentile, (playbook, *kept)))
     for older in kept:
         counted = {id: older.aggregates[id] for id in older.journey_aggregates}
+        spend = playbook.spend
+        if spend is None and older.spend is not None and _tells_percentile(older):
+            spend = counted[older.spend.id] = older.spend
         playbook = replace(
             playbook,
             aggregates={**counted, **playbook.aggregates},
             journey_aggregates=playbook.journey_aggregates | older.journey_aggregates,
+            spend=spend,
         )
     fed_by: dict[str, list[Aggregate]] = {}
     for aggregate in playbook.aggregates.values():
@@ -192,6 +202,8 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
             if event not in does_more and all(aggregate.function in _COUNTS for aggregate in aggregates)
         },
         condition_bytes=sum(2 * len(c.name.encode()) + 60 for c in conditions) + sum(len(j) * 4 + 100 for j in dates),
+        spend=playbook.spend,
+        percentile_travels=travels,
     )
 
 
@@ -296,6 +308,10 @@ def reads(expression: Expression) -> set[str]:
     return found
 
 
+def _tells_percentile(playbook: Playbook) -> bool:
+    return any(READS_PERCENTILE in reads(asked) for asked in playbook.journey_expressions)
+
+
 def _expressions(condition: Condition) -> Iterable[Expression]:
     return [condition.segment] if condition.segment is not None else [stage.when for stage, _ in condition.stages]
 
@@ -337,6 +353,8 @@ def _definition(playbook: Playbook, dates: Mapping[str, DateTrigger]) -> Definit
         *sorted(aggregates),
         *(f"{name}={text.hex()}" for part in (conditions, of_dates) for name, text in sorted(part.items())),
         surroundings.hex(),
+        # Last, and only where it is asked for: where it is not, nobody's definition is another one for it.
+        *([] if playbook.spend is None else [READS_PERCENTILE, playbook.spend.id]),
     )
     return Definition(whole, aggregates, conditions, of_dates, surroundings)
 

@@ -150,13 +150,14 @@ class Counts(NamedTuple):
 
 class Changes(NamedTuple):
     """What a batch writes: profiles as key, stage and packed state; events taken, as id, content and when; history.
-    `places` are those of profiles that were read."""
+    `places` are those of profiles that were read. `spend` says how many customers more are in which bucket."""
 
     profiles: Sequence[tuple[str, str, bytes]]
     seen: Sequence[tuple[bytes, int, datetime]]
     history: Sequence[Row]
     counts: Counts | None
     places: Mapping[str, Place] = {}
+    spend: Sequence[tuple[int, int]] = ()
 
 
 def changed(changes: Mapping[int, Changes]) -> Writes:
@@ -170,7 +171,8 @@ def changed(changes: Mapping[int, Changes]) -> Writes:
 
 
 def _without_much(one: Changes) -> Changes:
-    return Changes([profile for profile in one.profiles if profile[0] not in one.places], (), (), one.counts)
+    new = [profile for profile in one.profiles if profile[0] not in one.places]
+    return Changes(new, (), (), one.counts, spend=one.spend)
 
 
 async def _write_much(changes: Mapping[int, Changes], connection: Connection) -> Sequence[Clause]:
@@ -213,7 +215,9 @@ def _clauses(changes: Mapping[int, Changes]) -> list[Clause]:
         *_columns([(partition, one.history) for partition, one in parts], 8),
         *_columns([(partition, [one.counts] if one.counts is not None else []) for partition, one in parts], 3),
     ]
-    return [Clause(_CHANGED, columns)] if any(columns) else []
+    clauses = [Clause(_CHANGED, columns)] if any(columns) else []
+    spend = _columns([(partition, one.spend) for partition, one in parts], 2)
+    return [*clauses, Clause(_SPENT, spend)] if any(spend) else clauses
 
 
 _CHANGED = """
@@ -233,6 +237,15 @@ _CHANGED = """
         SELECT * FROM unnest($18::smallint[], $19::bigint[], $20::bigint[], $21::timestamptz[])
         ON CONFLICT (partition) DO UPDATE SET processed = c.processed + EXCLUDED.processed,
             deduplicated = c.deduplicated + EXCLUDED.deduplicated, as_of = greatest(c.as_of, EXCLUDED.as_of)
+    )"""
+
+
+# By itself, since few batches have it: most shops ask for no percentiles.
+_SPENT = """
+    spent AS (
+        INSERT INTO segmenter.spend AS s (partition, bucket, customers)
+        SELECT * FROM unnest($1::smallint[], $2::integer[], $3::bigint[])
+        ON CONFLICT (partition, bucket) DO UPDATE SET customers = s.customers + EXCLUDED.customers
     )"""
 
 

@@ -102,6 +102,7 @@ def _about(profile: Profile, key: str) -> CustomerFields:
         "last_seen": profile.last_seen,
         "locale": profile.locale,
         "timezone": profile.timezone,
+        "spend_percentile": profile.percentile,
     }
 
 

@@ -20,7 +20,8 @@ class Customer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `consent` maps a topic to the customer's own decision; a topic that is absent was never decided on.
     `aggregates` maps an aggregate's id to its state (`shared.language.aggregates`), for those that journeys use.
-    `address` is the e-mail address of the trait `email`, where there is one.
+    `address` is the e-mail address of the trait `email`, where there is one. `spend_percentile` is from 0 to 99, as of
+    the last night; None before the first.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Customer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     last_seen: datetime | None = None
     address: str | None = None
     aggregates: dict[str, Any] = {}
+    spend_percentile: int | None = None
 
 
 class ConsentDecision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

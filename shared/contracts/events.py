@@ -1,17 +1,19 @@
 """The stream `events`: what customers did, what ingest refused, and the switch to another playbook.
 
-Written by ingest, and by journeys and mailer, who report back what became of their work. Read by segmenter.
+Written by ingest, by journeys and mailer, who report back what became of their work, and, each night, by segmenter.
+Read by segmenter.
 Times are UTC. `properties`, `traits` and `context` stay as the client's JSON bytes until somebody needs them.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
 
-VERSION = 2
+VERSION = 3
 """The latest that this release reads. What could be said before says 1 still, so that an older release reads on."""
 
 _FIRST = 1
@@ -138,4 +140,18 @@ class Backfill(msgspec.Struct, frozen=True, tag="backfill", tag_field="kind", om
     """Written out, unlike the first version: a release that knows no backfills waits for one that does."""
 
 
-EventRecord = Event | Refused | Activation | Backfill
+class CutOffs(msgspec.Struct, frozen=True, tag="cut-offs", tag_field="kind", omit_defaults=True, kw_only=True):
+    """From this place of the road on, a customer's percentile is how many of `amounts` they have spent, until the next
+    of these. The first is what the best 99 % of the `customers` who have spent anything have, the second the best 98 %,
+    and so on, in the brand's currency; they end where nobody has more. `metric` is the id of the aggregate that counts
+    as spending."""
+
+    metric: str
+    amounts: tuple[Decimal, ...]
+    customers: int
+    received_at: datetime
+    v: int
+    """Written out, unlike the first version: a release that knows no percentiles waits for one that does."""
+
+
+EventRecord = Event | Refused | Activation | Backfill | CutOffs

@@ -337,6 +337,8 @@ class Playbook(msgspec.Struct, frozen=True):
     journey_expressions: frozenset[Expression] = frozenset()
     journey_aggregates: frozenset[str] = frozenset()
     coupons: Mapping[str, CouponPool] = {}
+    spend: Aggregate | None = None
+    """What a customer has spent, where something asks for `customer.spend_percentile`; then it is in `aggregates`."""
 
     def pausing(self, journeys: Collection[str]) -> Playbook:
         """The same playbook, with these of its journeys paused; its hash stays."""

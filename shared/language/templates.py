@@ -14,7 +14,7 @@ from shared.language.problems import Problem, did_you_mean, listed, nearest, quo
 from shared.language.source import line_starts
 from shared.language.template_names import Use, Used, used_in
 from shared.language.templating import TemplateInvalid, compile_template, environment
-from shared.language.variables import BRAND, CUSTOMER, MESSAGE, STANDARD
+from shared.language.variables import BRAND, CUSTOMER_IN_TEMPLATES, MESSAGE, STANDARD
 
 
 class TemplateFile(msgspec.Struct):
@@ -181,7 +181,11 @@ def _check_use(
         if name not in template.used.optional:
             _check_given(message, template, use, report)
         return
-    known: tuple[str, ...] | None = {"customer": CUSTOMER, "brand": BRAND, "message": MESSAGE}.get(name)
+    known: tuple[str, ...] | None = {
+        "customer": CUSTOMER_IN_TEMPLATES,
+        "brand": BRAND,
+        "message": MESSAGE,
+    }.get(name)
     if rest and rest[0] in _METHODS:
         return
     if known is not None and rest and rest[0] not in known:

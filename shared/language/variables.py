@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 
-class CustomerFields(TypedDict):
-    """`customer`."""
+class TemplateCustomer(TypedDict):
+    """`customer`, in templates."""
 
     key: str
     stage: str
@@ -18,6 +18,12 @@ class CustomerFields(TypedDict):
     last_seen: datetime | None
     locale: str | None
     timezone: str | None
+
+
+class CustomerFields(TemplateCustomer):
+    """`customer`, in expressions."""
+
+    spend_percentile: int | None
 
 
 class BrandFields(TypedDict):
@@ -55,6 +61,7 @@ class TemplateVariables(TypedDict):
 
 
 CUSTOMER = tuple(CustomerFields.__annotations__)
+CUSTOMER_IN_TEMPLATES = tuple(TemplateCustomer.__annotations__)
 BRAND = tuple(BrandFields.__annotations__)
 MESSAGE = tuple(MessageFields.__annotations__)
 STANDARD = tuple(TemplateVariables.__annotations__)
