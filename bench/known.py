@@ -191,6 +191,9 @@ class _Out:
 
     emit_here = emit
 
+    def emit_everywhere(self, stream: str, record: msgspec.Struct | bytes) -> None:
+        raise NotImplementedError
+
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         self.agenda.set(kind, subject, due)
 

@@ -167,6 +167,9 @@ class Run:
     def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         self.emitted.append(msgspec.json.encode(record))
 
+    def emit_everywhere(self, stream: str, record: msgspec.Struct | bytes) -> None:
+        self.emitted.append(msgspec.json.encode(record))
+
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         self.agenda.set(kind, subject, due)
 

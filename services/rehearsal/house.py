@@ -75,6 +75,9 @@ class _Outputs:
         if type(record) is not Tick:
             self._queues[stream].append(record)
 
+    def emit_everywhere(self, stream: str, record: msgspec.Struct | bytes) -> None:
+        self.emit_here(stream, "", record)
+
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         self._timers.set(self._place, kind, subject, due)
 

@@ -16,6 +16,7 @@ from datetime import datetime, time, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from shared.contracts.events import CutOffs
 from shared.walltime import instant
 
 NOTHING = 0
@@ -63,6 +64,13 @@ def cut_offs(histogram: Mapping[int, int]) -> tuple[int, ...]:
         found += [bucket] * (reached - len(found))
         below += count
     return tuple(found)
+
+
+def as_record(histogram: Mapping[int, int], metric: str, now: datetime) -> CutOffs:
+    """What to tell every partition, where `metric` is the id of the aggregate that was counted."""
+    customers = sum(count for bucket, count in histogram.items() if bucket > NOTHING)
+    amounts = tuple(map(least_in, cut_offs(histogram)))
+    return CutOffs(metric=metric, amounts=amounts, customers=customers, received_at=now, v=3)
 
 
 def percentile(cut_offs: Sequence[int], bucket: int) -> int:

@@ -310,6 +310,20 @@ async def note_sweep(connection: Connection, partition: int, after_key: str, swe
     )
 
 
+async def is_sweeping(connection: Connection) -> bool:
+    """Whether the profiles of some partition are being brought up to something."""
+    found: bool = await connection.fetchval("SELECT EXISTS (SELECT FROM segmenter.sweeps WHERE NOT finished)")
+    return found
+
+
+async def spending(connection: Connection) -> dict[int, int]:
+    """How many customers of all partitions have spent about how much, by bucket."""
+    rows = await connection.fetch(
+        "SELECT bucket, sum(customers)::bigint FROM segmenter.spend GROUP BY bucket HAVING sum(customers) > 0"
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 class Progress(NamedTuple):
     """How far a backfill has come in a partition: all customers up to `after_key` have been looked at. `paced_since` is
     since when it goes at its present pace, and `before` how many had been invited then."""

@@ -13,7 +13,8 @@ import msgspec
 
 from services.segmenter import fingerprints, history, spans, store
 from services.segmenter.backfills import invite, paced, room, why_not
-from services.segmenter.batch import NO_MEMO, Backfilling, Memo, SegmenterBatch, customer_of, decode_memo, save
+from services.segmenter.batch import NO_MEMO, Backfilling, Memo, Ranking, SegmenterBatch, customer_of, decode_memo, save
+from services.segmenter.percentiles import as_record, next_night
 from services.segmenter.profile import snapshot
 from services.segmenter.rules import (
     NO_RULES,
@@ -59,8 +60,10 @@ class SegmenterProcessor:
         self._rules: Recent[Rules] = Recent(MOST_LOADED)
         self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
         self._rooms: set[spans.Span] = set()
-        self._swept: dict[int, tuple[bytes, datetime | None]] = {}
+        self._swept: dict[int, tuple[bytes, datetime | None, Ranking | None]] = {}
         self._backfilled: set[tuple[int, str, str]] = set()
+        self._cut_off_at: datetime | None = None
+        """When this process sent cut-offs last."""
 
     def decode(self, key: str, value: bytes) -> EventRecord:
         record: EventRecord = _decode(key, value)
@@ -117,6 +120,7 @@ class SegmenterProcessor:
                 continue
             if loop.time() - house_kept >= _HOUSEKEEPING_SECONDS:
                 await self.keep_house(lane)
+                await self.cut_off(lane)
                 house_kept = loop.time()
             pause = _BACKFILL_SECONDS if self._backfills(lane) else _HOUSEKEEPING_SECONDS
             with suppress(TimeoutError):
@@ -144,6 +148,27 @@ class SegmenterProcessor:
 
         while not lane.leaving.is_set() and await lane.transact(drop):
             pass
+
+    async def cut_off(self, lane: Lane) -> None:
+        """The owner of the first partition: each night, tell all partitions how much makes which percentile. Who takes
+        over in between may say so twice, which ranks everybody anew."""
+        if lane.partition != 0 or not lane.memo:
+            return
+        told = self._cut_off_at
+
+        async def tell(connection: Connection, out: Outputs) -> datetime | None:
+            memo = decode_memo(lane.memo)
+            rules = await self._rules_of(connection, memo.playbook)
+            last = max((at for at in (told, memo.ranking.at if memo.ranking else memo.since) if at), default=None)
+            if rules.spend is None or last is None or out.as_of < next_night(last, rules.zone):
+                return told
+            if await store.is_sweeping(connection):
+                return told  # not all are counted, or not all have what the last night brought
+            found = await store.spending(connection)
+            out.emit_everywhere(EVENTS, as_record(found, rules.spend.id, out.as_of))
+            return out.as_of
+
+        self._cut_off_at = await lane.transact(tell)
 
     async def _rules_of(self, connection: Connection, playbook: str) -> Rules:
         if not playbook:
@@ -264,7 +289,7 @@ class SegmenterProcessor:
         if not lane.memo:
             return False
         memo = decode_memo(lane.memo)
-        if self._swept.get(lane.partition) == (memo.definition, memo.since):
+        if self._swept.get(lane.partition) == (memo.definition, memo.since, memo.ranking):
             return False
 
         async def next_chunk(connection: Connection, out: Outputs) -> bool:
@@ -287,6 +312,6 @@ class SegmenterProcessor:
             return finished
 
         if await lane.transact(next_chunk):
-            self._swept[lane.partition] = memo.definition, memo.since
+            self._swept[lane.partition] = memo.definition, memo.since, memo.ranking
             return False
         return True

@@ -62,6 +62,10 @@ class Outputs(Protocol):
         """Append to this very partition of `stream` (ticks and activations, which belong to no customer)."""
         ...
 
+    def emit_everywhere(self, stream: str, record: msgspec.Struct | bytes) -> None:
+        """Append to every partition of `stream` what one owner has to say to all."""
+        ...
+
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         """Set, move or (None) remove the timer of (kind, subject). One set in the past fires before the next record."""
         ...

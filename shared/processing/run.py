@@ -42,6 +42,11 @@ class Run:
     def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         self._emit((stream, self.partition), key, record)
 
+    def emit_everywhere(self, stream: str, record: msgspec.Struct | bytes) -> None:
+        value = record if isinstance(record, bytes) else _encode(record)
+        for partition in range(self.frame.log.partitions):
+            self._emit((stream, partition), "", value)
+
     def _emit(self, destination: Destination, key: str, record: msgspec.Struct | bytes) -> None:
         value = record if isinstance(record, bytes) else _encode(record)
         if len(value) + 4 * len(key) > LARGEST_RECORD and (size := len(key.encode()) + len(value)) > LARGEST_RECORD:

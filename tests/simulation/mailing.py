@@ -123,6 +123,9 @@ class _Out:
     def emit_here(self, stream: str, key: str, record: Any) -> None:
         """Nobody has to be told the time."""
 
+    def emit_everywhere(self, stream: str, record: Any) -> None:
+        raise NotImplementedError
+
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         self.timers.set(0, kind, subject, due)
 

@@ -150,6 +150,9 @@ class _Plain:
     def emit_here(self, stream: str, key: str, record: msgspec.Struct | bytes) -> None:
         raise NotImplementedError
 
+    def emit_everywhere(self, stream: str, record: msgspec.Struct | bytes) -> None:
+        raise NotImplementedError
+
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         if due is None:
             self.timers.pop(subject, None)

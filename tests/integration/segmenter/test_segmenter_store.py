@@ -6,15 +6,17 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
-from segmenter_world import Road, Run, activation, at, birthday, event, identify, playbook
+from segmenter_world import SPEND, Road, Run, activation, at, birthday, event, identify, playbook
 
 from services.segmenter import spans, store
 from services.segmenter.history import Kind
 from services.segmenter.worker import SegmenterProcessor
-from shared.contracts.events import EventRecord
+from shared.contracts.events import CutOffs, EventRecord
 from shared.database.clauses import execute
 from shared.database.engine import Database
 from shared.errors import Unavailable
@@ -33,9 +35,12 @@ EDITED = playbook(
 )
 
 
+RANKING = playbook(ranks=True, timezone="Europe/Oslo")
+
+
 class Shelf:
     async def get(self, connection: Connection, content_hash: str) -> Playbook:
-        return {one.hash: one for one in (USUAL, EDITED)}[content_hash]
+        return {one.hash: one for one in (USUAL, EDITED, RANKING)}[content_hash]
 
 
 class Owner:
@@ -271,6 +276,48 @@ async def test_what_no_partition_needs_any_more_is_dropped(database: Database) -
     await behind.take([event("Page Viewed", at(800), key="bob")])
     await ahead.processor.keep_house(ahead)
     assert "history_202603" not in await _tables(database)
+
+
+async def test_each_night_the_owner_of_the_first_partition_tells_what_makes_which_percentile(
+    database: Database,
+) -> None:
+    first, second = Owner(database, 0), Owner(database, 1)
+    for owner in (first, second):
+        await owner.take([activation(RANKING, at())])
+    await first.take([event("Order Completed", at(), total=100, currency="EUR")])
+    await second.take([event("Order Completed", at(), key="bob", total=30, currency="EUR")])
+    await second.take([event("Order Completed", at(), key="bob", total=20, currency="EUR")])
+
+    async def told_by(moment: datetime) -> list[CutOffs]:
+        await first.take([event("Page Viewed", moment)])
+        first.emitted.clear()
+        for owner in (second, first):
+            await owner.processor.cut_off(owner)
+        assert not any(b"cut-offs" in value for value in second.emitted)
+        return [msgspec.json.decode(value, type=CutOffs) for value in first.emitted]
+
+    async def swept() -> None:
+        async with database.transaction() as connection:
+            for partition in (0, 1):
+                await store.note_sweep(connection, partition, "", 0, True)
+
+    midnight = at(hours=11)  # in Oslo
+    await swept()
+    assert await told_by(midnight - timedelta(minutes=1)) == []
+    await first.take([activation(USUAL, midnight), activation(RANKING, midnight)])
+    assert await told_by(midnight) == [], "that is not the night after the playbook came into force"
+    await swept()
+    assert await told_by(midnight + timedelta(hours=23)) == [], "the next midnight is the first"
+    [told] = await told_by(midnight + timedelta(days=1))
+    assert (told.metric, told.customers, told.amounts) == (SPEND.id, 2, (Decimal(100),) * 50)
+    assert await told_by(midnight + timedelta(days=1, hours=1)) == [], "this night's are told"
+
+    for owner in (first, second):
+        await owner.take([told])
+    first.processor = SegmenterProcessor(Shelf())
+    assert await told_by(midnight + timedelta(days=2)) == [], "not everybody has what the last night brought"
+    await swept()
+    assert len(await told_by(midnight + timedelta(days=2))) == 1
 
 
 async def _tables(database: Database) -> set[str]:

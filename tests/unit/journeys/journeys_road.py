@@ -160,6 +160,9 @@ class _Outputs:
         assert (stream, key) == ("messages", "")
         self.values.append(msgspec.json.encode(record))
 
+    def emit_everywhere(self, stream: str, record: msgspec.Struct | bytes) -> None:
+        raise NotImplementedError
+
     def set_timer(self, kind: str, subject: str, due: datetime | None) -> None:
         self.agenda.set(kind, subject, due)
 
