@@ -111,7 +111,9 @@ def moved(addresses: Iterable[tuple[str, str]], of: int) -> dict[str, int]:
 
 def go_apart(playbook: Playbook) -> bool:
     """Whether customers can be told apart by what history says of them: not where a journey itself gives them
-    addresses."""
+    addresses, or where they are ranked among all."""
+    if playbook.spend is not None:
+        return False
     steps = (step for journey in playbook.journeys.values() for step in journey.steps.values())
     return all(_ADDRESSES.isdisjoint(step.traits) for step in steps if isinstance(step, Set))
 

@@ -7,7 +7,7 @@ not depend on how a log would have cut it into batches. Nothing waits: a mail th
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ from services.rehearsal.coupons import WholePools
 from services.rehearsal.mailroom import Answer, Mailroom, accepted, unwritten
 from services.rehearsal.timers import Timers
 from services.rehearsal.witness import Witness
-from services.segmenter import fingerprints, history
+from services.segmenter import fingerprints, history, percentiles
 from services.segmenter.batch import NO_MEMO, Memo, SegmenterBatch, decode_memo
 from services.segmenter.history import Row
 from services.segmenter.profile import Change, Profile, snapshot
@@ -42,7 +42,7 @@ from services.segmenter.rules import (
 from services.segmenter.store import Seen
 from services.segmenter.tags import tags_at
 from shared.contracts.customers import CustomerRecord, CustomerUpdated, DateReached, Tick
-from shared.contracts.events import Activation, Event
+from shared.contracts.events import Activation, CutOffs, Event
 from shared.contracts.messages import MessageRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES
 from shared.language.playbook import Playbook
@@ -51,6 +51,8 @@ _BATCH = 1_000
 _BEFORE_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _MAILER, _JOURNEYS, _SEGMENTER = 0, 1, 2
 """Places on the road, from its end."""
+_NIGHT = "night"
+"""Kind of the timer at the next midnight in the shop."""
 
 _decode_event = msgspec.json.Decoder(Event).decode
 
@@ -93,6 +95,8 @@ class House:
     what happens is `recorded`, the events say what journeys and mailer reported, and became of messages: then nobody is
     mailed, and nothing that is reported comes back by itself. Without `all_tags` profiles and messages have the stage
     and the segments that a journey asks for, and no others: `tags` has all. `coupons` are those of this house alone.
+    Each night customers are ranked by what they have spent, where the playbook asks for that; without `nights`, and
+    where what happens is recorded, they are where `rank` is told so.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class House:
         recorded: bool = False,
         all_tags: bool = True,
         coupons: WholePools | None = None,
+        nights: bool = True,
     ) -> None:
         self.profiles: dict[str, Profile] = {}
         self.people: dict[str, Person] = {}
@@ -114,6 +119,7 @@ class House:
         self.coupons = coupons or WholePools()
         self._witness = witness or Witness()
         self._recorded = recorded
+        self._nights = nights and not recorded
         self._past: list[Row] | None = [] if remembers else None
         self._timers = Timers()
         self._events: deque[Event | bytes] = deque()
@@ -234,6 +240,14 @@ class House:
                 self._timers.set(_JOURNEYS, WAKE, key, self.as_of)
         self._close_batch()
         self._segmenter = self._segmenter_batch(decode_memo(self._segmenter.memo()), {})
+        if self._nights:
+            night = None if rules.spend is None else percentiles.next_night(self.as_of, rules.zone)
+            self._timers.set(_SEGMENTER, _NIGHT, "", night)
+        self._settle()
+
+    def rank(self, cut_offs: CutOffs) -> None:
+        """From now on, who has spent so much is at this percentile, until the next time."""
+        self._rank(cut_offs)
         self._settle()
 
     def catch_up(self) -> None:
@@ -264,6 +278,8 @@ class House:
                     self._catch_up(ring.subject)
                     self._journeys.fire(ring.timer, self._journeys_out)
                     self._carry()
+                elif ring.kind == _NIGHT:
+                    self._rank_all()
                 else:
                     self._segmenter.fire(ring.timer, self._segmenter_out)
                     if self._customers:
@@ -272,6 +288,19 @@ class House:
                 return
             self._mailroom.decide(self._mailer_out)
             self._carry()
+
+    def _rank(self, cut_offs: CutOffs) -> None:
+        self._segmenter.handle(cut_offs, self._segmenter_out)
+        for key in sorted(self.profiles):
+            self._segmenter.bring_up(key, self._segmenter_out)
+        self._carry()
+
+    def _rank_all(self) -> None:
+        rules, now = self._rules_in_force, self.as_of
+        if rules.spend is not None:
+            self._timers.set(_SEGMENTER, _NIGHT, "", percentiles.next_night(now, rules.zone))
+            spent = Counter(profile.spent for profile in self.profiles.values() if profile.spent is not None)
+            self._rank(percentiles.as_record(spent, rules.spend.id, now))
 
     def _carry(self) -> None:
         """What came out of one service goes into the next, until nothing moves any more."""

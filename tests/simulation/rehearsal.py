@@ -18,7 +18,7 @@ from services.rehearsal.house import House
 from services.rehearsal.witness import Witness
 from shared.contracts import customers, messages
 from shared.contracts.customers import CustomerUpdated, DateReached, Tick
-from shared.contracts.events import JOURNEYS_SOURCE, Activation, Event, EventRecord
+from shared.contracts.events import JOURNEYS_SOURCE, Activation, CutOffs, Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES
 from shared.database.engine import Database
 from shared.log.port import Record
@@ -77,6 +77,9 @@ async def rehearse(
                 elif isinstance(said, Activation):
                     house.pass_to(said.received_at)
                     house.activate(await shelf.get(connection, said.playbook), said.keeps)
+                elif isinstance(said, CutOffs):
+                    house.pass_to(said.received_at)
+                    house.rank(said)
                 else:
                     house.pass_to(said.as_of if isinstance(said, Tick) else said.received_at)
         _note(house, listener, partition, rows)
