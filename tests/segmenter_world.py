@@ -17,9 +17,9 @@ from services.segmenter.history import Row
 from services.segmenter.profile import Profile
 from services.segmenter.rules import NO_RULES, NOTHING_DEFINED, Rules, compile_rules, feeding, wanted
 from services.segmenter.store import Seen, unpack_profile
-from shared.contracts.customers import CustomerRecord, CustomerUpdated
+from shared.contracts.customers import SPEND_PERCENTILE, CustomerRecord, CustomerUpdated
 from shared.contracts.events import Activation, CutOffs, Event, EventRecord
-from shared.language.aggregates import Aggregate, aggregate_of
+from shared.language.aggregates import SPEND, Aggregate
 from shared.language.expressions import Expression, compile_expression
 from shared.language.playbook import Brand, DateTrigger, Journey, Playbook, Segment, Stage, Topic
 from shared.processing.agenda import Agenda
@@ -33,7 +33,6 @@ STAGES = {
     "convert": 'count("Product Added", within=30d) >= 1',
     "attract": "true",
 }
-SPEND = aggregate_of("sum", "Order Completed", ("total",))
 TOPICS = {"newsletter": Topic("newsletter", "News", "", "promotional", "opt_in")}
 
 _ids = itertools.count(1)
@@ -58,16 +57,19 @@ def playbook(
     name: str | None = None,
     ranks: bool = False,
 ) -> Playbook:
-    """A playbook as this service sees it; `travelling` are expressions that journeys are to evaluate. `ranks` says
-    whether something asks for the percentile of customers."""
+    """A playbook as this service sees it; `travelling` are expressions that journeys are to evaluate. With `ranks` one
+    of them asks for the percentile of customers."""
     proven_stages = tuple(Stage(stage, condition(when)) for stage, when in stages.items())
     proven_segments = {s: Segment(s, s, condition(when)) for s, when in (segments or {}).items()}
     of_journeys = [condition(text) for text in travelling]
+    if ranks:
+        of_journeys.append(condition(f"{SPEND_PERCENTILE} > 0"))
     aggregates: dict[str, Aggregate] = {}
+    spend: Aggregate | None = None
     for expression in [*(s.when for s in proven_stages), *(s.when for s in proven_segments.values()), *of_journeys]:
         aggregates |= {aggregate.id: aggregate for aggregate in expression.definitions}
-    if ranks:
-        aggregates[SPEND.id] = SPEND
+        if ("customer", "spend_percentile") in expression.names:
+            aggregates[SPEND.id], spend = SPEND, SPEND
     return Playbook(
         hash=name or f"playbook-{next(_ids)}",
         files={},
@@ -83,7 +85,7 @@ def playbook(
         aggregates=aggregates,
         journey_expressions=frozenset(of_journeys),
         journey_aggregates=frozenset(a.id for expression in of_journeys for a in expression.definitions),
-        spend=SPEND if ranks else None,
+        spend=spend,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from services.journeys.story import Own, Rule, StoryEntry, Teller
 from services.journeys.triggers import MOST_AT_ONCE
 from services.journeys.wording import CHANNELS, condition, done
 from shared.contracts import events
+from shared.contracts.customers import SPEND_PERCENTILE
 from shared.contracts.events import MAX_HOPS
 from shared.contracts.messages import POOLS
 from shared.contracts.story import Asked, Happened
@@ -118,7 +119,9 @@ _WHAT = {
 def _by_what(happened: Happened) -> str:
     match happened.kind:
         case "time":
-            return ", as time passed"
+            return (
+                ", since the night ranked customers anew" if happened.name == SPEND_PERCENTILE else ", as time passed"
+            )
         case "definition":
             return ", since the playbook changed"
         case "event" | "derived":

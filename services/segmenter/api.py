@@ -66,8 +66,8 @@ class TimelineRow(BaseModel, use_attribute_docstrings=True):
     """Something that happened. What does not apply is absent."""
 
     kind: str
-    """`event`, `derived` (an event of our own making), `time` (a window ran out), `definition` (the playbook changed)
-    or `date` (a date that the journey `name` waits for came)."""
+    """`event`, `derived` (an event of our own making), `time` (a window ran out; or a night has passed, where `name` is
+    `customer.spend_percentile`), `definition` (the playbook changed) or `date` (the date that a journey waits for)."""
     occurred_at: datetime
     """When it happened, by the shop's word; never after `received_at`."""
     id: str | None = None
@@ -124,6 +124,8 @@ class CustomerPage(BaseModel, use_attribute_docstrings=True):
     """When the first event happened."""
     last_seen: datetime | None
     """When the latest one did."""
+    spend_percentile: int | None
+    """How many per cent of the buyers had spent less last night, 0 to 99. Null before the first night that is asked."""
     cart: Cart | None
     """Null where none is open, or carts are not derived."""
     timeline: Timeline
@@ -192,6 +194,7 @@ def _page(key: str, profile: Profile, rows: list[Row], limit: int) -> dict[str, 
         "timezone": profile.timezone,
         "first_seen": profile.first_seen,
         "last_seen": profile.last_seen,
+        "spend_percentile": profile.percentile,
         "cart": {
             "id": cart.id,
             "products": [{**line.product, "quantity": line.quantity} for line in cart.lines],

@@ -31,7 +31,7 @@ from services.segmenter.rules import Definition, Rules, feeding, in_force
 from services.segmenter.store import Changes, Counts, Place, Seen, pack_profile, unpack_profile
 from services.segmenter.tags import tells
 from shared.contracts import customers
-from shared.contracts.customers import CustomerUpdated, DateReached
+from shared.contracts.customers import SPEND_PERCENTILE, CustomerUpdated, DateReached
 from shared.contracts.events import MAX_HOPS, Activation, Backfill, CutOffs, Event, EventRecord, Refused
 from shared.contracts.streams import CUSTOMERS
 from shared.database.clauses import Clause
@@ -138,7 +138,7 @@ class SegmenterBatch:
         self._changed: set[str] = set()
         self._packed: dict[str, tuple[str, str, bytes]] = {}
         self.taken: dict[bytes, Seen] = {}
-        self._told: list[tuple[CustomerUpdated | DateReached, str]] = []
+        self._told: list[tuple[CustomerUpdated | DateReached, str, str]] = []
         self._rows: list[Row] = []
         self.processed = 0
         self.deduplicated = 0
@@ -243,7 +243,7 @@ class SegmenterBatch:
         if self._reads is None or self._reads(key, None):
             record = record_of_rank(profile, after, key, self._rules, out.as_of, changed)
             if tells(changed):
-                self._tell(record, out)
+                self._tell(record, out, SPEND_PERCENTILE)
             else:
                 out.emit(CUSTOMERS, key, record)
         return after
@@ -257,7 +257,7 @@ class SegmenterBatch:
 
     def rows(self) -> list[Row]:
         """What is to be kept of what was told, in the order in which it was."""
-        self._rows += [history.row(record, playbook) for record, playbook in self._told]
+        self._rows += [history.row(*told) for told in self._told]
         self._told.clear()
         return self._rows
 
@@ -452,8 +452,8 @@ class SegmenterBatch:
                 if due != (held.due if held is not None else None):
                     out.set_timer(DATE, f"{journey}\n{key}", due)
 
-    def _tell(self, record: CustomerUpdated | DateReached, out: Outputs) -> None:
-        self._told.append((record, self._memo.playbook[:NAMED_BY]))
+    def _tell(self, record: CustomerUpdated | DateReached, out: Outputs, word: str = "") -> None:
+        self._told.append((record, self._memo.playbook[:NAMED_BY], word))
         if isinstance(record, CustomerUpdated) and (record.stage_before or record.entered or record.left):
             self._moved[record.cause] = self._moved.get(record.cause, 0) + 1
         out.emit(CUSTOMERS, record.customer.key, record)

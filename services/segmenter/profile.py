@@ -18,9 +18,9 @@ from services.segmenter.consent import Said
 from services.segmenter.dates import next_occasion
 from services.segmenter.learning import count, learn, object_of, said, see, spent
 from services.segmenter.percentiles import NOTHING as NOTHING_SPENT
-from services.segmenter.rules import READS_CONSENT, READS_PERCENTILE, Definition, Rules
+from services.segmenter.rules import READS_CONSENT, Definition, Rules
 from services.segmenter.tags import NOTHING, Tags, evaluate, set_timer, tells
-from shared.contracts.customers import ConsentDecision, Customer, CustomerUpdated, DateReached
+from shared.contracts.customers import SPEND_PERCENTILE, ConsentDecision, Customer, CustomerUpdated, DateReached
 from shared.contracts.events import Event
 from shared.language.values import reach
 from shared.walltime import known_zone
@@ -236,7 +236,7 @@ def rank(
     if percentile == profile.percentile:
         return after, NOTHING
     readers = rules.readers
-    changed = evaluate(after, key, rules, readers.get(READS_PERCENTILE, 0) | readers.get("customer", 0), now)
+    changed = evaluate(after, key, rules, readers.get(SPEND_PERCENTILE, 0) | readers.get("customer", 0), now)
     set_timer(after, now)
     return after, changed
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from services.segmenter import carts, consent
+from shared.contracts.customers import SPEND_PERCENTILE
 from shared.contracts.events import Activation
 from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression, Scope
@@ -29,7 +30,6 @@ STAGE = ""
 """The name of the one condition whose value is not yes or no but the first stage that holds."""
 
 READS_CONSENT = "consent"
-READS_PERCENTILE = "customer.spend_percentile"
 
 _COUNTS = frozenset({"count", "exists"})
 
@@ -309,7 +309,7 @@ def reads(expression: Expression) -> set[str]:
 
 
 def _tells_percentile(playbook: Playbook) -> bool:
-    return any(READS_PERCENTILE in reads(asked) for asked in playbook.journey_expressions)
+    return any(SPEND_PERCENTILE in reads(asked) for asked in playbook.journey_expressions)
 
 
 def _expressions(condition: Condition) -> Iterable[Expression]:
@@ -354,7 +354,7 @@ def _definition(playbook: Playbook, dates: Mapping[str, DateTrigger]) -> Definit
         *(f"{name}={text.hex()}" for part in (conditions, of_dates) for name, text in sorted(part.items())),
         surroundings.hex(),
         # Last, and only where it is asked for: where it is not, nobody's definition is another one for it.
-        *([] if playbook.spend is None else [READS_PERCENTILE, playbook.spend.id]),
+        *([] if playbook.spend is None else [SPEND_PERCENTILE, playbook.spend.id]),
     )
     return Definition(whole, aggregates, conditions, of_dates, surroundings)
 

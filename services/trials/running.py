@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from services.rehearsal.house import House
 from services.trials.comparing import Comparison, Difference, as_json
 from services.trials.pinning import pinned
 from services.trials.story import Story, described
-from shared.contracts.events import EMAIL_LINK_CLICKED, EMAIL_OPENED, SURVEY_ANSWERED, Event
+from shared.contracts.events import EMAIL_LINK_CLICKED, EMAIL_OPENED, SURVEY_ANSWERED, CutOffs, Event
 from shared.contracts.messages import MessageRequested
 from shared.language import WithTests
 from shared.language.checks.tests import DEFAULT_START, TestedJourney, instant_of
@@ -27,6 +28,7 @@ from shared.language.tests_file import (
     GivenClick,
     GivenEvent,
     GivenOpen,
+    GivenPercentile,
     GivenReply,
     GivenTraits,
     JourneyTest,
@@ -77,7 +79,7 @@ def run(loaded: WithTests, compose: Compose, tested: TestedJourney, number: int)
         mine = request.journey == tested.journey
         return _ANSWERS[test.outcomes.get(request.message, "sent") if mine else "sent"]
 
-    house = House(book, start - _IN_FORCE_BEFORE, witness=story, compose=compose, answer=answer)
+    house = House(book, start - _IN_FORCE_BEFORE, witness=story, compose=compose, answer=answer, nights=False)
     house.pass_to(start)
     differences = list(_live(house, story, tested, test, number, start))
     comparison = Comparison(tested, number, start)
@@ -99,10 +101,16 @@ def _live(
         yield Difference("customer", f"ingest refuses this: {joined.message}", "something that a shop can send", place)
         return
     house.take(joined)
+    if customer.spend_percentile is not None:
+        _rank(house, story, customer.spend_percentile)
     for position, given in enumerate(test.given):
         at = instant_of(given.at, start)
         place = tested.place(number, "given", position)
         house.pass_to(at)
+        if isinstance(given, GivenPercentile):
+            story.say(at, f"has spent more than {given.spend_percentile} % of the others, as of this night")
+            _rank(house, story, given.spend_percentile)
+            continue
         event: Event | Rejection
         if isinstance(given, GivenClick | GivenOpen):
             step = given.clicked if isinstance(given, GivenClick) else given.opened
@@ -122,6 +130,14 @@ def _live(
             continue
         house.take(event)
     house.pass_to(start + (test.until or LONGEST))
+
+
+def _rank(house: House, story: Story, percentile: int) -> None:
+    """Everybody reaches so many cut-offs, whatever they have spent."""
+    spend = story.playbook.spend
+    if spend is not None:
+        amounts = (Decimal(0),) * percentile
+        house.rank(CutOffs(metric=spend.id, amounts=amounts, customers=1, received_at=house.as_of, v=3))
 
 
 def _said(given: GivenEvent | GivenTraits | GivenReply) -> str:

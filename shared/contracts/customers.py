@@ -15,6 +15,10 @@ VERSION = 2
 _FIRST = 1
 
 
+SPEND_PERCENTILE = "customer.spend_percentile"
+"""As expressions name it, and the history of a customer whose stage or segments it changed."""
+
+
 class Customer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is remembered of a customer, after the event at hand.
 

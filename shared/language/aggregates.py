@@ -111,6 +111,10 @@ def aggregate_of(
     return Aggregate(id, function, event, field, where, window, width)
 
 
+SPEND: Final = aggregate_of("sum", "Order Completed", ("total",))
+"""What a customer has spent, by which `customer.spend_percentile` ranks them."""
+
+
 # --- observing ------------------------------------------------------------------------------------------------------
 
 

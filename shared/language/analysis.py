@@ -56,7 +56,6 @@ HISTORY: Final = timedelta(days=731)
 """The longest window: so long is history kept, from which a new window is filled."""
 
 ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "item", "vars", "now"})
-LATER_CUSTOMER_FIELDS: Final = frozenset({"spend_percentile"})
 
 ANSWER: Final = "steps.<step>"
 """Stands in a remedy where only the journey knows the step."""
@@ -84,9 +83,10 @@ class Mention(msgspec.Struct, frozen=True):
     - `segment`, `stage`, `topic`: by `name`
     - `step`: a step's id is `name`, what is asked of it is `path`
     - `trait`, `var`: `path`
+    - `spend`: what customers have spent
     """
 
-    kind: Literal["event", "property", "trigger", "item", "segment", "stage", "topic", "step", "trait", "var"]
+    kind: Literal["event", "property", "trigger", "item", "segment", "stage", "topic", "step", "trait", "var", "spend"]
     name: str
     path: tuple[str, ...]
     event: str | None
@@ -314,9 +314,7 @@ class Analysis(msgspec.Struct):
             )
             return UNKNOWN
         first = path[0]
-        if first in LATER_CUSTOMER_FIELDS:
-            self.error(node, "later", f'"customer.{first}" comes later.', "Compare sum(...) with a number for now.")
-        elif first not in CUSTOMER:
+        if first not in CUSTOMER:
             meant = nearest(first, CUSTOMER)
             remedy = f"Did you mean customer.{meant}?" if meant else f"What the shop told is in traits: traits.{first}."
             self.error(node, "name", f'"customer" has no "{first}".', remedy)
@@ -326,6 +324,9 @@ class Analysis(msgspec.Struct):
             return Kind("list", TEXT)
         elif first in ("first_seen", "last_seen"):
             return MOMENT
+        elif first == "spend_percentile":
+            self.mention("spend", node)
+            return NUMBER
         return TEXT
 
     def property_kind(self, event: str | None, path: tuple[str, ...]) -> Kind:

@@ -65,6 +65,9 @@ Address = Annotated[str, AfterValidator(lambda value: value if value == NO_ADDRE
 Outcome = Literal["sent", "bounced", "failed", "unknown"]
 
 
+Percentile = Annotated[int, Field(ge=0, le=99)]
+
+
 class TestedCustomer(Section):
     """Who it happens to."""
 
@@ -77,6 +80,9 @@ class TestedCustomer(Section):
     )
     address: Address = Field(
         "customer@example.com", description="Where mail goes to; none for a customer without an address."
+    )
+    spend_percentile: Percentile | None = Field(
+        None, description="How many per cent of the buyers have spent less, at the start: 0 to 99. If not given, null."
     )
 
 
@@ -124,13 +130,27 @@ class GivenReply(Happening):
     properties: dict[str, Any] = Field({}, description="What the customer answers.")
 
 
-GIVENS = {"event": "@event", "traits": "@traits", "clicked": "@clicked", "opened": "@opened", "reply": "@reply"}
+class GivenPercentile(Happening):
+    """A night has passed, and the customer is at another percentile."""
+
+    spend_percentile: Percentile = Field(description="How many per cent of the buyers have spent less now: 0 to 99.")
+
+
+GIVENS = {
+    "event": "@event",
+    "traits": "@traits",
+    "clicked": "@clicked",
+    "opened": "@opened",
+    "reply": "@reply",
+    "spend_percentile": "@percentile",
+}
 Given = Annotated[
     Annotated[GivenEvent, Tag("@event")]
     | Annotated[GivenTraits, Tag("@traits")]
     | Annotated[GivenClick, Tag("@clicked")]
     | Annotated[GivenOpen, Tag("@opened")]
-    | Annotated[GivenReply, Tag("@reply")],
+    | Annotated[GivenReply, Tag("@reply")]
+    | Annotated[GivenPercentile, Tag("@percentile")],
     Discriminator(kind_by_key(GIVENS), custom_error_type="given", custom_error_message="given"),
 ]
 

@@ -56,6 +56,43 @@ def verdicts(found: WithTests) -> list[Verdict]:
     return [run(found, COMPOSE, one, number) for one in found.tests for number in range(len(one.tests))]
 
 
+def test_a_test_says_how_many_have_spent_less() -> None:
+    journey = """
+journey: hello
+trigger: {segment: top, change: entered}
+defaults: {topic: news}
+steps:
+  - email: warm
+  - wait: 2d
+  - if: customer.spend_percentile >= 95
+    then: [{email: cool}]
+    else: [{email: last}]
+"""
+    tests = """
+tests:
+  - name: who has bought more than others meanwhile is thanked
+    customer: {spend_percentile: 70}
+    given:
+      - {at: 1d, spend_percentile: 92}
+      - {at: 2d, spend_percentile: 96}
+    expect:
+      entered: 1
+      segments: [top]
+      sent: [{message: warm, at: 1d}, {message: cool, at: 3d}]
+  - name: whoever is at the top when the playbook begins to ask is not
+    customer: {spend_percentile: 92}
+    expect: {entered: 0, segments: [top]}
+  - name: and nobody is ranked by what one customer spends alone
+    given:
+      - {at: 1d, event: Order Completed, properties: {total: 5000}}
+    expect: {entered: 0, segments: []}
+"""
+    segments = "segments:\n  top: {title: Top, when: customer.spend_percentile >= 90}\n"
+    found = verdicts(loaded(tests, **{"journeys/hello.yaml": journey, "segments.yaml": segments}))
+    assert [list(verdict.differences) for verdict in found] == [[], [], []]
+    assert any("has spent more than 92 % of the others" in line for line in explained(found[0]))
+
+
 def test_lots_are_pinned_nobody_is_held_out_and_a_draft_sends() -> None:
     found = verdicts(
         loaded("""

@@ -42,6 +42,7 @@ def to_playbook(book: Book) -> proven.Playbook:
         ),
         journey_aggregates=frozenset(book.journey_aggregates),
         coupons={name: _pool(book, name, shape) for name, shape in book.coupons.items()},
+        spend=book.spend,
     )
 
 

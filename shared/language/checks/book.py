@@ -86,6 +86,8 @@ class Book:
         self.compiled: dict[tuple[str, Site, str | None, str | None, tuple[str, ...]], Compiled | ExpressionError] = {}
         self.aggregates: dict[str, Aggregate] = {}
         self.journey_aggregates: set[str] = set()
+        self.spend: Aggregate | None = None
+        """What customers are ranked by, where something asks for that."""
         self.stage_expressions: dict[str, Expression] = {}
         self.segment_expressions: dict[str, Expression] = {}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from shared.contracts.events import EMAIL_OPENED, SURVEY_ANSWERED
+from shared.language.aggregates import SPEND
 from shared.language.analysis import ANSWER, Mention
 from shared.language.catalogue import USUAL
 from shared.language.checks.book import GIVEN, MATCH, Book, ReadJourney, Site, each_of, some_of
@@ -73,6 +74,8 @@ def compile_at(
     for mention in compiled.mentions:
         check_mention(book, document, path, mention, journey, step, consequence)
     check_roots(book, document, path, text, compiled.expression, journey)
+    if any(mention.kind == "spend" for mention in compiled.mentions):
+        book.spend = book.aggregates[SPEND.id] = SPEND
     for aggregate in compiled.aggregates:
         book.aggregates[aggregate.id] = aggregate
         if journey is not None:
@@ -158,6 +161,12 @@ def check_mention(
             instead = "Remove where" if path[-1] == "where" else "Correct it"
             remedy = did_you_mean(part, known, f"{instead}, or have the shop send {part}.")
             wrong(f"{quoted(event or '')} has no {part} in the catalogue, {ending}.", remedy)
+    elif kind == "spend":
+        check_event(book, SPEND.event, wrong)
+        absent = book.catalogue.absent(SPEND.event, SPEND.field or ())
+        if absent is not None:
+            message = f"{quoted(SPEND.event)} has no {absent[0]} in the catalogue, so nobody has spent anything."
+            wrong(message, f"Have the shop send {absent[0]}, or compare sum(...) of another field with a number.")
     elif kind in ("stage", "segment", "topic"):
         check_known(book, kind, name, wrong)
     elif kind == "step" and journey is not None:

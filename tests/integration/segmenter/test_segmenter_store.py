@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from segmenter_world import SPEND, Road, Run, activation, at, birthday, event, identify, playbook
+from segmenter_world import Road, Run, activation, at, birthday, event, identify, playbook
 
 from services.segmenter import spans, store
 from services.segmenter.history import Kind
@@ -20,6 +20,7 @@ from shared.contracts.events import CutOffs, EventRecord
 from shared.database.clauses import execute
 from shared.database.engine import Database
 from shared.errors import Unavailable
+from shared.language.aggregates import SPEND
 from shared.language.playbook import Playbook
 from shared.processing.agenda import Agenda
 from shared.processing.port import Connection, Given, Outputs, Timer

@@ -90,10 +90,6 @@ def of_journey(text: str, **changes: str | None) -> list[str]:
             '6:9: "customer" has no "sage". Did you mean customer.stage?',
         ),
         (
-            journey("- if: customer.spend_percentile > 80\n  then: [email: cart-reminder]"),
-            '6:9: "customer.spend_percentile" comes later. Compare sum(...) with a number for now.',
-        ),
-        (
             journey("- email: cart-reminder\n- if: key == 1"),
             "7:9: this journey has no key. Add key: to the trigger, such as key: event.cart_id.",
         ),
@@ -131,6 +127,29 @@ def test_with_a_catalogue_every_event_is_in_it() -> None:
         'segments.yaml:1:28: no file under events/ describes "Invoice Paid". '
         "Add it to the catalogue, or correct the name."
     ]
+
+
+def test_a_percentile_needs_orders_with_a_total() -> None:
+    asks = journey("- if: customer.spend_percentile >= 80\n  then: [email: cart-reminder]")
+    assert of_journey(asks) == []
+    no_total = "event: Order Completed\nproperties: {revenue: {type: number}}\n"
+    assert [line for line in of_journey(asks, events__order_yaml=no_total) if "total" in line and "spent" in line] == [
+        '6:9: "Order Completed" has no total in the catalogue, so nobody has spent anything. '
+        "Have the shop send total, or compare sum(...) of another field with a number."
+    ]
+    assert '6:9: no file under events/ describes "Order Completed". Add it to the catalogue, or correct the name.' in (
+        of_journey(asks, events__added_yaml=ADDED)
+    )
+    assert any("text" in line for line in of_journey(asks.replace("80", '"80"'))), "it is a number"
+
+
+def test_spending_is_counted_where_something_asks_for_a_percentile_and_nowhere_else() -> None:
+    assert load(sample()).spend is None
+    top = "segments:\n  top: {when: customer.spend_percentile >= 80}\n"
+    found = load(sample(segments_yaml=SEGMENTS + top.removeprefix("segments:\n")))
+    assert found.spend is not None
+    assert found.aggregates[found.spend.id] == found.spend
+    assert found.spend.id not in found.journey_aggregates
 
 
 def test_what_rapport_reports_and_derives_needs_no_catalogue() -> None:

@@ -13,13 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segmenter_world import START, Road, activation, at, cut_offs, event, playbook
 
+from services.segmenter.history import Kind
 from services.segmenter.percentiles import NOTHING, bucket_of
+from services.segmenter.rules import compile_rules
 from shared.contracts.events import Activation, CutOffs, Event, EventRecord
+from shared.language.aggregates import SPEND
 
-RANKING = playbook(ranks=True, name="ranking")
+SEGMENTS = {
+    "top": "customer.spend_percentile >= 2",
+    "low": "customer.spend_percentile < 2",
+    "top-lookers": 'in_segment("top") and exists("Page Viewed")',
+}
+RANKING = playbook(segments=SEGMENTS, ranks=True, name="ranking")
 ABROAD = msgspec.structs.replace(
     RANKING, hash="abroad", brand=msgspec.structs.replace(RANKING.brand, currency="NOK", rates={"EUR": 12})
 )
+UNTOLD = playbook(segments=SEGMENTS, name="untold")
+"""No journey asks for percentiles."""
 COUNTING = playbook(segments={"buyers": 'count("Order Completed") >= 1'}, name="counting")
 
 
@@ -130,6 +140,64 @@ def test_of_cut_offs_and_a_playbook_what_came_first_comes_first_whenever_the_swe
     # 100 EUR are 1200 NOK.
     assert percentile_after(cut_offs(at(2), 20, 50, 1000), activation(ABROAD, at(3))) == 2
     assert percentile_after(activation(ABROAD, at(2)), cut_offs(at(3), 20, 50, 1000)) == 3
+
+
+def test_segments_are_asked_again_after_a_night_and_the_first_is_the_playbooks_doing() -> None:
+    road = Road(RANKING)
+    road.take(order(at(1), 30), event("Page Viewed", at(1)))
+    assert road.profile().segments == ()
+    road.take(cut_offs(at(2), 20, 50), until=at(2.1))
+    road.emitted.clear()
+    road.sweep()
+    [first] = road.updates
+    assert (first.cause, first.entered, first.as_of) == ("definition", ("low",), at(2.1))
+    road.take(order(at(2.5), 30), cut_offs(at(3), 20, 50))
+    road.emitted.clear()
+    road.sweep()
+    [second] = road.updates
+    assert (second.cause, second.entered, second.left) == ("time", ("top", "top-lookers"), ("low",))
+    assert second.customer.spend_percentile == 2
+    assert [(row.kind, row.name) for row in road.rows[-1:]] == [(Kind.TIME, "customer.spend_percentile")]
+
+
+def test_a_newcomers_first_night_is_the_doing_of_time() -> None:
+    road = Road(RANKING)
+    road.take(cut_offs(at(2), 20, 50), order(at(2), 60), cut_offs(at(3), 20, 50))
+    road.sweep()
+    assert [(told.cause, told.entered) for told in road.updates if told.entered] == [("time", ("top",))]
+
+
+def test_who_is_ranked_when_something_happens_is_ranked_before_it() -> None:
+    road = Road(RANKING)
+    road.take(order(at(1), 60), cut_offs(at(2), 20, 50))
+    road.emitted.clear()
+    road.take(event("Page Viewed", at(2)))
+    ranked, viewed = road.updates
+    assert (ranked.event, ranked.entered) == (None, ("top",))
+    assert viewed.entered == ("top-lookers",)
+
+
+def test_journeys_that_ask_are_told_of_everybody_whose_percentile_changed() -> None:
+    asked, unasked = Road(RANKING), Road(UNTOLD)
+    for road in (asked, unasked):
+        road.take(order(at(1), 60), cut_offs(at(2), 20, 50))
+        road.sweep()
+        road.take(cut_offs(at(3), 20, 50, 55))
+        road.emitted.clear()
+        rows = len(road.rows)
+        road.sweep()
+        assert len(road.rows) == rows, "it has changed nothing that history tells"
+    [told] = asked.updates
+    assert (told.customer.spend_percentile, told.entered, told.left) == (3, (), ())
+    assert unasked.updates == []
+
+
+def test_a_journey_of_an_older_playbook_goes_on_asking() -> None:
+    rules = compile_rules(COUNTING, [RANKING])
+    assert rules.spend == SPEND
+    assert rules.aggregates.keys() > COUNTING.aggregates.keys()
+    assert rules.percentile_travels
+    assert compile_rules(COUNTING, [UNTOLD]).spend is None
 
 
 def test_a_night_that_changes_nothing_writes_nothing() -> None:
