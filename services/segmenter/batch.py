@@ -64,10 +64,13 @@ class Backfilling(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Ranking(msgspec.Struct, array_like=True, frozen=True):
-    """The cut-offs in force, as buckets (see `percentiles`), and since when."""
+    """The cut-offs in force, as buckets (see `percentiles`), and since when. `first`: before them there were none of
+    this `metric`, so that everybody moves because the playbook asks."""
 
     at: datetime
     cut_offs: tuple[int, ...]
+    metric: str
+    first: bool
 
 
 class Memo(msgspec.Struct, array_like=True, frozen=True):
@@ -241,7 +244,7 @@ class SegmenterBatch:
         if not tells(changed) and not self._rules.percentile_travels:
             return after
         if self._reads is None or self._reads(key, None):
-            record = record_of_rank(profile, after, key, self._rules, out.as_of, changed)
+            record = record_of_rank(after, key, self._rules, out.as_of, changed, first=ranking.first)
             if tells(changed):
                 self._tell(record, out, SPEND_PERCENTILE)
             else:
@@ -403,6 +406,9 @@ class SegmenterBatch:
         for journey, text in definition.dates.items():
             held = self._memo.dates.get(journey)
             dates[journey] = held if held is not None and held[0] == text else (text, out.as_of)
+        ranking = self._memo.ranking
+        if ranking is not None and (rules.spend is None or rules.spend.id != ranking.metric):
+            ranking = None
         self._memo = Memo(
             in_force(activation),
             definition.hash,
@@ -410,7 +416,7 @@ class SegmenterBatch:
             dates,
             activation.paused,
             self._memo.backfills,
-            self._memo.ranking,
+            ranking,
         )
         forwarded = customers.Activation(
             as_of=out.as_of,
@@ -429,7 +435,11 @@ class SegmenterBatch:
         spend = self._rules.spend
         if spend is None or spend.id != cut_offs.metric:
             return  # the playbook has changed on the way
-        ranking = Ranking(out.as_of, tuple(map(percentiles.bucket_of, cut_offs.amounts)))
+        before = self._memo.ranking
+        # The first may be told twice.
+        first = before is None or (before.first and out.as_of < percentiles.next_night(before.at, self._rules.zone))
+        buckets = tuple(map(percentiles.bucket_of, cut_offs.amounts))
+        ranking = Ranking(out.as_of, buckets, spend.id, first)
         self._memo = msgspec.structs.replace(self._memo, ranking=ranking)
         self.sweep_since = out.as_of
 

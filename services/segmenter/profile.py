@@ -72,7 +72,7 @@ class Profile(msgspec.Struct, array_like=True):
     percentile: int | None = None
     """As of the last cut-offs."""
     ranked_at: datetime | None = None
-    """When the cut-offs passed that were asked last. None: the customer has been there since before the first."""
+    """When the cut-offs passed that were asked last, or that a newcomer came too late for."""
 
 
 class Change(NamedTuple):
@@ -242,11 +242,11 @@ def rank(
 
 
 def record_of_rank(
-    before: Profile, after: Profile, key: str, rules: Rules, now: datetime, changed: Tags
+    after: Profile, key: str, rules: Rules, now: datetime, changed: Tags, *, first: bool
 ) -> CustomerUpdated:
-    """The record of what that changed. It is the doing of time; but who was there before there were any cut-offs is
-    ranked because the playbook asks for it now."""
-    cause: Literal["time", "definition"] = "definition" if before.ranked_at is None else "time"
+    """The record of what that changed. It is the doing of time; but in the first night everybody is ranked because the
+    playbook asks for it now."""
+    cause: Literal["time", "definition"] = "definition" if first else "time"
     return _updated(after, key, rules, now, cause, changed)
 
 

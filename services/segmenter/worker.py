@@ -154,6 +154,9 @@ class SegmenterProcessor:
         over in between may say so twice, which ranks everybody anew."""
         if lane.partition != 0 or not lane.memo:
             return
+        known = self._rules.get(decode_memo(lane.memo).playbook)
+        if known is not None and known.spend is None:
+            return
         told = self._cut_off_at
 
         async def tell(connection: Connection, out: Outputs) -> datetime | None:

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from shared.language.aggregates import Aggregate
+from shared.language.aggregates import SPEND, Aggregate
 from shared.language.expressions import Expression
 
 NAME = re.compile(r"(?!.{65})[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -55,6 +55,8 @@ class Brand(msgspec.Struct, frozen=True):
     caps: tuple[Cap, ...]
     carts: Literal["derived", "sent"]
     opens: Literal["tracked", "untracked"] = "tracked"
+    spend: Aggregate = SPEND
+    """What a customer has spent."""
 
     def caps_of(self, channel: str) -> list[Cap]:
         return [cap for cap in self.caps if cap.channel == channel]
@@ -338,7 +340,7 @@ class Playbook(msgspec.Struct, frozen=True):
     journey_aggregates: frozenset[str] = frozenset()
     coupons: Mapping[str, CouponPool] = {}
     spend: Aggregate | None = None
-    """What a customer has spent, where something asks for `customer.spend_percentile`; then it is in `aggregates`."""
+    """The brand's, where something asks for `customer.spend_percentile`; then it is in `aggregates`."""
 
     def pausing(self, journeys: Collection[str]) -> Playbook:
         """The same playbook, with these of its journeys paused; its hash stays."""

@@ -150,6 +150,12 @@ class BrandFile(Section):
         "tracked",
         description="tracked: each mail has an image of one pixel, which tells that it is opened. untracked: none has.",
     )
+    spend: ExpressionText | None = Field(
+        None,
+        description="What customer.spend_percentile ranks customers by: a sum over all time. If not given, "
+        'sum("Order Completed", "total").',
+        examples=['sum("Order Completed", "revenue")'],
+    )
 
 
 class PushFile(Section):

@@ -15,7 +15,7 @@ from shared.language import playbook as proven
 from shared.language.catalogue import Catalogue
 from shared.language.checks.assembly import to_playbook
 from shared.language.checks.book import Book
-from shared.language.checks.brand import check_postal_address, read_brand, read_catalogue
+from shared.language.checks.brand import check_postal_address, read_brand, read_catalogue, read_spend
 from shared.language.checks.coupons import check_coupons_used, read_coupons
 from shared.language.checks.journeys import check_journey
 from shared.language.checks.loops import check_loops
@@ -51,6 +51,7 @@ def examine_files(files: Mapping[str, bytes], *, tests: bool = False) -> Examine
 def _run(book: Book) -> None:
     read_brand(book)
     read_catalogue(book)
+    read_spend(book)
     stages, segments = book.read_top("stages.yaml", StagesFile), book.read_top("segments.yaml", SegmentsFile)
     topics = book.read_top("topics.yaml", TopicsFile)
     if stages is not None:

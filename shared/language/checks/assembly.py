@@ -11,6 +11,7 @@ from typing import cast
 from shared.contracts.events import SURVEY_ANSWERED
 from shared.language import playbook as proven
 from shared.language import steps as written
+from shared.language.aggregates import SPEND, Aggregate
 from shared.language.checks.book import Book, ReadJourney, each_of
 from shared.language.expressions import Expression, both, by_people
 from shared.language.fields import WEEKDAYS
@@ -27,7 +28,7 @@ def to_playbook(book: Book) -> proven.Playbook:
     return proven.Playbook(
         hash=playbook_hash(book.files),
         files=dict(book.files),
-        brand=_brand(book.brand),
+        brand=_brand(book.brand, book.spend_declared or SPEND),
         stages=tuple(proven.Stage(name, expression) for name, expression in book.stage_expressions.items()),
         segments={
             name: proven.Segment(name, cast(SegmentsFile, book.segments).segments[name].title or name, expression)
@@ -73,7 +74,7 @@ def _message(book: Book, name: str) -> proven.Message:
     )
 
 
-def _brand(shape: BrandFile) -> proven.Brand:
+def _brand(shape: BrandFile, spend: Aggregate) -> proven.Brand:
     return proven.Brand(
         name=shape.name,
         sender=shape.sender,
@@ -92,6 +93,7 @@ def _brand(shape: BrandFile) -> proven.Brand:
         ),
         carts=shape.carts,
         opens=shape.opens,
+        spend=spend,
     )
 
 

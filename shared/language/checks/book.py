@@ -42,6 +42,7 @@ TRIGGER_WITHOUT_EVENT = Site("in this trigger", _PROFILE)
 TRIGGER_KEY = Site("in a key", frozenset({"event", "item", "traits", "customer"}), PLAIN_FUNCTIONS, condition=False)
 MATCH = Site("in a where", _INSIDE | {"event"})
 VALUE = Site("in a value", _INSIDE | {"event"}, condition=False)
+SPENDING = Site("in spend", frozenset(), frozenset({"sum"}), condition=False)
 CONDITION = Site("in a step", _INSIDE)
 GIVEN = Site("in a step", _INSIDE, condition=False)
 
@@ -88,6 +89,7 @@ class Book:
         self.journey_aggregates: set[str] = set()
         self.spend: Aggregate | None = None
         """What customers are ranked by, where something asks for that."""
+        self.spend_declared: Aggregate | None = None
         self.stage_expressions: dict[str, Expression] = {}
         self.segment_expressions: dict[str, Expression] = {}
 

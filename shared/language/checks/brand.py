@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import cast
 
-from shared.language.checks.book import Book
+from shared.language.checks.book import SPENDING, Book
+from shared.language.checks.names import compile_at
+from shared.language.expressions import aggregate_from
 from shared.language.playbook_files import BrandFile, EventFile
 from shared.language.problems import Problem, did_you_mean, quoted
 from shared.language.reading import read
 from shared.language.source import MappingNode
 from shared.language.source import plain as plain_data
+from shared.language.tree import Call
 
 
 def read_brand(book: Book) -> None:
@@ -31,6 +34,23 @@ def check_postal_address(book: Book) -> None:
         message = "there is no postal_address, which the law asks for in advertising by mail in many countries."
         remedy = "Add postal_address: and show {{ brand.postal_address }} in the mails."
         book.report(Problem("rapport.yaml", place.line, place.column, message, remedy, "warning"))
+
+
+def read_spend(book: Book) -> None:
+    """What counts as spending, where the brand says it."""
+    path = ("spend",)
+    if book.brand is None or book.brand.spend is None:
+        return
+    document = book.documents["rapport.yaml"]
+    expression = compile_at(book, document, path, book.brand.spend, SPENDING)
+    match expression.tree if expression is not None else None:
+        case None:
+            return
+        case Call(function="sum", named=named) as call if all(one.name != "within" for one in named):
+            book.spend_declared = aggregate_from(call)
+        case _:
+            message = "customers are ranked by one sum over all time, and this is none."
+            book.report(document.problem(document.at(path), message, 'Write sum("Order Completed", "total").'))
 
 
 def read_catalogue(book: Book) -> None:

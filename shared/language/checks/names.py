@@ -11,7 +11,7 @@ from shared.contracts.events import EMAIL_OPENED, SURVEY_ANSWERED
 from shared.language.aggregates import SPEND
 from shared.language.analysis import ANSWER, Mention
 from shared.language.catalogue import USUAL
-from shared.language.checks.book import GIVEN, MATCH, Book, ReadJourney, Site, each_of, some_of
+from shared.language.checks.book import GIVEN, MATCH, SPENDING, Book, ReadJourney, Site, each_of, some_of
 from shared.language.checks.certain import check_possible
 from shared.language.expressions import Expression, ExpressionError, compile_expression
 from shared.language.graph import Placed
@@ -75,7 +75,10 @@ def compile_at(
         check_mention(book, document, path, mention, journey, step, consequence)
     check_roots(book, document, path, text, compiled.expression, journey)
     if any(mention.kind == "spend" for mention in compiled.mentions):
-        book.spend = book.aggregates[SPEND.id] = SPEND
+        spend = book.spend = book.spend_declared or SPEND
+        book.aggregates[spend.id] = spend
+    if site is SPENDING:
+        return compiled.expression  # counted where something asks for it
     for aggregate in compiled.aggregates:
         book.aggregates[aggregate.id] = aggregate
         if journey is not None:
@@ -161,12 +164,12 @@ def check_mention(
             instead = "Remove where" if path[-1] == "where" else "Correct it"
             remedy = did_you_mean(part, known, f"{instead}, or have the shop send {part}.")
             wrong(f"{quoted(event or '')} has no {part} in the catalogue, {ending}.", remedy)
-    elif kind == "spend":
+    elif kind == "spend" and book.spend_declared is None:
         check_event(book, SPEND.event, wrong)
         absent = book.catalogue.absent(SPEND.event, SPEND.field or ())
         if absent is not None:
             message = f"{quoted(SPEND.event)} has no {absent[0]} in the catalogue, so nobody has spent anything."
-            wrong(message, f"Have the shop send {absent[0]}, or compare sum(...) of another field with a number.")
+            wrong(message, f"Have the shop send {absent[0]}, or say spend: sum(...) in rapport.yaml.")
     elif kind in ("stage", "segment", "topic"):
         check_known(book, kind, name, wrong)
     elif kind == "step" and journey is not None:

@@ -135,7 +135,7 @@ def test_a_percentile_needs_orders_with_a_total() -> None:
     no_total = "event: Order Completed\nproperties: {revenue: {type: number}}\n"
     assert [line for line in of_journey(asks, events__order_yaml=no_total) if "total" in line and "spent" in line] == [
         '6:9: "Order Completed" has no total in the catalogue, so nobody has spent anything. '
-        "Have the shop send total, or compare sum(...) of another field with a number."
+        "Have the shop send total, or say spend: sum(...) in rapport.yaml."
     ]
     assert '6:9: no file under events/ describes "Order Completed". Add it to the catalogue, or correct the name.' in (
         of_journey(asks, events__added_yaml=ADDED)
@@ -150,6 +150,25 @@ def test_spending_is_counted_where_something_asks_for_a_percentile_and_nowhere_e
     assert found.spend is not None
     assert found.aggregates[found.spend.id] == found.spend
     assert found.spend.id not in found.journey_aggregates
+
+
+def test_a_brand_says_what_counts_as_spending() -> None:
+    def brand(spend: str) -> dict[str, bytes]:
+        top = "  top: {when: customer.spend_percentile >= 80}\n"
+        return sample(rapport_yaml=f"{RAPPORT}spend: '{spend}'\n", segments_yaml=SEGMENTS + top)
+
+    found = load(brand('sum("Order Paid", "amount", where=event.channel == "web")'))
+    assert found.spend is not None
+    assert (found.spend.event, found.spend.field) == ("Order Paid", ("amount",))
+    assert found.brand.spend == found.spend
+    unasked = load(sample(rapport_yaml=f'{RAPPORT}spend: \'sum("Order Paid", "amount")\'\n'))
+    assert unasked.spend is None
+    assert "Order Paid" not in {aggregate.event for aggregate in unasked.aggregates.values()}
+    remedy = 'customers are ranked by one sum over all time, and this is none. Write sum("Order Completed", "total").'
+    for wrong in ('sum("Order Paid", "amount", within=30d)', 'sum("A", "b") - sum("C", "d")', "5"):
+        assert [line for line in said_of(brand(wrong)) if remedy in line], wrong
+    for wrong in ('count("Order Paid")', "traits.total", "customer.spend_percentile"):
+        assert [line for line in said_of(brand(wrong)) if line.startswith("rapport.yaml:")], wrong
 
 
 def test_what_rapport_reports_and_derives_needs_no_catalogue() -> None:

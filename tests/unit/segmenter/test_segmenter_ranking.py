@@ -17,7 +17,7 @@ from services.segmenter.history import Kind
 from services.segmenter.percentiles import NOTHING, bucket_of
 from services.segmenter.rules import compile_rules
 from shared.contracts.events import Activation, CutOffs, Event, EventRecord
-from shared.language.aggregates import SPEND
+from shared.language.aggregates import SPEND, aggregate_of
 
 SEGMENTS = {
     "top": "customer.spend_percentile >= 2",
@@ -30,6 +30,8 @@ ABROAD = msgspec.structs.replace(
 )
 UNTOLD = playbook(segments=SEGMENTS, name="untold")
 """No journey asks for percentiles."""
+PAID = aggregate_of("sum", "Order Paid", ("amount",))
+PAYING = msgspec.structs.replace(RANKING, hash="paying", spend=PAID, aggregates={**RANKING.aggregates, PAID.id: PAID})
 COUNTING = playbook(segments={"buyers": 'count("Order Completed") >= 1'}, name="counting")
 
 
@@ -165,6 +167,27 @@ def test_a_newcomers_first_night_is_the_doing_of_time() -> None:
     road.take(cut_offs(at(2), 20, 50), order(at(2), 60), cut_offs(at(3), 20, 50))
     road.sweep()
     assert [(told.cause, told.entered) for told in road.updates if told.entered] == [("time", ("top",))]
+
+
+def test_the_first_night_may_be_told_twice() -> None:
+    road = Road(RANKING)
+    road.take(order(at(1), 60), cut_offs(at(2), 20, 50), cut_offs(at(2, minutes=1), 20, 50))
+    road.sweep()
+    assert [told.cause for told in road.updates if told.entered] == ["definition"]
+
+
+def test_where_something_else_counts_as_spending_there_is_a_first_night_again() -> None:
+    road = Road(RANKING, PAYING)
+    road.take(order(at(1), 60), cut_offs(at(2), 20, 70))
+    road.sweep()
+    road.take(activation(PAYING, at(3)), event("Order Paid", at(3), amount=90, currency="EUR"))
+    road.sweep()
+    assert (road.profile().spent, road.profile().percentile, road.profile().segments) == (bucket(90), 1, ("low",))
+    road.take(cut_offs(at(3.5), 1), cut_offs(at(4), 20, 70, metric=PAID.id))
+    road.emitted.clear()
+    road.sweep()
+    [told] = [told for told in road.updates if told.entered]
+    assert (told.cause, told.entered) == ("definition", ("top",))
 
 
 def test_who_is_ranked_when_something_happens_is_ranked_before_it() -> None:
