@@ -310,9 +310,11 @@ async def note_sweep(connection: Connection, partition: int, after_key: str, swe
     )
 
 
-async def is_sweeping(connection: Connection) -> bool:
-    """Whether the profiles of some partition are being brought up to something."""
-    found: bool = await connection.fetchval("SELECT EXISTS (SELECT FROM segmenter.sweeps WHERE NOT finished)")
+async def is_sweeping(connection: Connection, definition: bytes) -> bool:
+    """Whether the profiles of some partition are being brought up to something, or are yet to be to this definition."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM segmenter.sweeps WHERE NOT finished OR definition <> $1)", definition
+    )
     return found
 
 

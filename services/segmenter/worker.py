@@ -165,7 +165,7 @@ class SegmenterProcessor:
             last = max((at for at in (told, memo.ranking.at if memo.ranking else memo.since) if at), default=None)
             if rules.spend is None or last is None or out.as_of < next_night(last, rules.zone):
                 return told
-            if await store.is_sweeping(connection):
+            if await store.is_sweeping(connection, memo.definition):
                 return told  # not all are counted, or not all have what the last night brought
             found = await store.spending(connection)
             out.emit_everywhere(EVENTS, as_record(found, rules.spend.id, out.as_of))

@@ -46,7 +46,7 @@ from shared.language.kinds import (
 from shared.language.problems import Remark, nearest
 from shared.language.tree import Argument, Binary, Broken, Call, ListOf, Logic, Name, Node, Unary, render, walk
 from shared.language.tree import Literal as Constant
-from shared.language.values import moment
+from shared.language.values import moment, number_or_none
 from shared.language.variables import CUSTOMER
 
 Catalogue = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -56,6 +56,8 @@ HISTORY: Final = timedelta(days=731)
 """The longest window: so long is history kept, from which a new window is filled."""
 
 ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "item", "vars", "now"})
+
+_PERCENTILE: Final = ("customer", "spend_percentile")
 
 ANSWER: Final = "steps.<step>"
 """Stands in a remedy where only the journey knows the step."""
@@ -240,6 +242,9 @@ class Analysis(msgspec.Struct):
 
     def ordering(self, node: Binary) -> None:
         left, right = self.kind(node.left), self.kind(node.right)
+        for name, other in ((node.left, node.right), (node.right, node.left)):
+            if isinstance(name, Name) and name.path == _PERCENTILE and isinstance(other, Constant):
+                self.percentile(other)
         if may_order(left, right):
             for known, constant in ((left, node.right), (right, node.left)):
                 if known.name == "data" and isinstance(constant, Constant) and _is_number(constant.value):
@@ -251,6 +256,14 @@ class Analysis(msgspec.Struct):
         else:
             message = f"This compares {left} with {right}, which is always false."
             self.warn(node, "kinds", message, _remedy(node, left, right))
+
+    def percentile(self, constant: Constant) -> None:
+        """A number that no percentile passes, or that is meant as a share."""
+        number = number_or_none(constant.value)
+        if number is None or number == 0 or 1 <= number <= 99:
+            return
+        remedy = f"Write {number * 100:.0f}." if 0 < number < 1 else "The best hundredth are at 99."
+        self.warn(constant, "percentile", "A percentile is a whole number from 0 to 99.", remedy)
 
     def arithmetic(self, node: Binary) -> Kind:
         left, right = self.kind(node.left), self.kind(node.right)

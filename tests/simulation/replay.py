@@ -66,6 +66,7 @@ _TABLES: dict[str, str] = {
     "history": "segmenter.history WHERE kind > 0",
     # A partition that nothing came to has a row or none.
     "counters": "segmenter.counters WHERE processed + deduplicated > 0",
+    "spend": "segmenter.spend WHERE customers <> 0",
     "timers": "processing.timers WHERE service <> 'mailer'",
     "dead letters": "processing.dead_letters",
     "stories": "journeys.customers",

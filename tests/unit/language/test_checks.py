@@ -143,6 +143,16 @@ def test_a_percentile_needs_orders_with_a_total() -> None:
     assert any("text" in line for line in of_journey(asks.replace("80", '"80"'))), "it is a number"
 
 
+def test_a_percentile_is_compared_with_one() -> None:
+    def said(condition: str) -> list[str]:
+        return of_journey(journey(f"- if: {condition}\n  then: [email: cart-reminder]"))
+
+    known = "warning: a percentile is a whole number from 0 to 99."
+    assert said("customer.spend_percentile >= 0.8") == [f"6:38: {known} Write 80."]
+    assert said("100 < customer.spend_percentile") == [f"6:9: {known} The best hundredth are at 99."]
+    assert said("customer.spend_percentile > 0 and customer.spend_percentile <= 99") == []
+
+
 def test_spending_is_counted_where_something_asks_for_a_percentile_and_nowhere_else() -> None:
     assert load(sample()).spend is None
     top = "segments:\n  top: {when: customer.spend_percentile >= 80}\n"
