@@ -23,8 +23,9 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 CUSTOMERS = ("ann", "ben", "cai", "dot", "eve")
 
 
-def playbook(*, presence_matters: bool) -> Playbook:
-    """Without `presence_matters` no condition changes by a customer's being here, as in most playbooks."""
+def playbook(*, presence_matters: bool, ranks: bool = False) -> Playbook:
+    """Without `presence_matters` no condition changes by a customer's being here, as in most playbooks. With `ranks`
+    customers are ranked each night."""
     files = {
         "rapport.yaml": """
 name: Lamps
@@ -92,6 +93,19 @@ steps:
         )
     if not presence_matters:
         files["segments.yaml"] = files["segments.yaml"].replace("days_since(customer.last_seen) > 4", "traits.away")
+    if ranks:
+        files["segments.yaml"] += "  best: {title: Best, when: customer.spend_percentile >= 60}\n"
+        files["journeys/best.yaml"] = """
+journey: best
+title: Best
+trigger: {segment: best, change: entered}
+again: 1d
+defaults: {topic: news}
+steps:
+  - wait: 30h
+  - email: hello
+    with: {seen: customer.spend_percentile, stage: customer.stage}
+"""
     return load({name: text.encode() for name, text in files.items()})
 
 
@@ -151,8 +165,10 @@ class Curious(Quiet):
         """All is told to who asks for it."""
 
 
-def lived(seed: int, witness: Quiet, *, presence_matters: bool, all_tags: bool = True) -> House:
-    house = House(PLAYBOOKS[presence_matters], BEGIN, witness=witness, all_tags=all_tags)
+def lived(
+    seed: int, witness: Quiet, *, presence_matters: bool, all_tags: bool = True, book: Playbook | None = None
+) -> House:
+    house = House(book or PLAYBOOKS[presence_matters], BEGIN, witness=witness, all_tags=all_tags)
     for event in events(seed):
         house.take(event)
         if len(witness.sent) % 3 == 1 and event.name == "Product Added":
@@ -186,6 +202,25 @@ def test_what_nobody_reads_makes_no_difference(seed: int, presence_matters: bool
     people = [{key: person.row() for key, person in house.people.items()} for house in (some, all_told)]
     assert people[0] == people[1]
     assert quiet.sent
+
+
+@pytest.mark.parametrize("presence_matters", [True, False])
+def test_what_nobody_reads_makes_no_difference_where_customers_are_ranked(presence_matters: bool) -> None:
+    book = playbook(presence_matters=presence_matters, ranks=True)
+    sent = []
+    for seed in range(3):
+        quiet, curious = Quiet(), Curious()
+        some = lived(seed, quiet, presence_matters=presence_matters, book=book)
+        all_told = lived(seed, curious, presence_matters=presence_matters, book=book)
+        assert quiet.heard == curious.heard
+        assert some.profiles == all_told.profiles
+        assert {key: one.row() for key, one in some.people.items()} == {
+            key: one.row() for key, one in all_told.people.items()
+        }
+        few = lived(seed, Quiet(), presence_matters=presence_matters, book=book, all_tags=False)
+        assert list(few.tags()) == list(all_told.tags())
+        sent += [mail.data["with"]["seen"] for mail in quiet.sent if mail.journey == "best"]
+    assert {percentile >= 60 for percentile in sent} == {True, False}, "it is asked anew when the mail is"
 
 
 @pytest.mark.parametrize("presence_matters", [True, False])
