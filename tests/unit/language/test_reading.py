@@ -204,7 +204,7 @@ def test_a_date_trigger_needs_a_time_and_counts_whole_days_before() -> None:
         ("urls:", "caps: {email: [{limit: 1}]}\nurls:", '7:16: this cap has no "within". Add within: 1d.'),
         ("urls:", "carts: no\nurls:", '7:8: "no" is not known here. Use derived or sent.'),
         ("urls:", "logo: x\nurls:", '7:1: unknown field "logo". Known here: name, sender, reply_to, '
-         "postal_address, timezone, locale, currency, rates, urls, quiet_hours, caps, carts and opens."),
+         "postal_address, timezone, locale, currency, rates, urls, quiet_hours, caps, carts, opens and spend."),
     ],
 )  # fmt: skip
 def test_the_brands_fields(old: str, new: str, said: str) -> None:
