@@ -8,9 +8,9 @@ in two ways only, and each can be solved:
   moves does so in one direction, so an ordering comparison changes at most once, at a moment that is calculated or
   found by halving, to the microsecond.
 
-`unsolvable` names what is neither. Where an expression has none of that, `next_flip` answers with a moment that is
-never after the next change of truth. That moment may also be one at which the truth stays as it is; then one asks
-again from there.
+`unsolvable` names what is neither. Where an expression has none of that, what `foreseen` gives answers with a moment
+that is never after the next change of truth. That moment may also be one at which the truth stays as it is; then one
+asks again from there.
 """
 
 from __future__ import annotations
@@ -38,18 +38,14 @@ LOOKAHEAD: Final = 8
 """So many events that leave a window are looked at for a real change; then the next one is answered unseen."""
 
 
-def next_flip(expression: Expression, scope: Scope) -> datetime | None:
-    """The earliest moment after `scope.now` at which time alone can change the expression's truth; None for never.
-
-    Until then its truth is what it is at `scope.now`, as long as nothing but `now` changes in the scope. The scope is
-    moved through time on the way, and is back at its `now` in the end. Raises ExpressionError for an expression that
-    is `unsolvable`.
-    """
-    return _plan(expression).next(scope)
-
-
 def foreseen(expression: Expression) -> Callable[[Scope], datetime | None] | None:
-    """`next_flip` of one expression; None where time alone never changes it."""
+    """Tells the earliest moment after a scope's `now` at which time alone can change the expression's truth; None for
+    never, and instead of it where time alone never changes it.
+
+    Until then its truth is what it is at `now`, as long as nothing but `now` changes in the scope. The scope is moved
+    through time on the way, and is back at its `now` in the end. Raises ExpressionError for an expression that is
+    `unsolvable`.
+    """
     plan = _plan(expression)
     return plan.next if plan.leaves else None
 
@@ -172,9 +168,7 @@ class _Plan(NamedTuple):
     leaves: tuple[Leaf, ...]
 
     def next(self, scope: Scope) -> datetime | None:
-        """See `next_flip`."""
-        if not self.leaves:
-            return None
+        """See `foreseen`."""
         for decided, still in self.decides:
             if (still(scope) is True) == decided:
                 return None

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from shared.language.aggregates import observe
 from shared.language.analysis import ROOTS
 from shared.language.expressions import Expression, ExpressionError, Scope, compile_expression
-from shared.language.flips import foreseen, next_flip, unsolvable
+from shared.language.flips import foreseen, unsolvable
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -35,6 +35,12 @@ def scope_of(expression: Expression, happened: Iterable[tuple[str, datetime, dic
                 state = observe(aggregate, state, str(number), at, properties, NOW)
         states[aggregate.id] = state
     return Scope(NOW, aggregates=states, **more)
+
+
+def next_flip(expression: Expression, scope: Scope) -> datetime | None:
+    """None for never."""
+    next_after = foreseen(expression)
+    return next_after(scope) if next_after is not None else None
 
 
 def moved(scope: Scope, now: datetime) -> Scope:
