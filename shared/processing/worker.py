@@ -353,10 +353,11 @@ class Worker:
                 if lane.lock.locked():
                     continue
                 await turns.enter_async_context(lane.lock)
-                at = lane.idle_at
-                # What was taken since may have set a timer that is due by then, which has to fire before the tick.
-                if at is not None and lane.position is before[partition]:
-                    ready.append((lane, at))
+                # What was taken since may have set a timer that is due by then, which has to fire before the tick; and
+                # where it was seen since that nothing follows, others may have come due.
+                idle_at = lane.idle_at
+                if idle_at is not None and now > lane.as_of and lane.position is before[partition]:
+                    ready.append((lane, min(idle_at, now)))
             if ready:
                 await self._tick_together(ready)
 

@@ -25,6 +25,10 @@ from shared.processing import dead_letters, partitions, process, store
 from shared.processing.port import Connection, Fenced, Lane, NewerContract, Outputs
 from shared.processing.worker import Worker
 
+_WAITING_FOR_TIMERS = """
+    SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+     WHERE NOT granted AND d.datname = current_database() AND relation = 'processing.timers'::regclass"""
+
 
 async def test_each_record_is_counted_once_and_its_output_follows_it(house: House) -> None:
     await house.post("ann", *[said("ann", n) for n in range(5)])
@@ -276,6 +280,38 @@ async def test_the_leader_ticks_where_its_stream_is_drained_and_timers_fire_with
         assert await connection.fetchval("SELECT count(*) FROM processing.timers") == 0
         reached = await connection.fetchval("SELECT max(as_of) FROM processing.partitions")
     assert reached == START + timedelta(seconds=90)
+
+
+@pytest.mark.parametrize("kafka", [None], ids=["memory"])
+async def test_no_tick_overtakes_a_timer_however_late_the_database_says_what_is_due(house: House) -> None:
+    early, late = "ann", "ben"
+    assert partition_of(early, PARTITIONS) != partition_of(late, PARTITIONS)
+    worker = await house.worker(Tally(leads=True))
+    await house.post(early, said(early, 0, remind=10))
+    await house.post(late, said(late, 0, remind=60))
+    await until(lambda: _counted(house, {early: 1, late: 1}))
+
+    async def asked() -> bool:
+        return bool(await other.fetchval(_WAITING_FOR_TIMERS))
+
+    async def seen_idle_after_that() -> bool:
+        lane = worker.lane(partition_of(late, PARTITIONS))
+        return lane is not None and lane.idle_at == START + timedelta(seconds=90)
+
+    async def reminded() -> bool:
+        return f"{late} reminded at 60".encode() in await house.output(late)
+
+    other = await asyncpg.connect(house.url)
+    try:
+        async with other.transaction():
+            await other.execute("LOCK processing.timers IN ACCESS EXCLUSIVE MODE")
+            house.clock.advance(timedelta(seconds=30))
+            await until(asked)
+            house.clock.advance(timedelta(seconds=60))
+            await until(seen_idle_after_that)
+    finally:
+        await other.close()
+    await until(reminded)
 
 
 async def test_the_leaders_road_is_never_ahead_of_its_clock(house: House) -> None:
