@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from confluent_kafka import Producer
+from patience import until
 
 from deploy.dev.broker import VERSION, KafkaBroker, lacking
 from shared.contracts.streams import STREAMS
+from shared.errors import Unavailable
 from shared.log.kafka import KafkaLog
 
 MOCK_PARTITIONS = 4
@@ -40,7 +43,15 @@ class RealKafka(KafkaBroker):
     name = f"real broker {VERSION}"
 
     async def make_topics(self, prefix: str, partitions: int = MOCK_PARTITIONS) -> None:
-        await KafkaLog(self.bootstrap, partitions, prefix=prefix).ensure_streams()
+        log = KafkaLog(self.bootstrap, partitions, prefix=prefix)
+
+        async def made() -> bool:
+            with suppress(Unavailable):  # a broker that has much else to do
+                await log.ensure_streams()
+                return True
+            return False
+
+        await until(made, what="the topics")
 
     async def end(self) -> None:
         await self.kill()  # nothing of it is kept
