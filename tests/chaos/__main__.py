@@ -33,9 +33,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="rapport-chaos-", ignore_cleanup_errors=True) as folder:
             begun = time.monotonic()
             seconds = options.minutes * 60 if options.minutes else 86_400.0
-            run = Run(
-                log, seed, seconds, options.faults or 1 << 30, options.pause, _say, Path(folder), replays_losses=True
-            )
+            run = Run(log, seed, seconds, options.faults or 1 << 30, options.pause, _say, Path(folder))
             world, verdict = asyncio.run(run.go())
             text = report(world, verdict, time.monotonic() - begun)
             _say(text)

@@ -30,8 +30,6 @@ class Run:
     """Seconds between the beginnings of two faults, on average."""
     say: Callable[[str], None]
     folder: Path
-    replays_losses: bool = False
-    """Whether a journal is replayed also where records were deleted from it (see `judged`)."""
 
     async def go(self) -> tuple[World, Verdict]:
         async with a_world(self.folder, self.log, self.seed) as world:
@@ -43,7 +41,7 @@ class Run:
                 # Of the run itself: what has happened so far is judged all the same.
                 world.wrong.append("the run: " + "".join(traceback.format_exception(error)[-4:]))
             self.say(f"{self.log}: {world.faults.total()} faults; waiting for the end of what is under way")
-            return world, await judged(world, self.say, replays_losses=self.replays_losses)
+            return world, await judged(world, self.say)
 
     async def _hurt(self, world: World) -> None:
         dice = random.Random(self.seed)
@@ -101,13 +99,8 @@ def _in_the_way(kind: faults.Fault, others: Iterable[faults.Fault]) -> bool:
     return bool(kind.server and busy) if faults.EVERY_SERVER in (kind.server, *busy) else kind.server in busy
 
 
-async def judged(
-    world: World, say: Callable[[str], None] = lambda line: None, *, replays_losses: bool = False
-) -> Verdict:
-    """Let everything come to its end, stop the workers in order, and hold the ledger against what is there.
-
-    With `replays_losses` a journal is replayed also where records were deleted from it. What time alone changes may
-    then be told at another moment than it was, which is not understood yet."""
+async def judged(world: World, say: Callable[[str], None] = lambda line: None) -> Verdict:
+    """Let everything come to its end, stop the workers in order, and hold the ledger against what is there."""
     left = await world.settle(say)
     connection = await world.connect()
     try:
@@ -118,7 +111,7 @@ async def judged(
     verdict = await asyncio.to_thread(world.ledger.judge, facts)
     verdict.violations += world.wrong
     # What was buried since its owner was killed each time is not replayed as it came.
-    if (replays_losses or not world.ledger.deleted) and not verdict.counts["dead letters: poison"]:
+    if not verdict.counts["dead letters: poison"]:
         say("replaying the journal")
         verdict.violations += await again.differences(world)
         verdict.counts["journals replayed"] += 1
