@@ -119,6 +119,7 @@ class Lane:
                 async with asyncio.timeout(_GRACE_SECONDS):
                     await asyncio.shield(attending)
                     async with self.lock:
+                        await self._look_back()
                         await self._write_down()
                         await self.frame.outlet.drained(self.partition)
             except Exception as error:
@@ -424,6 +425,16 @@ class Lane:
         self._doubtful = False
         if committed:
             raise Unavailable(f"{self._service}[{self.partition}]: the last transaction had been committed.")
+
+    async def _look_back(self) -> None:
+        """Before the end: what a transaction of unknown outcome has committed is to be published like all else. A
+        database that does not answer for so long is not waited for. The caller holds the lock."""
+        try:
+            async with asyncio.timeout(_STEP_SECONDS):
+                await self.settle()
+        except Exception as error:
+            if not is_transient(error):
+                raise
 
     def begin(self) -> tuple[Run, Position]:
         """A transaction that takes no records: its outputs, and the position that it leaves."""

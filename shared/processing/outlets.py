@@ -113,12 +113,18 @@ def _merged(outputs: Mapping[int, Outputs]) -> dict[Destination, list[Entry]]:
 
 
 class OutboxOutlet:
-    """Kafka: the transaction writes the outbox, and a publisher for each destination empties it."""
+    """Kafka: the transaction writes the outbox, and a publisher for each destination empties it.
 
-    def __init__(self, log: Log, database: Database, service: str, trouble: Trouble | None = None) -> None:
+    `patience` is how many seconds who leaves waits for a log or a database that has failed: a pause, and one attempt
+    more."""
+
+    def __init__(
+        self, log: Log, database: Database, service: str, trouble: Trouble | None = None, *, patience: float = 15.0
+    ) -> None:
         self._log = log
         self._database = database
         self._service = service
+        self._patience = patience
         self._queues: dict[tuple[int, Destination], deque[Sequence[Entry]]] = {}
         self._publishers: dict[tuple[int, Destination], asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -158,11 +164,17 @@ class OutboxOutlet:
         )
 
     async def drained(self, partition: int) -> None:
-        # What the log or the database does not take now is published or deleted by the next owner as well as by us.
+        # What the log or the database does not take then is published or deleted by the next owner as well as by us.
+        until = asyncio.get_running_loop().time() + self._patience
         while True:
-            tasks = [task for key, task in self._publishers.items() if key[0] == partition and key not in self._failing]
+            patient = asyncio.get_running_loop().time() < until
+            tasks = [
+                task
+                for key, task in self._publishers.items()
+                if key[0] == partition and (patient or key not in self._failing)
+            ]
             emptying = self._emptying if any(key[0] == partition for key in self._acknowledged) else None
-            if emptying is not None and not (self._stuck or emptying.done()):
+            if emptying is not None and not emptying.done() and (patient or not self._stuck):
                 tasks.append(emptying)
             if not tasks:
                 return

@@ -13,7 +13,7 @@ import pytest_asyncio
 from conftest_processing import PARTITIONS, House
 from crew import Crew
 from fakes.memory_log import MemoryLog
-from patience import until
+from patience import PATIENCE, until
 from tally import Tally, counts, said
 
 from shared.contracts.streams import partition_of
@@ -93,6 +93,63 @@ async def test_what_was_published_is_deleted_though_the_database_was_away_just_t
         log.resume()
         await until(lambda: _deletion_cut_off(home))
     await until(lambda: _outbox_is_empty(home))
+    await crew.kill()
+
+
+async def test_who_leaves_waits_a_while_for_a_log_that_stumbles(home: House) -> None:
+    log: Any = home.log
+    await home.post("ann", said("ann"))
+    log.defects = 1_000_000
+    crew = Crew(home, Tally())
+    lane = await crew.claim(ANN)
+    lane.frame = replace(lane.frame, outlet=OutboxOutlet(log, home.database, "tally", patience=PATIENCE))
+    await until(lambda: _counted(home, 1))
+    lane.leave()
+    [leaving] = crew.tasks
+    left = log.defects
+
+    async def tried_again_or_gone() -> bool:
+        return log.defects <= left - 2 or leaving.done()
+
+    await until(tried_again_or_gone)
+    log.defects = 0
+    await leaving
+    assert await _outbox_is_empty(home)
+    await crew.kill()
+
+
+class LosesAnAnswer(OutboxOutlet):
+    """The next COMMIT succeeds, and whoever waits for it is not told."""
+
+    lose = False
+
+    def wrote(self, outputs: Any, rows: Any) -> None:
+        if self.lose:
+            self.lose = False
+            raise ConnectionResetError("the server went away")
+
+
+async def test_who_leaves_publishes_what_it_does_not_know_that_it_committed(home: House) -> None:
+    crew = Crew(home, Tally())
+    lane = await crew.claim(ANN)
+    outlet = LosesAnAnswer(home.log, home.database, "tally")
+    lane.frame = replace(lane.frame, outlet=outlet)
+
+    async def settled() -> bool:
+        return not lane.doubtful
+
+    await until(settled)
+    async with lane.lock:
+        run, after = lane.begin()
+        run.emit("customers", "ann", b"ann 1")
+        after.out_seqs = run.out_seqs
+        outlet.lose = True
+        with pytest.raises(ConnectionResetError):
+            await lane.commit(run, after)
+        lane.leave()
+    await crew.tasks[0]
+    assert await _outbox_is_empty(home)
+    assert await home.output("ann") == [b"ann 1"]
     await crew.kill()
 
 
