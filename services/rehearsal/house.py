@@ -115,7 +115,7 @@ class House:
     ) -> None:
         self.profiles: dict[str, Profile] = {}
         self.people: dict[str, Person] = {}
-        """Those whom a journey knows."""
+        """Those whom a journey knows, as it has seen them last."""
         self.coupons = coupons or WholePools()
         self._witness = witness or Witness()
         self._recorded = recorded
@@ -249,11 +249,6 @@ class House:
         """From now on, who has spent so much is at this percentile, until the next time."""
         self._rank(cut_offs)
         self._settle()
-
-    def catch_up(self) -> None:
-        """What `people` show is then as late as what `profiles` do."""
-        for key in list(self._unread):
-            self._catch_up(key)
 
     def tags(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Stage and segments of each customer."""

@@ -174,8 +174,12 @@ def lived(
         if len(witness.sent) % 3 == 1 and event.name == "Product Added":
             house.take(_click(witness.sent[-1], event))
     house.pass_to(house.as_of + timedelta(days=9))
-    house.catch_up()
     return house
+
+
+def _known(house: House) -> dict[str, Any]:
+    """What journeys knows of each customer, but for how they were seen last: nobody has to have looked."""
+    return {key: (one.enrollments, one.left, one.credited, one.due) for key, one in house.people.items()}
 
 
 def _click(request: MessageRequested, event: Event) -> Event:
@@ -199,8 +203,7 @@ def test_what_nobody_reads_makes_no_difference(seed: int, presence_matters: bool
     assert quiet.heard == curious.heard
     assert some.profiles == all_told.profiles
     assert some.duplicates == all_told.duplicates
-    people = [{key: person.row() for key, person in house.people.items()} for house in (some, all_told)]
-    assert people[0] == people[1]
+    assert _known(some) == _known(all_told)
     assert quiet.sent
 
 
@@ -214,9 +217,7 @@ def test_what_nobody_reads_makes_no_difference_where_customers_are_ranked(presen
         all_told = lived(seed, curious, presence_matters=presence_matters, book=book)
         assert quiet.heard == curious.heard
         assert some.profiles == all_told.profiles
-        assert {key: one.row() for key, one in some.people.items()} == {
-            key: one.row() for key, one in all_told.people.items()
-        }
+        assert _known(some) == _known(all_told)
         few = lived(seed, Quiet(), presence_matters=presence_matters, book=book, all_tags=False)
         assert list(few.tags()) == list(all_told.tags())
         sent += [mail.data["with"]["seen"] for mail in quiet.sent if mail.journey == "best"]
