@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Made = TypeVar("Made")
@@ -12,16 +13,16 @@ class Recent(Generic[Made]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._made: dict[str, Made] = {}
+        self._made: dict[Hashable, Made] = {}
         """Whoever was asked for last stands last."""
 
-    def get(self, name: str) -> Made | None:
+    def get(self, name: Hashable) -> Made | None:
         found = self._made.pop(name, None)
         if found is not None:
             self._made[name] = found
         return found
 
-    def keep(self, name: str, made: Made) -> Made:
+    def keep(self, name: Hashable, made: Made) -> Made:
         self._made.pop(name, None)
         self._made[name] = made
         while len(self._made) > self._most:

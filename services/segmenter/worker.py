@@ -14,11 +14,11 @@ import msgspec
 from services.segmenter import fingerprints, history, spans, store
 from services.segmenter.backfills import invite, paced, room, why_not
 from services.segmenter.batch import NO_MEMO, Backfilling, Memo, Ranking, SegmenterBatch, customer_of, decode_memo, save
+from services.segmenter.definitions import Definitions
 from services.segmenter.percentiles import as_record, next_night
 from services.segmenter.profile import snapshot
 from services.segmenter.rules import (
     NO_RULES,
-    NOTHING_DEFINED,
     Definition,
     Rules,
     compile_rules,
@@ -58,7 +58,7 @@ class SegmenterProcessor:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._rules: Recent[Rules] = Recent(MOST_LOADED)
-        self._definitions: dict[bytes, Definition] = {NOTHING_DEFINED.hash: NOTHING_DEFINED}
+        self._definitions = Definitions()
         self._rooms: set[spans.Span] = set()
         self._swept: dict[int, tuple[bytes, datetime | None, Ranking | None]] = {}
         self._backfilled: set[tuple[int, str, str]] = set()
@@ -180,7 +180,6 @@ class SegmenterProcessor:
         if found is None:
             books = [await self._shelf.get(connection, content_hash) for content_hash in playbooks_of(playbook)]
             found = self._rules.keep(playbook, compile_rules(books[0], books[1:]))
-            self._definitions[found.definition.hash] = found.definition
         return found
 
     async def _make_room(
@@ -211,22 +210,26 @@ class SegmenterProcessor:
             for key, state in packed.items()
             if (definition := definition_of(state)) != in_play[0].definition.hash or len(in_play) > 1
         }
-        unknown = set(outdated.values()) - self._definitions.keys()
-        if unknown:
-            self._definitions |= await store.definitions(connection, unknown)
-        rebuilt = await self._rebuild(connection, partition, in_play, outdated)
+        definitions = {one.definition.hash: one.definition for one in in_play}
+        definitions |= await self._definitions.of(connection, set(outdated.values()) - definitions.keys())
+        rebuilt = await self._rebuild(connection, partition, in_play, outdated, definitions)
         sizes = {key: len(state) for key, state in packed.items()}
         return SegmenterBatch(
-            *(partition, memo, rules, self._definitions, {}, sizes, seen, rebuilt), stored=packed, uses=uses
+            *(partition, memo, rules, definitions, {}, sizes, seen, rebuilt), stored=packed, uses=uses
         )
 
     async def _rebuild(
-        self, connection: Connection, partition: int, in_play: Sequence[Rules], outdated: Mapping[str, bytes]
+        self,
+        connection: Connection,
+        partition: int,
+        in_play: Sequence[Rules],
+        outdated: Mapping[str, bytes],
+        definitions: Mapping[bytes, Definition],
     ) -> dict[str, dict[str, Any]]:
         """From history: the aggregates that customers lack under rules that they will be brought up to."""
         groups: dict[frozenset[str], list[str]] = {}
         for key, definition in outdated.items():
-            ids = wanted(self._definitions[definition], in_play)
+            ids = wanted(definitions[definition], in_play)
             if ids:
                 groups.setdefault(ids, []).append(key)
         rebuilt: dict[str, dict[str, Any]] = {}
