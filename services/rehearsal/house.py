@@ -95,8 +95,8 @@ class House:
     what happens is `recorded`, the events say what journeys and mailer reported, and became of messages: then nobody is
     mailed, and nothing that is reported comes back by itself. Without `all_tags` profiles and messages have the stage
     and the segments that a journey asks for, and no others: `tags` has all. `coupons` are those of this house alone.
-    Each night customers are ranked by what they have spent, where the playbook asks for that; without `nights`, and
-    where what happens is recorded, they are where `rank` is told so.
+    Each night customers are ranked by what they have spent, where the playbook asks for that; without `nights` they are
+    where `rank` is told so, and where what happens is recorded, each where they are brought up to it.
     """
 
     def __init__(
@@ -250,6 +250,12 @@ class House:
         self._rank(cut_offs)
         self._settle()
 
+    def bring_up(self, key: str) -> None:
+        """A sweep comes by this customer."""
+        self._segmenter.bring_up(key, self._segmenter_out)
+        self._carry()
+        self._settle()
+
     def tags(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Stage and segments of each customer."""
         if self._all_tags or self._in_force is None:
@@ -286,8 +292,9 @@ class House:
 
     def _rank(self, cut_offs: CutOffs) -> None:
         self._segmenter.handle(cut_offs, self._segmenter_out)
-        for key in sorted(self.profiles):
-            self._segmenter.bring_up(key, self._segmenter_out)
+        if not self._recorded:
+            for key in sorted(self.profiles):
+                self._segmenter.bring_up(key, self._segmenter_out)
         self._carry()
 
     def _rank_all(self) -> None:

@@ -40,7 +40,6 @@ from shared.telemetry import SEGMENTER_SWEPT
 
 _RETENTION = timedelta(days=731)
 _SWEEP_PROFILES = 200
-_HOUSEKEEPING_SECONDS = 20.0
 _BACKFILL_SECONDS = 1.0
 _SEEN_MARGIN = timedelta(hours=2)
 """How far ahead of ours the clock of whoever received an event may be."""
@@ -55,8 +54,9 @@ class SegmenterProcessor:
     service = "segmenter"
     stream = EVENTS
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, housekeeping_seconds: float = 20.0) -> None:
         self._shelf = shelf
+        self._housekeeping_seconds = housekeeping_seconds
         self._rules: Recent[Rules] = Recent(MOST_LOADED)
         self._definitions = Definitions()
         self._rooms: set[spans.Span] = set()
@@ -118,11 +118,11 @@ class SegmenterProcessor:
             lane.woken.clear()
             if await self._sweep(lane) or await self._backfill(lane):
                 continue
-            if loop.time() - house_kept >= _HOUSEKEEPING_SECONDS:
+            if loop.time() - house_kept >= self._housekeeping_seconds:
                 await self.keep_house(lane)
                 await self.cut_off(lane)
                 house_kept = loop.time()
-            pause = _BACKFILL_SECONDS if self._backfills(lane) else _HOUSEKEEPING_SECONDS
+            pause = _BACKFILL_SECONDS if self._backfills(lane) else self._housekeeping_seconds
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await lane.woken.wait()

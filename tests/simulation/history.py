@@ -20,6 +20,9 @@ _ACTS_A_SECOND = 16.0
 """What a history costs is how long it lasts, far more than what happens in it: ticks, heartbeats, looks for work."""
 _FEW, _MANY = (1, 1, 1, 1, 2, 3), (1, 2, 3, 5, 8)
 """How many calls a post has: where there are many, more happens at one instant, and in one transaction."""
+RANKING = 6
+"""The playbook that ranks customers."""
+_FOLLOWING = 0, 1, 2, 3, 4, 5, RANKING
 _ROUGH = 0.0, 1.0, 1.0, 2.0, 2.0, 4.0
 _BATCHES = (1, 0.0), (2, 0.0), (3, 0.02), (5, 0.02), (16, 0.2), (100, 0.2), (2000, 0.0), (2000, 0.2)
 """How many records a batch has at most, and for how many seconds partitions gather for one transaction. Small batches
@@ -117,6 +120,14 @@ class History:
     batch_records: int
     gather_seconds: float
     acts: tuple[Act, ...]
+    variant: int
+    """The playbook that it begins with."""
+
+    @property
+    def housekeeping_seconds(self) -> float:
+        """A night is seen to be over when house is kept; otherwise there is no hurry."""
+        applied = {act.variant for act in self.acts if isinstance(act, Apply)} | {self.variant}
+        return 1.0 if RANKING in applied else 20.0
 
 
 def draw(seed: int) -> History:
@@ -134,6 +145,7 @@ def draw(seed: int) -> History:
         dice.choice(_ROUGH),
         *dice.choice(_BATCHES),
         tuple(acts),
+        RANKING if dice.random() < 0.3 else 0,
     )
 
 
@@ -157,7 +169,7 @@ def _acts(dice: random.Random) -> Iterator[Any]:
             yield _with(Unsubscribe, which=dice.random(), everything=dice.random() < 0.2)
         elif lot < 0.82:
             paused, moves = by_hand and dice.random() < 0.2, by_hand and dice.random() < 0.5
-            yield _with(Apply, variant=dice.randrange(6), paused=paused, moves=moves)
+            yield _with(Apply, variant=dice.choice(_FOLLOWING), paused=paused, moves=moves)
         elif lot < 0.88:
             yield _with(Kill, process=dice.choice(PROCESSES), back_after=dice.uniform(0.1, 8))
         elif lot < 0.90:

@@ -6,6 +6,7 @@ Nothing here knows how the services work. The numbers are those of the invariant
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from services.segmenter.store import unpack_profile
 from shared.contracts import customers, messages
 from shared.contracts.events import (
     EMAIL_LINK_CLICKED,
@@ -22,12 +24,14 @@ from shared.contracts.events import (
     MAILER_SOURCE,
     TASK_OPENED,
     Activation,
+    CutOffs,
     Event,
     EventRecord,
     Refused,
 )
 from shared.log.port import Record
-from tests.simulation.history import SOURCE
+from tests.simulation.history import RANKING, SOURCE
+from tests.simulation.playbooks import variants
 from tests.simulation.replay import taken
 from tests.simulation.world import PARTITIONS, World
 
@@ -49,7 +53,7 @@ def breaches(world: World) -> list[str]:
     """What was broken, a line each."""
     found: list[str] = []
     laws = (_nothing_unexpected, _each_event_once, _in_order, _one_hand_over, _silence, _all_ends, _each_order)
-    for law in (*laws, _calls, _codes, _tasks):
+    for law in (*laws, _calls, _codes, _tasks, _nights):
         found += [f"{law.__name__.strip('_').replace('_', ' ')}: {line}" for line in law(world)]
     return found
 
@@ -313,6 +317,38 @@ def _tasks(world: World) -> Iterator[str]:
         yield f"{told} was told of the tasks {opened}"
 
 
+def _nights(world: World) -> Iterator[str]:
+    """After the last night, whoever has spent more than p % of the buyers knows it, in all partitions, and at the end
+    they are where that puts them."""
+    lanes, told = read(world, "events"), read(world, "customers")
+    said = [[_decoded(record) for record in lane] for lane in lanes]
+    if [one.playbook for one in said[0] if isinstance(one, Activation)][-1:] != [variants()[RANKING].hash]:
+        return
+    last = [[one for one in lane if isinstance(one, CutOffs)][-1:] for lane in said]
+    if not last[0] or last.count(last[0]) < PARTITIONS:
+        yield f"the last night is told as {last}"
+        return
+    spent: Counter[str] = Counter()
+    for lane, of_lane, came_out in zip(lanes, said, told, strict=True):
+        counts = Counter(counted(lane, came_out))
+        orders = {(e.source, e.id): e for e in of_lane if isinstance(e, Event) and e.name == "Order Completed"}
+        for name, order in orders.items():
+            spent[order.key] += counts[name] * msgspec.json.decode(order.properties)["total"]
+    paid = sorted(spent[key] for key in +spent)
+    reached = [100 * bisect_left(paid, amount) // len(paid) for amount in paid]
+    amounts = [
+        next(a for a, of_a in zip(paid, reached, strict=True) if of_a >= p)
+        for p in range(1, max(reached, default=0) + 1)
+    ]
+    if ([*last[0][0].amounts], last[0][0].customers) != (amounts, len(paid)):
+        yield f"{dict(spent)} have been spent, and the last night says {last[0][0]}"
+    for key, state in world.query("SELECT key, state FROM segmenter.profiles"):
+        profile = unpack_profile(state)
+        percentile = reached[paid.index(spent[key])] if spent[key] else 0
+        if profile.percentile != percentile or ("busy" in profile.segments) != (percentile >= 50):
+            yield f"{key} is at {profile.percentile}, in {profile.segments}, and has spent more than {percentile} %"
+
+
 def _under_a_playbook(world: World) -> Iterator[customers.CustomerUpdated]:
     """What customers did once there was a playbook."""
     for lane in read(world, "customers"):
@@ -326,5 +362,5 @@ def _under_a_playbook(world: World) -> Iterator[customers.CustomerUpdated]:
 
 def _decoded(record: Record) -> Any:
     found = _event(record.value)
-    assert isinstance(found, Event | Refused | Activation)
+    assert isinstance(found, Event | Refused | Activation | CutOffs)
     return found

@@ -212,7 +212,8 @@ def _variant(**changes: tuple[str, str]) -> Playbook:
 
 @cache
 def variants() -> tuple[Playbook, ...]:
-    """The playbook at the beginning, and those that may follow."""
+    """The playbook at the beginning, and those that may follow. The last, which a history may begin with, too, ranks
+    customers by what they have spent."""
     return (
         _variant(),
         _variant(cart=("wait: 1h", "wait: 2h")),
@@ -223,5 +224,9 @@ def variants() -> tuple[Playbook, ...]:
             rapport=("22:00-07:00", "20:00-08:00"),
             thanks=("wait: 2h", "wait: 40m"),
             **{"coupons/rare": ("limit: 2", "limit: 3")},
+        ),
+        _variant(
+            segments=("'count(\"Order Completed\", within=2d) >= 2'", "customer.spend_percentile >= 50"),
+            busy=("- wait: 3h", "- wait: 3h\n  - if: customer.spend_percentile < 60\n    then: [exit: outspent]"),
         ),
     )

@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from services.serving import MIGRATIONS
-from shared.contracts.streams import STREAMS
+from shared.contracts.streams import EVENTS, STREAMS
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
 from shared.database.migrations import migrate
@@ -86,6 +86,7 @@ def play(history: History, server: Server, *, again: bool) -> Outcome:
         mails=len(world.office.handed),
         calls=world.office.took.total(),
         acts=len(history.acts),
+        nights=sum(b'"cut-offs"' in record.value for record in world.broker.records(EVENTS, 0)),
     )
     recorded = [record for stream in STREAMS for record in world.broker.records(stream)]
     fingerprint = zlib.crc32(repr((recorded, world.office.handed)).encode())

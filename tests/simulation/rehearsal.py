@@ -6,7 +6,8 @@ enrollments, and what segmenter and journeys said must be the same, one by one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -78,10 +79,17 @@ async def rehearse(
                     house.pass_to(said.received_at)
                     house.activate(await shelf.get(connection, said.playbook), said.keeps)
                 elif isinstance(said, CutOffs):
+                    for key in sorted(house.profiles):
+                        house.bring_up(key)  # to those of the last night, which says nothing: what did is on the road
                     house.pass_to(said.received_at)
                     house.rank(said)
+                elif isinstance(said, CustomerUpdated):
+                    house.pass_to(said.as_of)
+                    house.bring_up(said.customer.key)
                 else:
                     house.pass_to(said.as_of if isinstance(said, Tick) else said.received_at)
+        for key in sorted(house.profiles):
+            house.bring_up(key)
         _note(house, listener, partition, rows)
         again[CUSTOMERS, partition] = _records(listener.told_of)
         again[MESSAGES, partition] = _records(listener.said_to_mailer)
@@ -93,15 +101,33 @@ async def rehearse(
 
 
 def _road(journal: Journal, partition: int) -> list[Any]:
-    """The events of a partition, with the ticks in the places at which the segmenter gave them out."""
-    said = [_decode_customer(record.value) for record in journal[CUSTOMERS, partition]]
-    ticks = [one for one in reversed(said) if isinstance(one, Tick)]
+    """The events of a partition, with the ticks in the places at which the segmenter gave them out, and what no event
+    changed, which the sweep may have, before what was told next."""
+    coming = deque((record.offset, _decode_event(record.value)) for record in journal[EVENTS, partition])
     road: list[Any] = []
-    for record in journal[EVENTS, partition]:
-        while ticks and ticks[-1].after <= record.offset:
-            road.append(ticks.pop())
-        road.append(_decode_event(record.value))
-    return [*road, *reversed(ticks)]
+    beside: list[CustomerUpdated] = []
+
+    def come(before: Callable[[int, Any], bool]) -> None:
+        while coming and before(*coming[0]):
+            road.append(coming.popleft()[1])
+        road.extend(beside)
+        beside.clear()
+
+    for one in (_decode_customer(record.value) for record in journal[CUSTOMERS, partition]):
+        if isinstance(one, Tick):
+            come(lambda offset, said, after=one.after: offset < after)  # type: ignore[misc]
+            road.append(one)
+        elif isinstance(one, customers.Activation):
+            come(lambda offset, said: not isinstance(said, Activation))
+            road.append(coming.popleft()[1])
+        elif isinstance(one, CustomerUpdated) and one.event is None:
+            beside.append(one)
+        elif isinstance(one, CustomerUpdated) and not one.derived:
+            name = one.event.source, one.event.id
+            come(lambda offset, said, name=name: not isinstance(said, Event) or (said.source, said.id) != name)  # type: ignore[misc]
+            road.append(coming.popleft()[1])
+    come(lambda offset, said: True)
+    return road
 
 
 def _as_said(journal: Journal, partitions: int) -> Journal:

@@ -30,8 +30,8 @@ from services.segmenter.rules import compile_rules
 from services.segmenter.worker import SegmenterProcessor
 from shared.clock import ManualClock
 from shared.contracts import customers
-from shared.contracts.customers import CustomerUpdated, Tick
-from shared.contracts.events import Event, Refused
+from shared.contracts.customers import SPEND_PERCENTILE, CustomerUpdated, Tick
+from shared.contracts.events import CutOffs, Event, EventRecord, Refused
 from shared.contracts.messages import MessageCancelled, MessageRecord, MessageRequested
 from shared.contracts.streams import CUSTOMERS, EVENTS, MESSAGES, STREAMS
 from shared.database.clauses import Clause
@@ -55,6 +55,7 @@ _CODE = re.compile(rf'"[A-Z]+-[{SIGNS}]{{8}}"'.encode())
 _ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = "\0tick"
 _decode_tick = msgspec.json.Decoder(Tick).decode
+_decode_event = msgspec.json.Decoder(EventRecord).decode
 _decode_customer = msgspec.json.Decoder(customers.CustomerRecord).decode
 _decode_message = msgspec.json.Decoder(MessageRecord).decode
 _decode_profile = msgspec.msgpack.Decoder(Profile).decode
@@ -213,11 +214,14 @@ def times_of(journal: Journal) -> dict[tuple[str, str], datetime]:
 class Beside(NamedTuple):
     """What happened beside the records, and so has no place among them: whom a pause holds is looked for when it ends,
     and who is to be taken along to another version when that is asked for; and a playbook that defines stages or
-    segments anew comes to each profile when a sweep passes by."""
+    segments anew, or another night's cut-offs, come to each profile when a sweep passes by."""
 
     held: frozenset[str]
     """The journeys that some activation of the journal pauses, or takes those inside along in."""
     redefined: bool
+    ranked: bool
+    """There were cut-offs. What comes of them comes before the next event of a customer, which therefore tells of it
+    wherever the sweep had come by then."""
     early: bool
     """Somebody was there before any playbook was: what the first makes of them comes about when its sweep passes by."""
 
@@ -225,9 +229,10 @@ class Beside(NamedTuple):
 async def beside(journal: Journal, database: Database, shelf: Shelf) -> Beside:
     held: set[str] = set()
     definitions = set()
-    early = False
+    ranked = early = False
     async with database.connect() as connection:
         for (stream, _), records in journal.items():
+            ranked |= stream == EVENTS and any(isinstance(_decode_event(one.value), CutOffs) for one in records)
             told = map(_decode_customer, [record.value for record in records] if stream == CUSTOMERS else [])
             active = False
             for said in told:
@@ -237,7 +242,7 @@ async def beside(journal: Journal, database: Database, shelf: Shelf) -> Beside:
                     playbook = await shelf.get(connection, said.playbook)
                     held |= {*playbook.paused, *said.paused, *said.moves}
                     definitions.add(compile_rules(playbook).definition.hash)
-    return Beside(frozenset(held), len(definitions) > 1, early)
+    return Beside(frozenset(held), len(definitions) > 1, ranked, early)
 
 
 def differences(
@@ -274,7 +279,7 @@ def _said(stream: str, records: Sequence[Record], beside: Beside) -> list[Any]:
     """What a stream says in its order, but for what came about beside it."""
     values = [record.value for record in records]
     if stream == CUSTOMERS:
-        causes = ("event",) if beside.redefined else ("event", "time")
+        causes = ("event",) if beside.redefined or beside.ranked else ("event", "time")
         said = [(value, _decode_customer(value)) for value in values]
         kept = [(v, one) for v, one in said if not (isinstance(one, CustomerUpdated) and one.cause not in causes)]
         if not beside.redefined:
@@ -316,6 +321,7 @@ def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | Non
         profile = _decode_profile(row["state"])
         if beside.redefined:
             profile.flips, profile.timer = {}, None
+        profile.ranked_at = None  # two nights that a sweep has yet to come by after are one to it
         # Packed again, so that what it keeps packed is compared as what it is.
         shown["state"] = msgspec.msgpack.decode(msgspec.msgpack.encode(profile))
     elif table == "stories":
@@ -324,8 +330,10 @@ def _comparable(table: str, row: Mapping[str, Any], beside: Beside) -> str | Non
         if row["kind"] in (Kind.TIME, Kind.DATE):
             return None
         del shown["changes"]
-    elif (table == "decisions" and row["journey"] in beside.held) or (
-        table == "timers" and beside.redefined and row["service"] == "segmenter"
+    elif (
+        (table == "history" and row["kind"] == Kind.TIME and row["name"] == SPEND_PERCENTILE)
+        or (table == "decisions" and row["journey"] in beside.held)
+        or (table == "timers" and beside.redefined and row["service"] == "segmenter")
     ):
         return None
     text = repr(_sorted(shown)).replace(f"word={EMPTY!r}", "word=''")
@@ -399,6 +407,9 @@ class _Segmenter(SegmenterProcessor):
 
     def tick(self, as_of: datetime, after: int) -> Any:
         return None
+
+    async def cut_off(self, lane: Lane) -> None:
+        """Those of the journal come as they came."""
 
 
 class _Batch:

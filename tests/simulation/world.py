@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import msgspec
@@ -30,6 +31,9 @@ from services.mailer.links import Links
 from services.mailer.sending import Sending
 from services.mailer.store import Channel
 from services.mailer.worker import MailerProcessor
+from services.segmenter.batch import decode_memo
+from services.segmenter.percentiles import next_night
+from services.segmenter.rules import playbooks_of
 from services.segmenter.worker import SegmenterProcessor
 from shared.contracts.streams import EVENTS
 from shared.language.playbook import Playbook
@@ -134,7 +138,7 @@ class World:
         register_tasks(self.loop)
         for name in PROCESSES:
             self._spawn(name)
-        self._later(self._apply(Apply(0.0, variant=0, paused=False, moves=False)))
+        self._later(self._apply(Apply(0.0, variant=self.history.variant, paused=False, moves=False)))
         for act in self.history.acts:
             await asyncio.sleep(act.at - self.loop.time())
             self.tell("world", str(act))
@@ -232,7 +236,18 @@ class World:
             for [count] in self.query(f"SELECT count(*) FROM {table} WHERE {where}")
             if count
         ]
+        left += self._unranked(since)
         return left if len(rows) == 3 * PARTITIONS else [*left, f"{len(rows)} partitions were made"]
+
+    def _unranked(self, since: datetime) -> list[str]:
+        """Whether customers have not been ranked since the last midnight, where the playbook asks for it."""
+        lanes = [one.worker.lane(0) for name, one in self.living.items() if one.worker and "segmenter" in name]
+        for memo in (decode_memo(lane.memo) for lane in lanes if lane is not None and lane.memo):
+            playbook = next(one for one in variants() if one.hash == hash_of(playbooks_of(memo.playbook)[0]))
+            last = memo.ranking.at if memo.ranking else memo.since
+            if playbook.spend and last and next_night(last, ZoneInfo(playbook.brand.timezone)) <= since:
+                return [f"customers are to be ranked, and were last at {last}"]
+        return []
 
     def query(self, sql: str, *args: object) -> list[Any]:
         """Look at what is committed, outside of all time."""
@@ -259,7 +274,7 @@ class World:
         doors = None
         processor: Processor
         if service == "segmenter":
-            processor = SegmenterProcessor(SHELF)
+            processor = SegmenterProcessor(SHELF, housekeeping_seconds=self.history.housekeeping_seconds)
         elif service == "journeys":
             processor = JourneysProcessor(SHELF)
         else:

@@ -35,13 +35,16 @@ def test_customers_are_ranked_at_midnight_in_the_shop() -> None:
     assert percentiles(house) == {"ann": 0, "bob": 33, "eve": 0, "max": 66}
 
 
-def test_where_what_happens_is_recorded_the_nights_are_too() -> None:
+def test_where_what_happens_is_recorded_so_are_the_nights_and_when_the_sweep_came_by() -> None:
     house = House(None, at(-1), remembers=True, recorded=True)
     house.activate(OSLO)
     house.run([order(at(), "ann", 100), order(at(), "bob", 20)])
     house.pass_to(MIDNIGHT)
     assert percentiles(house) == {"ann": None, "bob": None}
     house.rank(cut_offs(MIDNIGHT, 15, 60))
+    house.bring_up("ann")
+    assert percentiles(house) == {"ann": 2, "bob": None}
+    house.run([order(MIDNIGHT, "bob", 500)])
     assert percentiles(house) == {"ann": 2, "bob": 1}
 
 
