@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """How many records one fenced transaction may hold."""
     partitions_in_flight: int = Field(4, ge=1, le=64)
     """How many transactions of this process may be between load and COMMIT at one time."""
-    gather_seconds: float = Field(0.003, ge=0, le=1)
+    gather_seconds: float = Field(0.002, ge=0, le=1)
     """From the begin of one transaction that partitions share to that of the next, where there is one to be made. More
     of it makes fewer and larger transactions, which cost less and are waited for longer."""
     story_days: int = Field(90, ge=1, le=3650)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import asyncpg
+from asyncpg.protocol import protocol as driver_protocol
 from sqlalchemy import PoolProxiedConnection, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.errors import RapportError, Unavailable
+
+# Of each array, and of each element of one, asyncpg asks three abstract base classes whether it is an array: a third of
+# what it takes to send one of our statements, and for large batches more. Concrete classes answer at once. What is none
+# of these is refused as an array with TypeError.
+ARRAYS: tuple[type, ...] = (list, tuple, set, frozenset, deque, range, type({}.keys()), type({}.values()))
+vars(driver_protocol).update(IterableABC=ARRAYS, SizedABC=object, MappingABC=dict)
 
 # What is raised when the server is away, is stopping, changes under us or cut us off: the same call may succeed later.
 TRANSIENT: tuple[type[BaseException], ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import UserList, deque
 from contextlib import suppress
 
 import asyncpg
@@ -14,6 +15,28 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from shared.database.engine import Database, is_transient
 from shared.errors import RapportError
+
+
+async def test_whatever_columns_are_kept_in_goes_in_as_an_array(database: Database) -> None:
+    given = {"b": 2, "a": 1}
+    async with database.connect() as connection:
+        for names in (
+            given.keys(),
+            list(given),
+            tuple(given),
+            set(given),
+            frozenset(given),
+            deque(given),
+            {1: "a"}.values(),
+        ):
+            found = await connection.fetchval("SELECT $1::text[]", names)
+            assert set(found) == set(names)
+        assert await connection.fetchval("SELECT $1::bytea[]", [b"ab", None]) == [b"ab", None]
+        assert await connection.fetchval("SELECT $1::bigint[]", [[1, 2], [3, 4]]) == [[1, 2], [3, 4]]
+        # The last one the driver itself would take: that it does not, says that it asks what it was told to.
+        for no_array in ("ab", b"ab", 1, given, UserList("ab")):
+            with pytest.raises(asyncpg.DataError):
+                await connection.fetchval("SELECT $1::text[]", no_array)
 
 
 async def test_work_that_is_cancelled_anywhere_leaves_no_transaction_open(database_url: str) -> None:
