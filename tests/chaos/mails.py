@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import re
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -15,6 +12,7 @@ from email.policy import default
 from urllib.parse import urlsplit
 
 from tests.chaos.ledger import Arrival, Ledger
+from tests.chaos.rude import SILENT_SECONDS, RudeServer
 
 RUDENESS = (
     "hangs up before the dot",
@@ -29,7 +27,6 @@ RUDENESS = (
     "answers nothing to the address",
     "answers nothing to the mail",
 )
-_SILENT_SECONDS = 8.0
 _LINK = re.compile(r'<a [^>]*href="([^"]+/c/[^"]+)"[^>]*>([^<]+)</a>')
 _IMAGE = re.compile(r'<img [^>]*src="([^"]+/o/[^"]+)"')
 
@@ -48,53 +45,20 @@ class Letter:
     """Where each says that it leads, and where it goes first."""
 
 
-class MailServer:
+class MailServer(RudeServer):
     """`async with MailServer(ledger, seed) as mails:`. Some mails meet with one of `rude`, while it names any."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
+        super().__init__(RUDENESS, seed)
         self._ledger = ledger
-        self._random = random.Random(seed)
-        self.rude: tuple[str, ...] = ()
-        self.was_rude: Counter[str] = Counter()
         self.delivered: list[Letter] = []
         """Each mail that was accepted."""
         self.let_in: Callable[[Letter], Awaitable[None]] | None = None
         """Looks at some mails before they are."""
-        self._sessions: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> MailServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        for session in self._sessions:
-            session.cancel()
-        await asyncio.gather(*self._sessions, return_exceptions=True)
 
     @property
     def url(self) -> str:
-        return f"smtp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}?tls=none"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._sessions.add(task)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._talk(reader, writer)
-        finally:
-            self._sessions.discard(task)
-            writer.transport.abort()
-
-    def _rudeness(self, *moments: str) -> str:
-        """How this moment goes wrong; empty where it does not."""
-        ways = [way for way in self.rude if way.endswith(moments)]
-        if not ways or self._random.random() > len(ways) / len(RUDENESS):
-            return ""
-        way = self._random.choice(ways)
-        self.was_rude[way] += 1
-        return way
+        return f"smtp://{self.address}?tls=none"
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def say(text: str) -> None:
@@ -102,7 +66,7 @@ class MailServer:
             await writer.drain()
 
         if self._rudeness("connection"):
-            await asyncio.sleep(_SILENT_SECONDS)
+            await asyncio.sleep(SILENT_SECONDS)
             return
         await say("220 chaos")
         address = ""
@@ -114,7 +78,7 @@ class MailServer:
                 address = line[line.index(b"<") + 1 : line.index(b">")].decode()
                 way = self._rudeness("address")
                 if "nothing" in way:
-                    await asyncio.sleep(_SILENT_SECONDS)
+                    await asyncio.sleep(SILENT_SECONDS)
                     return
                 if way:
                     address = ""
@@ -152,7 +116,7 @@ class MailServer:
         self._ledger.arrivals.append(arrival)
         way = self._rudeness("to the mail", "after the dot")
         if "nothing" in way:
-            await asyncio.sleep(_SILENT_SECONDS)
+            await asyncio.sleep(SILENT_SECONDS)
             return False
         if "hangs up" in way:
             return False

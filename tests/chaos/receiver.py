@@ -4,17 +4,15 @@ rude when told to, and writes down every call that it has read to its end."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
-import random
 from base64 import b64decode, b64encode
-from collections import Counter
 
 import msgspec
 
 from tests.chaos.calls import Call, Cause
 from tests.chaos.ledger import Ledger
+from tests.chaos.rude import SILENT_SECONDS, RudeServer
 
 RUDENESS = (
     "hangs up before the call",
@@ -26,54 +24,24 @@ RUDENESS = (
     "answers nothing",
 )
 SECRET = "whsec_" + b64encode(b"what only the two of us know....").decode()
-_SILENT_SECONDS = 8.0
 _STATUS = {"answers 4xx": 422, "answers 410": 410, "answers 5xx": 503}
 _MISSING = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
-class Receiver:
+class Receiver(RudeServer):
     """`async with Receiver(ledger, seed) as receiver:`. Some calls meet with one of `rude`, while it names any."""
 
     def __init__(self, ledger: Ledger, seed: int) -> None:
+        super().__init__(RUDENESS, seed)
         self._ledger = ledger
-        self._random = random.Random(seed)
-        self.rude: tuple[str, ...] = ()
-        self.was_rude: Counter[str] = Counter()
-        self._sessions: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Receiver:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        for session in self._sessions:
-            session.cancel()
-        await asyncio.gather(*self._sessions, return_exceptions=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"http://{self.address}"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._sessions.add(task)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while await self._take(reader, writer):
-                    pass
-        finally:
-            self._sessions.discard(task)
-            writer.transport.abort()
-
-    def _rudeness(self) -> str:
-        """How this call goes wrong; empty where it does not."""
-        if not self.rude or self._random.random() > len(self.rude) / len(RUDENESS):
-            return ""
-        way = self._random.choice(self.rude)
-        self.was_rude[way] += 1
-        return way
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await self._take(reader, writer):
+            pass
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One call; whether the connection goes on."""
@@ -86,7 +54,7 @@ class Receiver:
         call = Call(given.get("webhook-id", ""), _cause(first.split()[1], body), body, _is_signed(given, body))
         self._ledger.calls.append(call)
         if way == "answers nothing":
-            await asyncio.sleep(_SILENT_SECONDS)
+            await asyncio.sleep(SILENT_SECONDS)
         if way in ("answers nothing", "hangs up after the call"):
             return False
         if way == "answers nonsense":
