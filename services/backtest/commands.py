@@ -87,19 +87,26 @@ def _simulate(
     playbooks = [read_folder(one) for one in (folder, compare) if one is not None]
     with _shown(size) as progress:
         reports, _, comparison = simulate_shared(playbooks, sources, jobs, progress)
+    names = _names(folder, compare)
     if html is not None:
-        html.write_text(as_page(reports[0], comparison), encoding="utf-8")
+        html.write_text(as_page(reports[0], names[0], comparison, names[1]), encoding="utf-8")
     if form == "json":
         encoded = msgspec.json.encode(comparison or reports[0])
         sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
         _fail_without(reports[0])
         return
     out = Terminal(markup=True)
-    for part in as_comparison(comparison) if comparison is not None else as_tables(reports[0]):
+    for part in as_comparison(comparison, names) if comparison is not None else as_tables(reports[0]):
         out.print(part, highlight=False, soft_wrap=True)
     if html is not None:
         say(f"\nThe page with charts is {html}")
     _fail_without(reports[0])
+
+
+def _names(folder: Path, compare: Path | None) -> tuple[str, str]:
+    """What the playbooks are called: as their folders, which are said in full where both have one name."""
+    name, other = folder.resolve().name, compare.resolve().name if compare is not None else ""
+    return (name, other) if name != other else (str(folder), str(compare))
 
 
 def _fail_without(report: Report) -> None:

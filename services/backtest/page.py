@@ -22,12 +22,15 @@ _TEMPLATES = Environment(
 )
 
 
-def as_page(report: Report, comparison: Comparison | None = None) -> str:
+def as_page(report: Report, name: str, comparison: Comparison | None = None, other_name: str = "") -> str:
+    """`name` is what the playbook is called, `other_name` the one that it is compared with."""
     busiest_first = sorted(report.journeys, key=lambda found: -found.sent)
     series = [found.journey for found in busiest_first if found.sent]
     return _TEMPLATES.get_template("report.html").render(
         report=report,
+        name=name,
         comparison=comparison,
+        other_name=other_name,
         lines=lines(comparison) if comparison is not None else [],
         entered=sum(found.entered for found in report.journeys),
         goals=sum(found.goals for found in report.journeys),

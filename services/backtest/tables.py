@@ -13,7 +13,6 @@ from rich.table import Table
 from services.backtest.comparing import Comparison, Differing, lines
 from services.backtest.reasons import ends, reasons
 from services.backtest.report import CALLED, Report
-from shared.language.folder import NAMED_BY
 from shared.language.problems import listed
 
 _WIDTH = 100
@@ -55,10 +54,10 @@ def as_tables(report: Report) -> Iterator[RenderableType]:
     yield from _foot(report)
 
 
-def as_comparison(comparison: Comparison) -> Iterator[RenderableType]:
-    yield from _head(comparison.report)
-    one, other = comparison.report.playbook[:NAMED_BY], comparison.other.playbook[:NAMED_BY]
-    table = _table("", one, other, "change")
+def as_comparison(comparison: Comparison, names: tuple[str, str]) -> Iterator[RenderableType]:
+    """`names` are what the two playbooks are called."""
+    yield from _head(comparison.report, f" with {names[0]}")
+    table = _table("", *names, "change")
     for place, line in enumerate(lines(comparison)):
         if place and line.one == line.other:
             continue
@@ -113,14 +112,14 @@ def difference(differing: Differing) -> str:
     return ", ".join(words)
 
 
-def _head(report: Report) -> Iterator[RenderableType]:
+def _head(report: Report, under: str = "") -> Iterator[RenderableType]:
     if report.begin is None or report.end is None:
         yield "The history holds no event."
     else:
         span = f"{report.begin:%Y-%m-%d} to {report.end:%Y-%m-%d}"
         yield (
             f"{report.events:,} events of {report.customers:,} customers, {span}: "
-            f"[bold]{of_channel(report.channels)}[/] would have gone out"
+            f"[bold]{of_channel(report.channels)}[/] would have gone out{escape(under)}"
         )
     if report.duplicates:
         yield f"{report.duplicates:,} events came twice and count once"
@@ -139,7 +138,7 @@ def _foot(report: Report) -> Iterator[RenderableType]:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
+        table.add_column(escape(column), justify="right" if place else "left", no_wrap=not place)
     return table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,7 @@ def test_text_messages_notifications_and_calls_are_counted_beside_mails(tmp_path
     ]
     told = "2 mails, 1 text message, 1 notification and 3 calls of webhooks"
     assert f"[bold]{told}[/] would have gone out" in str(next(iter(as_tables(report))))
-    page = as_page(report)
+    page = as_page(report, "shop")
     assert "<b>1</b><span>text message</span>" in page
     assert "<b>3</b><span>calls of webhooks</span>" in page
     beside = {line.name: (line.one, line.other) for line in lines(compared(tmp_path, shop, playbook(CHANNELS)))}
@@ -197,7 +196,7 @@ def test_what_rapport_itself_reported_comes_about_anew(tmp_path: Path, shop: Sho
 def test_an_empty_history_gives_an_empty_report(tmp_path: Path) -> None:
     report = lived(tmp_path, Shop(), playbook())[0].report()
     assert (report.events, report.sent, report.begin) == (0, 0, None)
-    assert "no event" in as_page(report)
+    assert "no event" in as_page(report, "shop")
     assert list(as_tables(report))
 
 
@@ -220,7 +219,9 @@ def test_who_gets_a_mail_less_is_named(tmp_path: Path, shop: Shop) -> None:
     assert [(one.customer, one.messages, one.other_messages) for one in comparison.named] == [
         ("ann", {"reminder": 1, "last-call": 1}, {"reminder": 1})
     ]
-    told = _text(as_comparison(comparison))
+    told = _shown(as_comparison(comparison, ("today", "shorter")))
+    assert "2 mails would have gone out with today" in told
+    assert re.search(r"^ +today +shorter +change$", told, re.MULTILINE)
     assert "ann: last-call 1 → 0" in told
 
 
@@ -234,7 +235,7 @@ def test_a_page_stands_alone_and_lets_no_customer_write_into_it(tmp_path: Path, 
     shop.knows(0.5, "<script>alert(1)</script>", email="eve@example.com")
     shop.cart(0.6, "<script>alert(1)</script>")
     shop.lines.sort(key=lambda line: str(json.loads(line)["timestamp"]))
-    page = as_page(lived(tmp_path, shop, playbook())[0].report())
+    page = as_page(lived(tmp_path, shop, playbook())[0].report(), "shop")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert not re.findall(r"(?:src|href)\s*=|@import|url\(", page)
@@ -242,14 +243,14 @@ def test_a_page_stands_alone_and_lets_no_customer_write_into_it(tmp_path: Path, 
     assert "What this cannot know" in page
 
 
-def _text(parts: Any) -> str:
-    return "\n".join(part for part in parts if isinstance(part, str))
+def _shown(parts: Any) -> str:
+    console = Console(record=True, width=200)
+    for part in parts:
+        console.print(part)
+    return console.export_text()
 
 
 def test_a_name_with_brackets_is_no_markup(tmp_path: Path, shop: Shop) -> None:
     shop.lines.insert(0, "[/nonsense]")
-    told: Sequence[Any] = list(as_tables(lived(tmp_path, shop, playbook())[0].report()))
-    console = Console(record=True, width=200)
-    for part in told:
-        console.print(part)
-    assert "1 refused" in console.export_text()
+    told = _shown(as_tables(lived(tmp_path, shop, playbook())[0].report()))
+    assert "1 refused" in told
