@@ -14,6 +14,7 @@ from services.journeys.decisions import Decided
 from services.journeys.enrollment import Enrollment, key_text
 from services.journeys.tasks import TaskRow
 from shared.database.clauses import Clause, columns
+from shared.database.keys import ASKED, THEIRS, by_partition
 from shared.processing.port import Connection
 
 
@@ -103,10 +104,9 @@ async def customers(connection: Connection, keys: Collection[tuple[int, str]]) -
     """Those of these customers, each named with its partition, who are in a journey or remembered by one; by
     partition."""
     rows = await connection.fetch(
-        "SELECT partition, customer, story, snapshot FROM journeys.customers"
-        " WHERE partition = ANY($1::smallint[]) AND customer = ANY($2::text[])",
-        {partition for partition, _ in keys},
-        [key for _, key in keys],
+        f"SELECT c.* FROM {ASKED}, LATERAL (SELECT partition, customer, story, snapshot FROM journeys.customers"
+        f" WHERE partition = asked.partition AND customer = {THEIRS} OFFSET 0) AS c",
+        *by_partition(keys),
     )
     found: dict[int, dict[str, StoredCustomer]] = {}
     for partition, *row in rows:

@@ -20,6 +20,7 @@ import msgspec
 from services.mailer.consent import Decision, merge
 from shared.contracts.messages import EMAIL, MessageRequested
 from shared.database.clauses import Clause, columns
+from shared.database.keys import ASKED, THEIRS, by_partition
 from shared.processing.port import Connection
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -217,10 +218,10 @@ async def release(connection: Connection, partition: int, paused: Collection[str
 async def people(connection: Connection, customers: Collection[tuple[int, str]]) -> dict[int, dict[str, Person]]:
     """What is known of these customers, each named with its partition; by partition."""
     rows = await connection.fetch(
-        "SELECT c.partition, c.customer, c.address, c.decisions, c.paused_until"
-        " FROM mailer.customers c WHERE partition = ANY($1::smallint[]) AND customer = ANY($2::text[])",
-        {partition for partition, _ in customers},
-        [customer for _, customer in customers],
+        "SELECT c.*"
+        f" FROM {ASKED}, LATERAL (SELECT partition, customer, address, decisions, paused_until FROM mailer.customers"
+        f" WHERE partition = asked.partition AND customer = {THEIRS} OFFSET 0) AS c",
+        *by_partition(customers),
     )
     found: dict[int, dict[str, Person]] = {}
     for partition, customer, address, decisions, paused_until in rows:

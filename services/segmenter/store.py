@@ -16,6 +16,7 @@ from services.segmenter.rules import Definition
 from services.segmenter.spans import Span
 from shared.contracts.events import MAILER_SOURCE
 from shared.database.clauses import Clause
+from shared.database.keys import ASKED, THEIRS, by_partition
 from shared.errors import Unavailable
 from shared.processing.port import Connection, Writes
 
@@ -87,12 +88,12 @@ async def known(
 ) -> Known:
     """These customers, and which of these events were taken after `since`; each is named with its partition."""
     rows = await connection.fetch(
-        "SELECT partition, key, state, ctid, NULL::bytea AS id, NULL::bigint AS content, NULL::timestamptz AS seen_at"
-        "  FROM segmenter.profiles WHERE partition = ANY($1::smallint[]) AND key = ANY($2::text[])"
+        "SELECT p.*, NULL::bytea AS id, NULL::bigint AS content, NULL::timestamptz AS seen_at"
+        f"  FROM {ASKED}, LATERAL (SELECT partition, key, state, ctid FROM segmenter.profiles"
+        f"  WHERE partition = asked.partition AND key = {THEIRS} OFFSET 0) AS p"
         " UNION ALL SELECT partition, NULL, NULL, NULL, id, content, seen_at"
-        "  FROM segmenter.seen WHERE partition = ANY($3::smallint[]) AND id = ANY($4::bytea[]) AND seen_at > $5",
-        {partition for partition, _ in keys},
-        [key for _, key in keys],
+        "  FROM segmenter.seen WHERE partition = ANY($5::smallint[]) AND id = ANY($6::bytea[]) AND seen_at > $7",
+        *by_partition(keys),
         {partition for partition, _ in ids},
         [id for _, id in ids],
         since,
