@@ -27,7 +27,7 @@ from shared.log.postgres import PostgresLog
 from tests.chaos import receiver
 from tests.chaos.mails import RUDENESS
 from tests.chaos.visits import CLOCKS_APART
-from tests.chaos.world import EXPIRY_SECONDS, PARTITIONS, WORKERS, World, start_broker
+from tests.chaos.world import ENDED_WITHIN, EXPIRY_SECONDS, PARTITIONS, WORKERS, World, start_broker
 from tests.simulation.replay import Gone
 
 Inject = Callable[[World, random.Random], Coroutine[Any, Any, int]]
@@ -129,7 +129,7 @@ async def leave(world: World, dice: random.Random) -> int:
 async def _asked_to_end(world: World, worker: Worker) -> None:
     world.tell(worker, "asked to end", signal.SIGTERM)
     try:
-        await asyncio.wait_for(worker.ended(), 60)
+        await asyncio.wait_for(worker.ended(), ENDED_WITHIN)
     except TimeoutError:
         worker.send(signal.SIGUSR1)  # its log then says what it waits for
         await asyncio.sleep(1)
@@ -151,7 +151,7 @@ async def join(world: World, dice: random.Random) -> int:
         await asyncio.sleep(dice.uniform(2, 6))
         world.tell(worker, "asked to end", signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(worker.ended(), 60)
+            await asyncio.wait_for(worker.ended(), ENDED_WITHIN)
     return 1
 
 
@@ -380,7 +380,7 @@ async def out_of_retention(world: World, dice: random.Random) -> int:
             world.tell(worker, "asked to end", signal.SIGTERM)
         for worker in mailers:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(worker.ended(), 60)
+                await asyncio.wait_for(worker.ended(), ENDED_WITHIN)
         await asyncio.sleep(1)
         for worker in workers:
             world.tell(worker, "killed", signal.SIGKILL)

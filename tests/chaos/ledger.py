@@ -11,7 +11,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
@@ -27,8 +28,9 @@ WARM_FOR = 12.0
 """Seconds here; minutes in the playbook."""
 ASKED_FOR = 10.0
 """The same: how long an answer, or a click, is waited for."""
-HANDED_OVER_WITHIN = 7.0
-"""Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; and a little."""
+HANDED_OVER_WITHIN = 15.0
+"""Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; a process that stood
+still before it counted them, as much later; and a little."""
 
 LAST_CODES = 10
 """So many codes the pool has that runs out."""
@@ -105,6 +107,10 @@ class Facts:
     """What was told of links that were followed, and images that were fetched."""
     stopped: set[tuple[str, str]] = field(default_factory=set)
     """Customer and topic of each unsubscribe that was told of."""
+    left_at: dict[str, datetime] = field(default_factory=dict)
+    """By the event's id: where the road was when somebody left."""
+    back_at: dict[str, datetime] = field(default_factory=dict)
+    """By message: where it was when somebody first came back by a link of the parting word."""
 
 
 @dataclass
@@ -129,10 +135,8 @@ class Ledger:
     texts: dict[str, list[str]] = field(default_factory=dict)
     """What the mails of a message say, by its id; for the verdict."""
     calls_for: dict[Cause, list[Call]] = field(default_factory=dict)
-    certain_visits: dict[str, list[Visit]] = field(default_factory=dict)
-    """Those of people that must be told of, by message; the same."""
     asked_to_stop: set[tuple[str, str]] = field(default_factory=set)
-    """The same, whether or not it was answered."""
+    """The same as `unsubscribed`, whether or not it was answered."""
     hurt: dict[int, str] = field(default_factory=dict)
     """Processes that may have left a mail unknown, and why."""
     deleted: set[str] = field(default_factory=set)
@@ -202,16 +206,25 @@ class Ledger:
         outcomes: Counter[tuple[str, str]] = Counter()
         uses: Counter[Use] = Counter()
         stopped: set[tuple[str, str]] = set()
+        left_at: dict[str, datetime] = {}
+        back_at: dict[str, datetime] = {}
+        taken_at = dict(await connection.fetch("SELECT id, seen_at FROM segmenter.seen ORDER BY seen_at DESC"))
         for row in await connection.fetch(
             "SELECT id, source, customer, name, body FROM segmenter.history WHERE kind = $1", _EVENT
         ):
+            at = taken_at.get(_named(row["source"], row["id"]))
             if row["name"] in _OUTCOMES:
                 outcomes[_properties(row["body"])["message_id"], row["name"]] += 1
             elif row["name"] in _USES:
                 said = _properties(row["body"])
-                uses[said["message_id"], said.get("link", ""), said["machine"]] += 1
+                message, link = said["message_id"], said.get("link", "")
+                uses[message, link, said["machine"]] += 1
+                if at is not None and link in _PARTING_LINKS and not said["machine"]:
+                    back_at[message] = min(at, back_at.get(message, at))
             elif row["source"] == _SOURCE:
                 history[row["id"]].append(row["customer"])
+                if at is not None and row["name"] == "Account Closed":
+                    left_at[row["id"]] = at
             elif row["name"] == _STOPPED:
                 stopped.add((row["customer"], _properties(row["body"])["topic"]))
         profiles = {
@@ -251,6 +264,8 @@ class Ledger:
             ),
             uses,
             stopped,
+            left_at,
+            back_at,
         )
 
     # The verdict
@@ -262,9 +277,6 @@ class Ledger:
         self.calls_for = defaultdict(list)
         for call in self.calls:
             self.calls_for[call.cause].append(call)
-        self.certain_visits = defaultdict(list)
-        for visit in visits.certain(self.visits, self.written_down, self.losses):
-            self.certain_visits[visit.message].append(visit)
         verdict = Verdict([f"not over: {line}" for line in facts.left_over], Counter())
         self._judge_events(facts, verdict)
         buried = self._judge_dead_letters(facts, verdict)
@@ -403,7 +415,8 @@ class Ledger:
         verdict.counts["links and images visited"] = len(self.visits)
         verdict.counts["visits of people"] = sum(n for (_, _, machine), n in facts.uses.items() if not machine)
         verdict.counts["visits of machines"] = sum(n for (_, _, machine), n in facts.uses.items() if machine)
-        verdict.counts["visits that had to count"] = sum(map(len, self.certain_visits.values()))
+        certain = visits.certain(self.visits, self.written_down, self.losses)
+        verdict.counts["visits that had to count"] = sum(1 for _ in certain)
         for customer, topic in facts.stopped - self.asked_to_stop:
             verdict.violations.append(f"{customer} is unsubscribed from {topic}, and has not asked for it")
         for customer, topic in self.unsubscribed.keys() - facts.stopped:
@@ -585,19 +598,16 @@ class _Life:
 
     def _wrong_return(self, messages: Mapping[Cause, asyncpg.Record], left: Posted) -> Iterable[str]:
         """Whoever comes back by a link of the parting word is told of, and nobody else is."""
-        closing, ledger = left.properties["closing"], self.ledger
+        closing = left.properties["closing"]
         parting, clicked = messages.get(("parting", closing)), messages.get(("webhook:clicked", closing))
         people = 0 if parting is None else sum(self.facts.uses[parting["id"], link, False] for link in _PARTING_LINKS)
         if clicked is not None and not people:
             yield f"nobody came back by the parting word for {closing}, and somebody is told"
-        due = left.begun + ASKED_FOR - 2 * CLOCKS_APART
-        in_time = [
-            visit
-            for visit in ledger.certain_visits.get("" if parting is None else parting["id"], ())
-            if visit.link and visit.begun < due - visits.TOLD_WITHIN and ledger.losses.calm(visit, due)
-        ]
-        if clicked is None and in_time and (self.customer, "notes") not in ledger.asked_to_stop:
-            yield f"{closing} came back in time, and nobody is told: {in_time}"
+        left_at = self.facts.left_at.get(left.id)
+        back_at = None if parting is None else self.facts.back_at.get(parting["id"])
+        in_time = left_at and back_at and back_at < left_at + timedelta(minutes=ASKED_FOR)
+        if clicked is None and in_time and (self.customer, "notes") not in self.ledger.asked_to_stop:
+            yield f"{closing} left at {left_at} and came back at {back_at}, and nobody is told"
 
     def _wrong_reminders(self, messages: Mapping[Cause, asyncpg.Record], left: Posted) -> Iterable[str]:
         """Whoever ordered before the reminder was due has none; whoever did not, has one."""
@@ -622,6 +632,11 @@ class _Life:
                 yield f"{basket} was never ordered, and there is no last word"
         if last is not None and reminder is None:
             yield f"{basket} has a last word, and no reminder"
+
+
+def _named(source: str, id: str) -> bytes:
+    """An event as the table of those that were taken has it."""
+    return blake2b(f"{source}\0{id}".encode(), digest_size=16).digest()
 
 
 def _seconds(event: Posted) -> float:

@@ -17,8 +17,8 @@ AT_ONCE = 10 / 60
 """Seconds here; ten of the playbook's. So soon after the yes was written down, nobody counts as a person."""
 RUSH = 1 / 60
 """The same: within this, no person follows two links of a mail."""
-TOLD_WITHIN = 1.0
-"""Seconds after its answer, by which a click is in the log that can be reached."""
+TOLD_WITHIN = 5.0
+"""Seconds after its answer, by which a click is in the log that can be reached, however busy the machine."""
 WAITED_FOR = 0.9
 """Seconds. Whoever was answered sooner was so since the log had it, where the mail has no other link."""
 TRIED_FOR = 65.0
