@@ -24,7 +24,7 @@ async def differences(world: World) -> list[str]:
     recorded_in, replayed_in = Database(world.postgres.url), Database(await _another(world))
     log: Log = KafkaLog(world.broker.bootstrap, PARTITIONS) if world.broker else PostgresLog(recorded_in, PARTITIONS)
     try:
-        await log.start()
+        await world.answer(log.start)
         journal = await replay.read_journal(log, world.gone)
         recorded = await replay.states(recorded_in)
         shelf = PlaybookShelf()

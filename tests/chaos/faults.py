@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from deploy.dev.cluster import SERVICES, Worker
 from shared.contracts.streams import EVENTS
 from shared.database.engine import Database
-from shared.errors import RapportError
+from shared.errors import RapportError, Unavailable
 from shared.log.kafka import KafkaLog
 from shared.log.port import Record
 from shared.log.postgres import PostgresLog
@@ -421,14 +421,15 @@ async def _deleted_somewhere(world: World, dice: random.Random) -> tuple[int, se
                 "SELECT next_offset FROM processing.partitions WHERE service = 'segmenter' AND partition = $1",
                 partition,
             )
-            if ids := await _delete(world, log, connection, partition, offset):
-                found = partition, ids
-                return True
+            with contextlib.suppress(Unavailable):
+                if ids := await _delete(world, log, connection, partition, offset):
+                    found = partition, ids
+                    return True
         return False
 
     connection = await world.connect()
     try:
-        await log.start()
+        await world.answer(log.start)
         await world.comes_true(deleted, _UNREAD_SECONDS)
     finally:
         await log.close()
@@ -467,12 +468,8 @@ async def _delete(
     before = max(ids) + 1
     if isinstance(log, KafkaLog):
         assert world.broker is not None
-        admin = AIOKafkaAdminClient(bootstrap_servers=world.broker.bootstrap)
-        await admin.start()
-        try:
-            await admin.delete_records({TopicPartition(log.topic(EVENTS), partition): RecordsToDelete(before)})
-        finally:
-            await admin.close()
+        topic, bootstrap = TopicPartition(log.topic(EVENTS), partition), world.broker.bootstrap
+        await world.answer(lambda: _delete_records(bootstrap, topic, before))
     else:
         async with connection.transaction():
             # A row holds several records, and goes as a whole.
@@ -497,3 +494,12 @@ async def _delete(
     read = [record for record in records if gone.before <= record.offset < offset]
     world.gone[EVENTS, partition] = Gone([*gone.records, *read], before)
     return {id for at, id in ids.items() if at < before}
+
+
+async def _delete_records(bootstrap: str, partition: TopicPartition, before: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        await admin.start()
+        await admin.delete_records({partition: RecordsToDelete(before)})
+    finally:
+        await admin.close()
