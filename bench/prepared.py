@@ -1,16 +1,21 @@
-"""A PostgreSQL in a series' folder, as the embedded default sets it up; each round finds what `prepare` left there."""
+"""A PostgreSQL in a series' folder, as the embedded default sets it up; each round finds what `prepare` left there. And
+the processes of a service that work on it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 import uvloop
 
+from shared.contracts.streams import DEFAULT_PARTITIONS
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database
 from shared.database.migrations import migrate
@@ -56,3 +61,40 @@ async def prepared(folder: Path, *, copy: bool = True) -> AsyncIterator[Database
         if copy:
             await admin.execute("DROP DATABASE round")
         await admin.close()
+
+
+@contextlib.contextmanager
+def serving(service: str, url: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """So many processes of a service, as `rapport serve` starts them."""
+    command = [sys.executable, "-m", "services", "serve", service, "--host", "127.0.0.1", "--port", "0"]
+    environment = {**os.environ, "DATABASE_URL": url, "RAPPORT_LOG_LEVEL": "warning"}
+    processes = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+async def shared_out(
+    connection: asyncpg.Connection, service: str, processes: Sequence[subprocess.Popen[bytes]]
+) -> None:
+    """Until each process owns its part of the partitions."""
+    parts = [DEFAULT_PARTITIONS // len(processes)] * len(processes)
+    while True:
+        rows = await connection.fetch(
+            "SELECT count(*) FROM processing.partitions WHERE service = $1 AND owner IS NOT NULL GROUP BY owner",
+            service,
+        )
+        if [row[0] for row in rows] == parts:
+            return
+        await a_moment(processes)
+
+
+async def a_moment(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Raises RuntimeError where one of them has ended."""
+    await asyncio.sleep(0.02)
+    if any(process.poll() is not None for process in processes):
+        raise RuntimeError("a worker ended; what it said stands above.")

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,7 +28,7 @@ import msgspec
 import uvloop
 
 from bench.measure import Series
-from services import serving
+from bench.prepared import a_moment, serving, shared_out
 from services.segmenter import fingerprints, history, spans, store
 from services.segmenter.batch import DATE, FLIP
 from services.segmenter.history import Row
@@ -39,6 +36,7 @@ from services.segmenter.profile import Profile, apply, pass_time, reach_date
 from services.segmenter.rules import Rules, compile_rules
 from services.segmenter.store import Seen, pack_profile
 from services.segmenter.worker import SegmenterProcessor
+from services.serving import MIGRATIONS
 from shared.contracts.customers import Customer, CustomerUpdated
 from shared.contracts.events import Event
 from shared.contracts.streams import CUSTOMERS, DEFAULT_PARTITIONS, EVENTS, partition_of
@@ -247,7 +245,7 @@ def prepare(folder: Path, pick: Pick) -> None:
 async def _prepare(folder: Path, pick: Pick) -> None:
     async with server(folder) as postgres:
         async with open_database(postgres.url) as database:
-            await migrate(database, serving.MIGRATIONS)
+            await migrate(database, MIGRATIONS)
             async with database.connect() as connection:
                 await open_installation(connection, DEFAULT_PARTITIONS, None)
                 await set_clock(connection, BEGIN)
@@ -256,7 +254,7 @@ async def _prepare(folder: Path, pick: Pick) -> None:
                 playbook = load(read_folder(SHIPPED))
                 await playbooks.activate(log, connection, playbook, BEGIN)
                 await log.close()
-                with workers(postgres.url, 1) as processes:
+                with serving("segmenter", postgres.url, 1) as processes:
                     await until(connection, DEFAULT_PARTITIONS, processes)
                 await copy_customers(connection, compile_rules(playbook))
                 await copy_backlog(connection, pick)
@@ -366,13 +364,7 @@ async def taken(connection: Connection, service: str) -> int:
 async def until(connection: Connection, records: int, processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Wait until the service has taken so many."""
     while await taken(connection, "segmenter") < records:
-        await _a_moment(processes)
-
-
-async def _a_moment(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    await asyncio.sleep(0.02)
-    if any(process.poll() is not None for process in processes):
-        raise RuntimeError("a worker ended; what it said stands above.")
+        await a_moment(processes)
 
 
 # The whole service
@@ -386,34 +378,11 @@ async def _run(folder: Path) -> float:
     """Events a second from when both processes own their share until the slice is done."""
     async with server(folder) as postgres, open_database(postgres.url) as database, database.connect() as connection:
         slice_ = await next_slice(connection)
-        with workers(postgres.url, PROCESSES) as processes:
-            while await _shares(connection) != [DEFAULT_PARTITIONS // PROCESSES] * PROCESSES:
-                await _a_moment(processes)
+        with serving("segmenter", postgres.url, PROCESSES) as processes:
+            await shared_out(connection, "segmenter", processes)
             began, first = time.perf_counter(), await taken(connection, "segmenter")
             await until(connection, slice_.after, processes)
             return (slice_.after - first) / (time.perf_counter() - began)
-
-
-async def _shares(connection: Connection) -> list[int]:
-    rows = await connection.fetch(
-        "SELECT count(*) FROM processing.partitions WHERE service = 'segmenter' AND owner IS NOT NULL GROUP BY owner"
-    )
-    return [row[0] for row in rows]
-
-
-@contextmanager
-def workers(url: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Service processes as `rapport serve` starts them."""
-    command = [sys.executable, "-m", "services", "serve", "segmenter", "--host", "127.0.0.1", "--port", "0"]
-    environment = {**os.environ, "DATABASE_URL": url, "RAPPORT_LOG_LEVEL": "warning"}
-    processes = [subprocess.Popen(command, env=environment) for _ in range(count)]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            process.wait()
 
 
 # The limit: the same statements, no heart

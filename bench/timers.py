@@ -3,29 +3,31 @@
 The timers are journeys' own, each the end of a wait, after which a mail is asked for: stories are read, moved and
 written, timers deleted, requests appended. As waits of one length do, they fall due about in the order in which they
 were set; a million of those who wait for the first of them are in the tables. A tick in each partition sets them going,
-and the real worker does the rest. Beside it the bare take of due rows: the statements that find, fence and delete them;
-and the same worker with a service that does nothing when it is woken.
+and two processes of the service do the rest. Beside it the bare take of due rows: the statements that find, fence and
+delete them; and the mechanics in one process, with a service that does nothing when it is woken.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from bench.journeys import ALL_MIGRATIONS, PRODUCT, START, apply, drained, playbook, runtime, tell, tell_all, updated
+from bench.journeys import PRODUCT, START, apply, drained, playbook, runtime, tell, tell_all, updated
 from bench.measure import Series
-from bench.prepared import making, on_the_services_loop, prepared
+from bench.prepared import a_moment, making, on_the_services_loop, prepared, serving, shared_out
 from services.journeys import main
 from services.journeys.settings import JourneysSettings
 from services.journeys.worker import SERVICE, JourneysProcessor
+from services.serving import MIGRATIONS
 from shared.contracts.customers import Tick
 from shared.contracts.streams import CUSTOMERS
 from shared.database.engine import Database
+from shared.log.postgres import PostgresLog
 from shared.processing import store as mechanics
 from shared.processing.playbooks import PlaybookShelf
 from shared.processing.port import Connection, Given, Lane, Outputs, Timer, Writes
@@ -39,12 +41,13 @@ _MODEL = "customer-00000000"
 _DUE = START + timedelta(hours=1)
 _CUSTOMERS = 1_000_000
 _ROWS_AT_ONCE = 1_000_000
+_PROCESSES = 2
 
 
 async def fill(folder: Path, pending: int) -> None:
     """So many customers in a journey, each of whom a timer will wake: one real one, and copies of them."""
     settings = {"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "16GB", "maintenance_work_mem": "1GB"}
-    async with making(folder, ALL_MIGRATIONS, settings) as database, runtime(database) as built:
+    async with making(folder, MIGRATIONS, settings) as database, runtime(database) as built:
         await apply(built, playbook(), START)
         await tell(built.log, iter([updated(_MODEL, "Event 0", START, {"cart_id": _MODEL, "products": [PRODUCT] * 2})]))
         await drained(built, main.build(built, JourneysSettings.read()).worker)
@@ -143,24 +146,44 @@ class Idle:
         return
 
 
-def journeys(runtime: Runtime) -> Worker:
-    return main.build(runtime, JourneysSettings.read()).worker
+async def journeys(built: Runtime, database: Database, until: datetime) -> float:
+    """Seconds in which processes of the service that own their share already fire all timers due by then."""
+    with serving(SERVICE, database.url, _PROCESSES) as processes:
+        async with database.connect() as connection:
+            await shared_out(connection, SERVICE, processes)
+            began = perf_counter()
+            await _tick(built, until)
+            while await connection.fetchval(_LEFT, SERVICE, range(built.log.partitions), until):
+                await a_moment(processes)
+            return perf_counter() - began
 
 
-def mechanics_alone(runtime: Runtime) -> Worker:
-    return Worker(runtime, Idle(), JourneysSettings.read())
+# The last one of each partition, since they fire in their order.
+_LEFT = """
+    SELECT count(*) FROM unnest($2::smallint[]) AS p (partition) CROSS JOIN LATERAL (
+        SELECT FROM processing.timers WHERE service = $1 AND partition = p.partition AND due <= $3
+         ORDER BY due DESC LIMIT 1) AS last"""
+
+
+async def mechanics_alone(built: Runtime, database: Database, until: datetime) -> float:
+    await _tick(built, until)
+    return await drained(built, Worker(built, Idle(), JourneysSettings.read()))
+
+
+async def _tick(built: Runtime, until: datetime) -> None:
+    assert isinstance(built.log, PostgresLog)
+    await tell_all(built.log, Tick(as_of=until))
 
 
 def fire(folder: Path, *, copy: bool = True) -> dict[str, float]:
-    return {name: fired(folder, worker, copy) for name, worker in WORKERS.items()}
+    return {name: fired(folder, work, copy) for name, work in KINDS.items()}
 
 
-def fired(folder: Path, worker: Callable[[Runtime], Worker], copy: bool) -> float:
+def fired(folder: Path, work: Callable[[Runtime, Database, datetime], Awaitable[float]], copy: bool) -> float:
     async def once() -> float:
         async with prepared(folder, copy=copy) as database, runtime(database) as built:
             until, before = await _first(database), await _pending(database)
-            await tell_all(built.log, Tick(as_of=until))
-            took = await drained(built, worker(built))
+            took = await work(built, database, until)
             return (before - await _pending(database)) / took
 
     return on_the_services_loop(once())
@@ -194,7 +217,7 @@ def take(folder: Path) -> dict[str, float]:
             more = len(due) == limit
             low = due[-1].due if due else low
 
-    return dict.fromkeys(WORKERS, on_the_services_loop(once()))
+    return dict.fromkeys(KINDS, on_the_services_loop(once()))
 
 
 async def _pending(database: Database) -> int:
@@ -220,8 +243,8 @@ def _prepare_both(folder: Path) -> None:
         _prepare(pending, folder / name)
 
 
-WORKERS = {"a mail is asked for": journeys, "nothing comes of it": mechanics_alone}
-GOAL = dict.fromkeys(WORKERS, 25_000.0)
+KINDS = {"a mail is asked for, two processes": journeys, "nothing comes of it": mechanics_alone}
+GOAL = dict.fromkeys(KINDS, 25_000.0)
 
 SERIES = (
     *(
