@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -439,7 +439,9 @@ class SegmenterBatch:
         # The first may be told twice.
         first = before is None or (before.first and out.as_of < percentiles.next_night(before.at, self._rules.zone))
         buckets = tuple(map(percentiles.bucket_of, cut_offs.amounts))
-        ranking = Ranking(out.as_of, buckets, spend.id, first)
+        # Profiles know by the time which they were asked last.
+        at = out.as_of if before is None or before.at < out.as_of else before.at + timedelta.resolution
+        ranking = Ranking(at, buckets, spend.id, first)
         self._memo = msgspec.structs.replace(self._memo, ranking=ranking)
         self.sweep_since = out.as_of
 

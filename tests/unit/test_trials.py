@@ -73,6 +73,7 @@ tests:
   - name: who has bought more than others meanwhile is thanked
     customer: {spend_percentile: 70}
     given:
+      - {at: 1d, spend_percentile: 50}
       - {at: 1d, spend_percentile: 92}
       - {at: 2d, spend_percentile: 96}
     expect:

@@ -80,6 +80,15 @@ def test_the_cut_offs_of_a_night_say_the_percentile_until_the_next() -> None:
     assert (road.profile().percentile, road.profile("bob").percentile) == (3, 4)
 
 
+def test_of_two_nights_at_one_instant_the_later_counts() -> None:
+    road = Road(RANKING)
+    road.take(order(at(1), 30), cut_offs(at(2), 20))
+    road.sweep()
+    road.take(cut_offs(at(2), 20, 25))
+    road.sweep()
+    assert road.profile().percentile == 2
+
+
 def test_an_order_before_the_sweep_comes_too_late_for_the_night() -> None:
     road = Road(RANKING)
     road.take(order(at(1), 30), cut_offs(at(2), 20, 50, 100))
