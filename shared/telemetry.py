@@ -52,6 +52,10 @@ INGEST_SOURCES_INVALID = Gauge("rapport_ingest_sources_invalid", "1 while the fi
 SEGMENTER_EVENTS = Counter("rapport_segmenter_events_total", "Events, by what became of them", ["outcome"])
 SEGMENTER_CHANGES = Counter("rapport_segmenter_changes_total", "Records that moved a stage or a segment", ["cause"])
 SEGMENTER_SWEPT = Counter("rapport_segmenter_swept_profiles_total", "Profiles looked at after a change of playbook")
+NIGHT_LATE = Gauge(
+    "rapport_segmenter_night_late_seconds",
+    "How long the day has gone on without its percentiles; 0 where they have come, or nobody asks for them",
+)
 
 # Journeys.
 ENROLLMENTS_BEGUN = Counter("rapport_journeys_begun_total", "Enrollments begun", ["journey"])

@@ -119,14 +119,22 @@ _WHAT = {
 def _by_what(happened: Happened) -> str:
     match happened.kind:
         case "time":
-            return (
-                ", since the night ranked customers anew" if happened.name == SPEND_PERCENTILE else ", as time passed"
-            )
+            return f", {_as_time_passed(happened)}"
+        case "definition" if happened.name == SPEND_PERCENTILE:
+            return f", {_as_time_passed(happened)} (for the first time: the playbook asks for it now)"
         case "definition":
             return ", since the playbook changed"
         case "event" | "derived":
             return f", by {happened.name}" if happened.name else f", by what the shop told ({happened.type})"
     return ""
+
+
+def _as_time_passed(happened: Happened | None) -> str:
+    if happened is None or happened.name != SPEND_PERCENTILE:
+        return "as time passed"
+    if not happened.id:
+        return "since a night has passed, and what was spent cannot be added up"
+    return f"since a night has passed, and {happened.id} % of the buyers had spent less"
 
 
 def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> StoryEntry:
@@ -138,7 +146,7 @@ def _of_journeys(teller: Teller, decided: Decided, decision: Decision) -> StoryE
     match decision.what:
         case "entered" | "restarted":
             verb = "entered" if decision.what == "entered" else "begins anew"
-            text, place = f"{verb}, {_cause(teller, journey, decision.word)}", places.journey(journey, "trigger")
+            text, place = f"{verb}, {_cause(teller, decided, decision.word)}", places.journey(journey, "trigger")
         case "declined":
             text, remedy, place_of = refusal(teller, decided, decision)
             place = places.journey(journey, *place_of)
@@ -195,19 +203,20 @@ def message_of(teller: Teller, journey: str, step: str, message_id: str) -> str:
     return found.message if isinstance(found, Email) else step
 
 
-def _cause(teller: Teller, journey: str, cause: str) -> str:
+def _cause(teller: Teller, decided: Decided, cause: str) -> str:
     kind, _, rest = cause.partition("\n")
     if kind == "date":
         return f"since its date came ({rest})"
     if kind == "time":
-        return "as time passed"
+        past = teller.remembered.past
+        return _as_time_passed(next((one for one in past if one.kind == "time" and one.at == decided.at), None))
     if kind == "backfill":
         return "by backfill"
     source, _, id = rest.partition("\n")
     for happened in teller.remembered.past:
         if (happened.source, happened.id) == (source, id):
             return f"by {happened.name or happened.type}"
-    now = _journey(teller, journey)
+    now = _journey(teller, decided.journey)
     if now is not None and isinstance(now.trigger, EventTrigger):
         return f"by {now.trigger.event}"
     return f"by the event {id} of {source}"

@@ -67,11 +67,12 @@ class TimelineRow(BaseModel, use_attribute_docstrings=True):
 
     kind: str
     """`event`, `derived` (an event of our own making), `time` (a window ran out; or a night has passed, where `name` is
-    `customer.spend_percentile`), `definition` (the playbook changed) or `date` (the date that a journey waits for)."""
+    `customer.spend_percentile` and `id` what it is then), `definition` (the playbook changed) or `date` (the date that
+    a journey waits for)."""
     occurred_at: datetime
     """When it happened, by the shop's word; never after `received_at`."""
     id: str | None = None
-    """The event's own; of a date its occasion."""
+    """The event's own; of a date its occasion; of a night the percentile."""
     source: str | None = None
     """Who posted the event."""
     type: str | None = None

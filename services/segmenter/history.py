@@ -23,7 +23,7 @@ class Kind(IntEnum):
     DEFINITION = 0
     """The playbook changed, and with it stage or segments."""
     TIME = 1
-    """A window ran out; or a night has passed, and the name is `customer.spend_percentile`."""
+    """A window ran out; or a night has passed, then the name is `customer.spend_percentile` and the id what it is."""
     DATE = 2
     """A date that a journey waits for has come; the name is the journey's, the id the occasion."""
     EVENT = 3
@@ -83,8 +83,8 @@ _KINDS = {"time": Kind.TIME, "definition": Kind.DEFINITION}
 
 
 def row(record: CustomerUpdated | DateReached, playbook: str = "", word: str = "") -> Row:
-    """The row that a record leaves behind; `playbook` is the one in force, as `Changes` has it. `word` is what of a
-    customer time has changed, where no window ran out."""
+    """The row that a record leaves behind; `playbook` is the one in force, as `Changes` has it. `word` is
+    `customer.spend_percentile` where a night has changed that."""
     if isinstance(record, DateReached):
         return Row(record.customer.key, record.as_of, Kind.DATE, record.occasion, "", record.journey, b"", None)
     event = record.event
@@ -105,7 +105,9 @@ def row(record: CustomerUpdated | DateReached, playbook: str = "", word: str = "
         else None
     )
     if event is None:
-        return Row(record.customer.key, record.as_of, _KINDS[record.cause], "", "", word, b"", changes)
+        percentile = record.customer.spend_percentile if word else None
+        id = "" if percentile is None else str(percentile)
+        return Row(record.customer.key, record.as_of, _KINDS[record.cause], id, "", word, b"", changes)
     # As a `Body` is encoded, without making one: there is a row for each event.
     body = (
         event.type,

@@ -36,7 +36,7 @@ from shared.processing.playbooks import MOST_LOADED, Shelf
 from shared.processing.port import Connection, Given, Lane, Outputs, Writes
 from shared.processing.records import decoder
 from shared.recent import Recent
-from shared.telemetry import SEGMENTER_SWEPT
+from shared.telemetry import NIGHT_LATE, SEGMENTER_SWEPT
 
 _RETENTION = timedelta(days=731)
 _SWEEP_PROFILES = 200
@@ -114,18 +114,22 @@ class SegmenterProcessor:
         what is too old to be kept."""
         loop = asyncio.get_running_loop()
         house_kept = 0.0
-        while not lane.leaving.is_set():
-            lane.woken.clear()
-            if await self._sweep(lane) or await self._backfill(lane):
-                continue
-            if loop.time() - house_kept >= self._housekeeping_seconds:
-                await self.keep_house(lane)
-                await self.cut_off(lane)
-                house_kept = loop.time()
-            pause = _BACKFILL_SECONDS if self._backfills(lane) else self._housekeeping_seconds
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await lane.woken.wait()
+        try:
+            while not lane.leaving.is_set():
+                lane.woken.clear()
+                if await self._sweep(lane) or await self._backfill(lane):
+                    continue
+                if loop.time() - house_kept >= self._housekeeping_seconds:
+                    await self.keep_house(lane)
+                    await self.cut_off(lane)
+                    house_kept = loop.time()
+                pause = _BACKFILL_SECONDS if self._backfills(lane) else self._housekeeping_seconds
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await lane.woken.wait()
+        finally:
+            if lane.partition == 0:
+                NIGHT_LATE.set(0)  # from now on it is somebody else's to say
 
     async def keep_house(self, lane: Lane) -> None:
         """Say how far this partition has come; the owner of the first drops what no partition needs any more."""
@@ -154,24 +158,28 @@ class SegmenterProcessor:
         over in between may say so twice, which ranks everybody anew."""
         if lane.partition != 0 or not lane.memo:
             return
+        late, told = timedelta(0), self._cut_off_at
         known = self._rules.get(decode_memo(lane.memo).playbook)
         if known is not None and known.spend is None:
+            NIGHT_LATE.set(0)
             return
-        told = self._cut_off_at
 
         async def tell(connection: Connection, out: Outputs) -> datetime | None:
+            nonlocal late
             memo = decode_memo(lane.memo)
             rules = await self._rules_of(connection, memo.playbook)
             last = max((at for at in (told, memo.ranking.at if memo.ranking else memo.since) if at), default=None)
-            if rules.spend is None or last is None or out.as_of < next_night(last, rules.zone):
+            if rules.spend is None or last is None or out.as_of < (night := next_night(last, rules.zone)):
                 return told
             if await store.is_sweeping(connection, memo.definition):
+                late = out.as_of - night
                 return told  # not all are counted, or not all have what the last night brought
             found = await store.spending(connection)
             out.emit_everywhere(EVENTS, as_record(found, rules.spend.id, out.as_of))
             return out.as_of
 
         self._cut_off_at = await lane.transact(tell)
+        NIGHT_LATE.set(late.total_seconds())
 
     async def _rules_of(self, connection: Connection, playbook: str) -> Rules:
         if not playbook:

@@ -13,8 +13,9 @@ from shared.contracts.events import EMPTY, CallType
 
 class Happened(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Something in the segmenter's history, and what it changed. `kind` is `event`, `derived` (an event of our own
-    making), `time` (a window ran out; or a night has passed, where `name` is `customer.spend_percentile`), `definition`
-    (the playbook changed) or `date` (`name` is the journey that waits for it, `id` the occasion).
+    making), `time` (a window ran out; or a night has passed, where `name` is `customer.spend_percentile` and `id` what
+    it is then), `definition` (the playbook changed) or `date` (`name` is the journey that waits for it, `id` the
+    occasion).
 
     `at` is when it was received; `stage_before` is None where the stage stayed. `playbook` begins the hash of the one
     in force, where something changed."""

@@ -21,6 +21,7 @@ from shared.contracts.streams import partition_of
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database, is_transient
 from shared.errors import Unavailable
+from shared.log.port import Origin, Record
 from shared.processing import dead_letters, partitions, process, store
 from shared.processing.port import Connection, Fenced, Lane, NewerContract, Outputs
 from shared.processing.worker import Worker
@@ -35,6 +36,28 @@ async def test_each_record_is_counted_once_and_its_output_follows_it(house: Hous
     await house.worker(Tally())
     await until(lambda: _counted(house, {"ann": 5}))
     assert await house.output("ann") == [b"ann %d" % n for n in range(1, 6)]
+
+
+async def test_what_one_owner_says_to_all_comes_to_each_partition(house: House) -> None:
+    worker = await house.worker(Tally())
+
+    async def owned() -> Lane | None:
+        return worker.lane(0)
+
+    async def tell(connection: Connection, out: Outputs) -> None:
+        out.emit_everywhere("customers", said("all"))
+
+    lane = await until(owned)
+    await lane.transact(tell)
+    for partition in range(PARTITIONS):
+
+        async def heard(partition: int = partition) -> list[Record]:
+            return await house.records("customers", partition)
+
+        told = await until(heard)
+        assert {(record.value, record.origin) for record in told} == {
+            (said("all"), Origin("tally", 0, house.installation.generation, 1))
+        }
 
 
 async def test_a_backlog_is_taken_in_large_batches(house: House) -> None:

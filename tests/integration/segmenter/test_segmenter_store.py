@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from segmenter_world import Road, Run, activation, at, birthday, event, identify, playbook
 
 from services.segmenter import spans, store
@@ -316,9 +317,12 @@ async def test_each_night_the_owner_of_the_first_partition_tells_what_makes_whic
     for owner in (first, second):
         await owner.take([told])
     first.processor = SegmenterProcessor(Shelf())
-    assert await told_by(midnight + timedelta(days=2)) == [], "not everybody has what the last night brought"
+    later = midnight + timedelta(days=2, hours=3)
+    assert await told_by(later) == [], "not everybody has what the last night brought"
+    assert REGISTRY.get_sample_value("rapport_segmenter_night_late_seconds") == 3 * 3600
     await swept()
-    assert len(await told_by(midnight + timedelta(days=2))) == 1
+    assert len(await told_by(later)) == 1
+    assert REGISTRY.get_sample_value("rapport_segmenter_night_late_seconds") == 0
 
 
 async def _tables(database: Database) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -139,6 +139,24 @@ def test_what_changed_about_a_customer_is_told_in_the_order_of_the_road() -> Non
     ]
     assert place(told.entries[1]) == line_of("stages.yaml", "retain:")
     assert place(told.entries[2]) == line_of("segments.yaml", "new-customers:")
+
+
+def test_a_night_that_moved_a_customer_is_told_with_what_it_found() -> None:
+    def night(number: int, kind: Literal["time", "definition"], id: str) -> Happened:
+        at = NOON + number * 24 * HOUR
+        name = "customer.spend_percentile"
+        return Happened(at=at, occurred_at=at, kind=kind, id=id, name=name, entered=("vip",), playbook=NAMED)
+
+    first, second, third = night(0, "definition", "83"), night(1, "time", "91"), night(2, "time", "")
+    entered = decided(Decision("entered", "", "time"), at=second.at)
+    assert [one.text for one in story(entered, past=(first, second, third)).entries] == [
+        "entered segment vip, since a night has passed, and 83 % of the buyers had spent less (for the first time: "
+        "the playbook asks for it now)",
+        "entered segment vip, since a night has passed, and 91 % of the buyers had spent less",
+        "entered, since a night has passed, and 91 % of the buyers had spent less",
+        "entered segment vip, since a night has passed, and what was spent cannot be added up",
+    ]
+    assert [one.text for one in story(entered).entries] == ["entered, as time passed"]
 
 
 def test_what_people_and_machines_did_with_a_mail_and_what_came_of_it_is_told() -> None:

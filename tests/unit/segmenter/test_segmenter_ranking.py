@@ -168,7 +168,7 @@ def test_segments_are_asked_again_after_a_night_and_the_first_is_the_playbooks_d
     [second] = road.updates
     assert (second.cause, second.entered, second.left) == ("time", ("top", "top-lookers"), ("low",))
     assert second.customer.spend_percentile == 2
-    assert [(row.kind, row.name) for row in road.rows[-1:]] == [(Kind.TIME, "customer.spend_percentile")]
+    assert [(row.kind, row.name, row.id) for row in road.rows[-1:]] == [(Kind.TIME, "customer.spend_percentile", "2")]
 
 
 def test_a_newcomers_first_night_is_the_doing_of_time() -> None:
