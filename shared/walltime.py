@@ -64,6 +64,7 @@ def zone_of(name: str | None, otherwise: str) -> ZoneInfo:
     return known_zone(name) or ZoneInfo(otherwise)
 
 
+@lru_cache(4_096)  # the same few nights and birthdays for all mails of a day
 def instant(day: date, at: time, zone: ZoneInfo) -> datetime:
     """The first instant (UTC) at which a clock in `zone` shows `at`, or later where it never does, on `day`."""
     local = datetime.combine(day, at, zone)

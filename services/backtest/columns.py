@@ -56,7 +56,7 @@ class NotCsv(RapportError):
         self.line = line
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A row as a Segment message."""
 
     line: int

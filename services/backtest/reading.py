@@ -162,7 +162,8 @@ def _received(call: Call) -> Envelope | None:
         moment = instant(text) if text is not None else None
         if moment is not None:
             try:
-                return Envelope(SOURCE, moment.astimezone(UTC), read_from=text)
+                moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+                return Envelope(SOURCE, moment, read_from=text)
             except OverflowError:
                 return None
     return None

@@ -147,7 +147,8 @@ def _empty(playbook: Playbook, refusals: Iterable[Refusal]) -> Simulation:
 def _chunks(history: Iterator[Event | Refusal]) -> Iterator[tuple[list[Event], list[Refusal]]]:
     while chunk := list(islice(history, _CHUNK)):
         events = [one for one in chunk if type(one) is Event and (one.source == SOURCE or _counts(one))]
-        yield events, [one for one in chunk if isinstance(one, Refusal)]
+        refusals = [one for one in chunk if isinstance(one, Refusal)] if len(events) < len(chunk) else []
+        yield events, refusals
 
 
 def _counts(event: Event) -> bool:

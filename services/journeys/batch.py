@@ -302,6 +302,8 @@ class JourneysBatch:
 
     def _pending_move(self, enrollment: Enrollment) -> Moving | None:
         """The move that an enrollment has yet to make: nothing has passed by it since."""
+        if not self._memo.moves:
+            return None
         moving = self._memo.moves.get(enrollment.journey)
         return moving if moving is not None and enrollment.inside and enrollment.moves < moving.number else None
 

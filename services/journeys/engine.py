@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec.structs import replace
 
 from services.journeys import effects
 from services.journeys.commands import (
@@ -122,10 +123,11 @@ def begin(course: Course, customer: Customer, entry: Entry, before: Enrollment |
         status="waiting",
     )
     # By customer and journey, never by key: who is held out is so for every cart.
-    if drawn(customer.key, course.journey.name, "holdout") < course.journey.holdout:
+    holdout = course.journey.holdout
+    if holdout and drawn(customer.key, course.journey.name, "holdout") < holdout:
         return _hold_out(course, enrollment, entry), []
     if before is not None:
-        enrollment = _with(enrollment, sent_at=before.sent_at, clicked_at=before.clicked_at)
+        enrollment = replace(enrollment, sent_at=before.sent_at, clicked_at=before.clicked_at)
     return _run(course, enrollment, customer, course.journey.first, entry.at, [])
 
 
@@ -146,7 +148,7 @@ def restart(course: Course, enrollment: Enrollment, customer: Customer, entry: E
         return _hold_out(course, enrollment, entry), []
     if enrollment.status == "sending":
         cancel: list[Command] = [] if enrollment.pending else [CancelMessage(enrollment.message, RESTARTED)]
-        return _with(enrollment, pending=Pending(entry, again)), cancel
+        return replace(enrollment, pending=Pending(entry, again)), cancel
     return _anew(course, enrollment, customer, entry, [])
 
 
@@ -159,8 +161,8 @@ def leave(enrollment: Enrollment, reason: str, now: datetime) -> Moved:
     """End at once, whatever it waits for; a message that is held is cancelled and the goal not watched any more."""
     cancelled: list[Command] = [CancelMessage(enrollment.message, reason)] if enrollment.message else []
     if not enrollment.inside:
-        return _with(enrollment, status="ended", due=None), cancelled
-    ended = _with(
+        return replace(enrollment, status="ended", due=None), cancelled
+    ended = replace(
         enrollment, status="ended", due=None, since=None, zone="", message="", pending=None, ended_at=now, reason=reason
     )
     return ended, cancelled
@@ -171,7 +173,7 @@ def _hold_out(course: Course, enrollment: Enrollment, entry: Entry) -> Enrollmen
     goal = course.journey.goal
     assert goal is not None
     assert goal.within is not None
-    return _with(enrollment, status="held_out", entry=entry, due=entry.at + goal.within)
+    return replace(enrollment, status="held_out", entry=entry, due=entry.at + goal.within)
 
 
 def topics_ahead(journey: Journey, step: str) -> frozenset[str]:
@@ -207,10 +209,6 @@ def _successors(step: Step) -> tuple[str | None, ...]:
             return ()
 
 
-def _with(enrollment: Enrollment, **changes: Any) -> Enrollment:
-    return msgspec.structs.replace(enrollment, **changes)
-
-
 def _woken(course: Course, enrollment: Enrollment, customer: Customer, now: datetime) -> Moved:
     due = enrollment.due
     if enrollment.status == "parked":
@@ -222,7 +220,7 @@ def _woken(course: Course, enrollment: Enrollment, customer: Customer, now: date
     step = course.journey.steps.get(enrollment.step)
     match enrollment.status, step:
         case "watching", _:
-            return _with(enrollment, status="ended", due=None), []
+            return replace(enrollment, status="ended", due=None), []
         case "waiting", Wait():
             return _run(course, enrollment, customer, step.next, due, [])
         case "listening", WaitFor():
@@ -240,10 +238,10 @@ def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datet
         armed = goal is not None and (goal.within is None or now < enrollment.entry.at + goal.within)
         if goal is not None and armed and _matches(course, enrollment, customer, happening, goal.match, now):
             if not enrollment.inside:
-                return _with(enrollment, status="ended", due=None, goal_at=now), []
+                return replace(enrollment, status="ended", due=None, goal_at=now), []
             # The reason tells those who were held out from the others for good.
             left, commands = leave(enrollment, HELD_OUT if enrollment.status == "held_out" else GOAL, now)
-            return _with(left, goal_at=now), commands
+            return replace(left, goal_at=now), commands
         if enrollment.inside and enrollment.status != "held_out":
             for match in journey.exit_on:
                 if _matches(course, enrollment, customer, happening, match, now):
@@ -262,7 +260,7 @@ def _updated(course: Course, enrollment: Enrollment, signal: Updated, now: datet
                 return _run(course, enrollment, customer, step.matched, now, [Passed(step.id, "matched")])
             if step.match is not None and _matches(course, enrollment, customer, happening, step.match, now):
                 answer = b'{"event":' + bytes(happening.event.properties) + b"}"
-                enrollment = _with(enrollment, steps={**enrollment.steps, step.id: answer})
+                enrollment = replace(enrollment, steps={**enrollment.steps, step.id: answer})
                 return _run(course, enrollment, customer, step.matched, now, [Passed(step.id, "matched")])
     return _moved_clock(course, enrollment, customer, now)
 
@@ -299,7 +297,7 @@ def _outcome(course: Course, enrollment: Enrollment, customer: Customer, happeni
     decided = _moment(happening.properties.get("decided_for")) or now
     at = max(enrollment.since or decided, min(decided, now))
     pending = enrollment.pending
-    enrollment = _with(enrollment, message="", pending=None)
+    enrollment = replace(enrollment, message="", pending=None)
     if pending is not None and not enrollment.gone_out:
         return _anew(course, enrollment, customer, pending.entry, [])
     if pending is not None and pending.again:
@@ -326,7 +324,7 @@ def _heard(enrollment: Enrollment, happening: Happening, now: datetime) -> Enrol
         return enrollment
     if name in _GONE_OUT:
         at = min(_moment(properties.get("decided_for")) or now, now)
-        return _with(enrollment, gone_out=True, sent_at=_later(enrollment.sent_at, at))
+        return replace(enrollment, gone_out=True, sent_at=_later(enrollment.sent_at, at))
     at = happening.event.occurred_at
     changes: dict[str, Any] = {}
     if not enrollment.gone_out:
@@ -339,7 +337,7 @@ def _heard(enrollment: Enrollment, happening: Happening, now: datetime) -> Enrol
     step = _sender(enrollment, properties.get("message_id"))
     if step is not None and step not in before:
         changes[known] = (*before, step)
-    return _with(enrollment, **changes) if changes else enrollment
+    return replace(enrollment, **changes) if changes else enrollment
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:
@@ -374,7 +372,7 @@ def _moved_clock(course: Course, enrollment: Enrollment, customer: Customer, now
         return _run(course, enrollment, customer, step.next, now, [])
     if (zone.key, due) == (enrollment.zone, enrollment.due):
         return enrollment, []
-    return _with(enrollment, zone=zone.key, due=due), []
+    return replace(enrollment, zone=zone.key, due=due), []
 
 
 def _over(step: Wait, customer: Customer, after: datetime, zone: ZoneInfo) -> datetime:
@@ -394,7 +392,7 @@ def _anew(course: Course, enrollment: Enrollment, customer: Customer, entry: Ent
     # One code for each enrollment, also where its steps begin again.
     steps = course.journey.steps
     codes = {name: left for name, left in enrollment.steps.items() if isinstance(steps.get(name), Coupon)}
-    enrollment = _with(enrollment, entry=entry, clicked=(), opened=(), steps=codes, vars={})
+    enrollment = replace(enrollment, entry=entry, clicked=(), opened=(), steps=codes, vars={})
     return _run(course, enrollment, customer, course.journey.first, entry.at, commands)
 
 
@@ -410,9 +408,9 @@ def _run(
     journey = course.journey
     while step_id is not None:
         step = journey.steps[step_id]
-        enrollment = _with(enrollment, step=step_id, since=now, due=None, zone="")
+        enrollment = replace(enrollment, step=step_id, since=now, due=None, zone="")
         if course.status == "paused":
-            return _with(enrollment, status="parked"), commands
+            return replace(enrollment, status="parked"), commands
         way = ""
         match step:
             case Wait():
@@ -422,12 +420,12 @@ def _run(
                 step_id = step.next
             case WaitFor():
                 if not done_in_mail(step, enrollment):
-                    return _with(enrollment, status="listening", due=now + step.timeout), commands
+                    return replace(enrollment, status="listening", due=now + step.timeout), commands
                 step_id, way = step.matched, "matched"
             case Email():
                 send = effects.send(course, enrollment, customer, step, now)
                 visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
-                sending = _with(enrollment, status="sending", message=send.id, visits=visits)
+                sending = replace(enrollment, status="sending", message=send.id, visits=visits)
                 return sending, [*commands, send]
             case If():
                 seen = scope(course.playbook, customer, now, enrollment=enrollment)
@@ -442,7 +440,7 @@ def _run(
             case Split():
                 way = _arm(step, journey, enrollment, customer)
                 left = _encode({"arm": way})
-                enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left})
+                enrollment = replace(enrollment, steps={**enrollment.steps, step_id: left})
                 step_id = step.arms[way].first
             case Set():
                 enrollment, reports = effects.keep(course, enrollment, customer, step, now)
@@ -457,7 +455,7 @@ def _run(
             case Webhook():
                 call = effects.call(course, enrollment, customer, step, now)
                 visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
-                return _with(enrollment, status="sending", message=call.id, visits=visits), [*commands, call]
+                return replace(enrollment, status="sending", message=call.id, visits=visits), [*commands, call]
             case Task():
                 enrollment, opened = effects.open_task(course, enrollment, customer, step, now)
                 commands = [*commands, *opened]
@@ -465,7 +463,7 @@ def _run(
             case Coupon():
                 left_behind, announced = effects.issue(course, enrollment, customer, step, now)
                 commands = [*commands, *announced]
-                enrollment = _with(enrollment, steps={**enrollment.steps, step_id: left_behind})
+                enrollment = replace(enrollment, steps={**enrollment.steps, step_id: left_behind})
                 step_id, way = step.next, "" if effects.has_code(left_behind) else EMPTY
             case Pause():
                 if not effects.only_counted(course, enrollment):
@@ -486,7 +484,7 @@ def begin_wait(course: Course, enrollment: Enrollment, customer: Customer, step:
     elif step.until is not None or step.weekdays or step.date is not None:
         zone = zone_of(customer.timezone, course.playbook.brand.timezone)
         due, worked_out_in = _over(step, customer, after, zone), zone.key
-    return _with(enrollment, status="waiting", since=after, due=due, zone=worked_out_in)
+    return replace(enrollment, status="waiting", since=after, due=due, zone=worked_out_in)
 
 
 def _drawn_wait(between: tuple[timedelta, timedelta], *cause: str) -> timedelta:
@@ -514,5 +512,5 @@ def _end(course: Course, enrollment: Enrollment, reason: str, now: datetime, com
     if goal is not None and goal.within is not None and reason not in _UNWATCHED:
         until = enrollment.entry.at + goal.within
         if now < until:
-            left = _with(left, status="watching", due=until, steps={}, vars={}, clicked=(), opened=(), visits={})
+            left = replace(left, status="watching", due=until, steps={}, vars={}, clicked=(), opened=(), visits={})
     return left, [*commands, *cancelled]

@@ -15,6 +15,9 @@ from shared.language.expressions import Scope
 from shared.language.playbook import Playbook
 from shared.language.variables import CustomerFields
 
+_decode = msgspec.json.Decoder().decode
+_NOTHING: Mapping[str, Any] = {}
+
 
 def about(customer: Customer) -> CustomerFields:
     return CustomerFields(
@@ -46,11 +49,11 @@ def scope(
         traits=customer.traits,
         customer=about(customer),
         event=event,
-        trigger=msgspec.json.decode(entry.trigger) if entry is not None else None,
+        trigger=_decode(entry.trigger) if entry is not None else None,
         key=entry.key if entry is not None else None,
-        item=msgspec.json.decode(entry.item) if entry is not None else item,
-        steps=_decoded(enrollment.steps) if enrollment is not None else {},
-        vars=_decoded(enrollment.vars) if enrollment is not None else {},
+        item=_decode(entry.item) if entry is not None else item,
+        steps=_decoded(enrollment.steps) if enrollment is not None else _NOTHING,
+        vars=_decoded(enrollment.vars) if enrollment is not None else _NOTHING,
         aggregates=customer.aggregates,
         consented=lambda topic: consents(customer, topic, playbook),
         segments=customer.segments,
@@ -59,5 +62,5 @@ def scope(
     )
 
 
-def _decoded(kept: Mapping[str, bytes]) -> dict[str, Any]:
-    return {name: msgspec.json.decode(value) for name, value in kept.items()}
+def _decoded(kept: Mapping[str, bytes]) -> Mapping[str, Any]:
+    return {name: _decode(value) for name, value in kept.items()} if kept else _NOTHING

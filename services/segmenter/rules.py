@@ -119,14 +119,12 @@ class Rules(msgspec.Struct, frozen=True):
     """As `fed_by`, of the events that are counted, and of which nothing else is kept."""
     condition_bytes: int
     """A bound on what conditions and dates take in a packed profile."""
+    every_condition: int
+    """The mask of those that may hold of somebody: where there are no stages, that condition never does."""
     spend: Aggregate | None = None
     """What customers are ranked by, where something asks for their percentile."""
     percentile_travels: bool = False
     """Whether a journey asks for it."""
-
-    @property
-    def every_condition(self) -> int:
-        return (1 << len(self.conditions)) - 1
 
 
 NO_RULES = Rules(
@@ -148,6 +146,7 @@ NO_RULES = Rules(
     reads_last_seen=False,
     only_counted={},
     condition_bytes=0,
+    every_condition=0,
 )
 """Before any playbook is in force, profiles and history are kept all the same."""
 
@@ -201,6 +200,7 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
             for event, aggregates in fed_by.items()
             if event not in does_more and all(aggregate.function in _COUNTS for aggregate in aggregates)
         },
+        every_condition=sum(1 << one.bit for one in conditions if one.segment is not None or one.stages),
         condition_bytes=sum(2 * len(c.name.encode()) + 60 for c in conditions) + sum(len(j) * 4 + 100 for j in dates),
         spend=playbook.spend,
         percentile_travels=travels,

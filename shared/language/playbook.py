@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import time, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -319,7 +320,7 @@ class Journey(msgspec.Struct, frozen=True):
     """Who is in one of these journeys does not enter."""
 
 
-class Playbook(msgspec.Struct, frozen=True):
+class Playbook(msgspec.Struct, frozen=True, dict=True):
     """Everything that a marketer decided. `aggregates` are those of stages, segments and journeys, by id.
 
     `journey_expressions` are what journeys evaluate, and `journey_aggregates` the ids of the aggregates in them: their
@@ -347,7 +348,7 @@ class Playbook(msgspec.Struct, frozen=True):
         held = {name: replace(self.journeys[name], status="paused") for name in journeys if name in self.journeys}
         return replace(self, journeys={**self.journeys, **held}) if held else self
 
-    @property
+    @cached_property
     def paused(self) -> frozenset[str]:
         """The journeys that let nobody in, and in which what is due waits."""
         return frozenset(name for name, journey in self.journeys.items() if journey.status == "paused")
