@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from html import escape, unescape
 from typing import Literal, NamedTuple
 
@@ -53,13 +54,15 @@ class _Tag(NamedTuple):
 
 
 # Texts within a tag may hold its end. A raw block is one tag, since nothing in it is Jinja's.
-JINJA = re.compile(
+_JINJA = re.compile(
     r"\{#.*?#\}"
     r"|\{%[-+]?\s*raw\s*-?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}"
     r"|\{%(?:'[^']*'|\"[^\"]*\"|[^'\"])*?%\}"
     r"|\{\{(?:'[^']*'|\"[^\"]*\"|[^'\"])*?\}\}",
     re.DOTALL,
 )
+_OPENING = re.compile(r"\{[{%#]")
+_END_OF_RAW = re.compile(r"\{%[-+]?\s*endraw\b")
 _MARKUP = re.compile(
     r"<!--.*?-->|<(?P<close>/?)(?P<name>[a-zA-Z][\w:-]*)(?:\"[^\"]*\"|'[^']*'|[^\"'>])*?(?P<empty>/?)>", re.DOTALL
 )
@@ -147,6 +150,18 @@ def _inlined(html: str) -> str:
         raise TemplateInvalid(1, f"the CSS cannot be put inline: {error}. Correct the styles.") from None
 
 
+def jinja_tags(source: str) -> Iterator[re.Match[str]]:
+    """Up to one that has no end: what begins there is no template, and to look from each opening behind it for an end
+    that is not there would take hours where there are many."""
+    at = 0
+    while (opening := _OPENING.search(source, at)) is not None:
+        found = _JINJA.match(source, opening.start())
+        if found is None or (_RAW.match(found[0]) and not _END_OF_RAW.search(found[0])):
+            return
+        yield found
+        at = found.end()
+
+
 class _Aside:
     """A source whose Jinja tags are replaced by words that no parser minds."""
 
@@ -157,16 +172,14 @@ class _Aside:
         self.tags: list[_Tag] = []
         self._required = 0
 
-        line, at = 1, 0
-
-        def replace(found: re.Match[str]) -> str:
-            nonlocal line, at
-            line, at = line + source.count("\n", at, found.start()), found.start()
-            if found[0].startswith("{#"):
-                return "\n" * found[0].count("\n")
-            return self._word(_Tag(found[0], line))
-
-        self.text = JINJA.sub(replace, source)
+        line, at, out = 1, 0, list[str]()
+        for found in jinja_tags(source):
+            between = source[at : found.start()]
+            line += between.count("\n")
+            lines = found[0].count("\n")
+            out += (between, "\n" * lines if found[0].startswith("{#") else self._word(_Tag(found[0], line)))
+            line, at = line + lines, found.end()
+        self.text = "".join(out) + source[at:]
         self._required = len(self.tags)
         self.word = re.compile(rf"{self._mark}(\d+)z")
         self.comment = rf"<!--{self._mark}\d+z-->"
@@ -182,7 +195,7 @@ class _Aside:
     def add_text(self, text: str) -> str:
         """A line of text with tags in it that is not in the source, ready to stand between elements."""
         out, at = "", 0
-        for found in JINJA.finditer(text):
+        for found in jinja_tags(text):
             out += escape(text[at : found.start()]) + ("" if found[0].startswith("{#") else self.add(found[0]))
             at = found.end()
         return out + escape(text[at:])

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import msgspec
 from jinja2 import Environment, TemplateError, nodes
 
-from shared.language.bodies import JINJA
+from shared.language.bodies import jinja_tags
 from shared.language.template_filters import GLOBALS
-from shared.language.templating import compile_template, environment
+from shared.language.templating import check_size, compile_template, environment
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -66,6 +66,7 @@ def used_in(source: str) -> Used:
 
 
 def _read(source: str) -> list[tuple[_Part, _Found]]:
+    check_size(source)
     parts = _parts(source)
     if parts is not None:
         found = [(part, _part(part.text)) for part in parts]
@@ -86,7 +87,7 @@ def _parts(source: str) -> list[_Part] | None:
     parts: list[_Part] = []
     block: list[str] = []
     depth, line, begins, at = 0, 1, 1, 0
-    for found in JINJA.finditer(source):
+    for found in jinja_tags(source):
         between = source[at : found.start()]
         if _LOOKS_LIKE_A_TAG.search(between):
             return None

@@ -100,11 +100,12 @@ class MessageTemplates(msgspec.Struct):
 def _read(text: str, kind: str, with_text: bool) -> Used | TemplateInvalid:
     """The names of a template, or what is wrong with it. Kept, since a playbook is checked on every save."""
     try:
+        used = used_in(text)
         if kind in ("mjml", "html"):
             chosen: BodyKind = "mjml" if kind == "mjml" else "html"
             if not keeps_order(text, chosen, with_text=with_text):
                 _compile_both(compile_body(text, chosen), kind)
-        return used_in(text)
+        return used
     except TemplateInvalid as error:
         return error
 

@@ -335,10 +335,15 @@ def environment(*, html: bool) -> ImmutableSandboxedEnvironment:
     return _HTML if html else _TEXT
 
 
-def compile_template(source: str, *, html: bool, name: str) -> Template:
-    """A template ready for `render`; `name` stands for its file. Raises TemplateInvalid."""
+def check_size(source: str) -> None:
+    """Raises TemplateInvalid where it is longer than a template may be."""
     if len(source) > MAX_SOURCE:
         raise TemplateInvalid(1, f"the template has {len(source):,} characters. At most {MAX_SOURCE:,} are read.")
+
+
+def compile_template(source: str, *, html: bool, name: str) -> Template:
+    """A template ready for `render`; `name` stands for its file. Raises TemplateInvalid."""
+    check_size(source)
     chosen = environment(html=html)
     try:
         code = chosen.compile(source, name, f"<{name}>")

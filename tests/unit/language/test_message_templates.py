@@ -35,6 +35,25 @@ def test_a_slip_in_jinja_is_named_with_its_line(body: str, begins: str) -> None:
     assert begins.split(": ", 1)[1].rstrip(".") in found[0]
 
 
+@pytest.mark.parametrize("kind", ["html", "text"])
+def test_what_the_mailer_cannot_compile_does_not_pass(kind: str) -> None:
+    """Each tag of these is sound by itself."""
+    files = {"html": "messages__cart·reminder__body_html", "text": "messages__cart·reminder__body_txt"}
+
+    def said(text: str) -> str:
+        (line,) = said_of(sample(**{files[kind]: text + STOP}))
+        return line.partition(": ")[2]
+
+    assert said("{% raw %} {{ traits.a }}") == "missing end of raw directive. Correct the template."
+    assert said("a" * 200_000).startswith("the template has 200,0")
+
+
+@pytest.mark.parametrize("opening", ["{{", "{%", "{#", "{% raw %}"])
+def test_many_tags_without_an_end_are_not_looked_through_for_each(opening: str) -> None:
+    """That would take minutes here."""
+    assert of_body(opening * 15_000)
+
+
 MJML = """\
 <mjml>
   <mj-body>
