@@ -116,8 +116,7 @@ class JourneysProcessor:
                 swept = memo
             if lane.as_of - forgot >= _FORGET_EVERY:
                 forgot = lane.as_of
-                await self._forget(lane, store.forget_ended, forgot - KEPT)
-                await self._forget(lane, store.forget_decisions, forgot - self._story_kept)
+                await self._forget(lane, forgot)
             await lane.woken.wait()
 
     async def _sweep(self, lane: Lane, memo: Memo) -> None:
@@ -151,15 +150,15 @@ class JourneysProcessor:
             if not after:
                 return
 
-    async def _forget(
-        self, lane: Lane, oldest: Callable[[Connection, int, datetime, int], Awaitable[int]], before: datetime
-    ) -> None:
-        async def some(connection: Connection, out: Outputs) -> int:
-            return await oldest(connection, lane.partition, before, _FORGET)
+    async def _forget(self, lane: Lane, now: datetime) -> None:
+        async def some(connection: Connection, out: Outputs) -> bool:
+            """Whether there may be more."""
+            ended = await store.forget_ended(connection, lane.partition, now - KEPT, _FORGET)
+            told = await store.forget_decisions(connection, lane.partition, now - self._story_kept, _FORGET)
+            return max(ended, told) == _FORGET
 
-        while not lane.leaving.is_set():
-            if await lane.transact(some) < _FORGET:
-                return
+        while not lane.leaving.is_set() and await lane.transact(some):
+            pass
 
 
 def _customers(given: Given) -> Iterator[str]:
