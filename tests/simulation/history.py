@@ -10,13 +10,13 @@ from typing import Any
 
 from tests.simulation.weather import OUTAGES
 
-CUSTOMERS = ("ann", "ben", "cai", "dot", "eve")
+CUSTOMERS = ("ann", "ben", "cai", "deb", "eve")
 WORKERS = ("segmenter-1", "segmenter-2", "journeys-1", "journeys-2", "mailer-1", "mailer-2")
 PROCESSES = (*WORKERS, "ingest-1", "ingest-2")
 SOURCE = "shop"
 _ACTS = 10, 22
 """Many short histories find what few long ones find, and sooner; what they begin goes on for days."""
-_ACTS_A_SECOND = 16.0
+_ACTS_A_SECOND = 24.0
 """What a history costs is how long it lasts, far more than what happens in it: ticks, heartbeats, looks for work."""
 _FEW, _MANY = (1, 1, 1, 1, 2, 3), (1, 2, 3, 5, 8)
 """How many calls a post has: where there are many, more happens at one instant, and in one transaction."""
@@ -24,9 +24,21 @@ RANKING = 6
 """The playbook that ranks customers."""
 _FOLLOWING = 0, 1, 2, 3, 4, 5, RANKING
 _ROUGH = 0.0, 1.0, 1.0, 2.0, 2.0, 4.0
-_BATCHES = (1, 0.0), (2, 0.0), (3, 0.02), (5, 0.02), (16, 0.2), (100, 0.2), (2000, 0.0), (2000, 0.2)
+_BATCHES = {
+    (1, 0.0): 1,
+    (2, 0.0): 1,
+    (3, 0.02): 2,
+    (5, 0.02): 2,
+    (16, 0.2): 3,
+    (100, 0.2): 2,
+    (2000, 0.0): 2,
+    (2000, 0.2): 3,
+}
 """How many records a batch has at most, and for how many seconds partitions gather for one transaction. Small batches
-are for timers that a transaction cannot take at once; where they wait for one another, too, nothing ends."""
+are for timers that a transaction cannot take at once; where they wait for one another, too, nothing ends. The
+smallest cost three times what large ones do, and are drawn less often."""
+_PARTITIONS = (2, 2, 2, 3)
+"""Two are enough for all that goes on between partitions but one: that workers have unequal shares of them."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,7 @@ class Unsubscribe(Act):
 @dataclass(frozen=True)
 class History:
     seed: int
+    partitions: int
     roughness: float
     batch_records: int
     gather_seconds: float
@@ -135,15 +148,16 @@ def draw(seed: int) -> History:
     acts: list[Act] = []
     at = 0.0
     for act in _acts(dice):
-        at += dice.expovariate(_ACTS_A_SECOND) if dice.random() < 0.93 else dice.uniform(0.5, 1.5)
+        at += dice.expovariate(_ACTS_A_SECOND) if dice.random() < 0.95 else dice.uniform(0.5, 1.5)
         acts.append(act(at))
     for hours in (1.5, 26):  # what they began goes on while troubles last
         at += 1.2
         acts.append(Leap(at, timedelta(hours=hours)))
     return History(
         seed,
+        dice.choice(_PARTITIONS),
         dice.choice(_ROUGH),
-        *dice.choice(_BATCHES),
+        *dice.choices([*_BATCHES], _BATCHES.values())[0],
         tuple(acts),
         RANKING if dice.random() < 0.3 else 0,
     )

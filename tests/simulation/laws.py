@@ -33,7 +33,7 @@ from shared.log.port import Record
 from tests.simulation.history import RANKING, SOURCE
 from tests.simulation.playbooks import variants
 from tests.simulation.replay import taken
-from tests.simulation.world import PARTITIONS, World
+from tests.simulation.world import World
 
 _event = msgspec.json.Decoder(EventRecord).decode
 _customer = msgspec.json.Decoder(customers.CustomerRecord).decode
@@ -60,7 +60,7 @@ def breaches(world: World) -> list[str]:
 
 def read(world: World, stream: str) -> list[list[Record]]:
     """What a reader takes of each partition: the next of each source, and nothing twice."""
-    return [taken(world.broker.records(stream, partition)) for partition in range(PARTITIONS)]
+    return [taken(world.broker.records(stream, partition)) for partition in range(world.history.partitions)]
 
 
 def counted(lane: list[Record], told: list[Record]) -> list[tuple[str, str]]:
@@ -325,7 +325,7 @@ def _nights(world: World) -> Iterator[str]:
     if [one.playbook for one in said[0] if isinstance(one, Activation)][-1:] != [variants()[RANKING].hash]:
         return
     last = [[one for one in lane if isinstance(one, CutOffs)][-1:] for lane in said]
-    if not last[0] or last.count(last[0]) < PARTITIONS:
+    if not last[0] or last.count(last[0]) < world.history.partitions:
         yield f"the last night is told as {last}"
         return
     spent: Counter[str] = Counter()

@@ -29,7 +29,7 @@ from tests.simulation.database import Server, Sessions, SimulatedDatabase
 from tests.simulation.history import History, draw
 from tests.simulation.machine import Process, register_tasks, virtual
 from tests.simulation.weather import Weather
-from tests.simulation.world import PARTITIONS, SHELF, World, hear
+from tests.simulation.world import SHELF, World, hear
 
 _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 _CARELESS = {
@@ -39,7 +39,7 @@ _CARELESS = {
     "max_wal_senders": "0",
 }
 """Nothing of it has to last, and nobody watches."""
-_COLLECT_EVERY = 10
+_COLLECT_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,11 @@ def play(history: History, server: Server, *, again: bool) -> Outcome:
 
 def _replayed(world: World, server: Server) -> list[str]:
     """The journal of this history, in one piece; and lived through in memory."""
+    partitions = world.history.partitions
     journal = {
         (stream, partition): replay.taken(world.broker.records(stream, partition))
         for stream in STREAMS
-        for partition in range(PARTITIONS)
+        for partition in range(partitions)
     }
     trail = mailing.noted(world.query(mailing.READ))
     with virtual(world.history.seed) as loop:
@@ -111,17 +112,17 @@ def _replayed(world: World, server: Server) -> list[str]:
         async def compare() -> list[str]:
             async with database.connect() as connection:
                 playbooks = {name: await SHELF.get(connection, name) for name, _ in mailing.in_force(journal)}
-            found = [f"mailer: {line}" for line in mailing.differences(journal, trail, playbooks, PARTITIONS)]
+            found = [f"mailer: {line}" for line in mailing.differences(journal, trail, playbooks, partitions)]
             beside = await replay.beside(journal, database, SHELF)
             if beside.early:
                 return found
             recorded = await replay.states(database)
             server.empty()
             async with asyncio.timeout(300):
-                again = await replay.replay(journal, database, world.installation, SHELF, PARTITIONS)
+                again = await replay.replay(journal, database, world.installation, SHELF, partitions)
             replayed = await replay.states(database)
             found += [f"replay: {line}" for line in replay.differences(journal, recorded, again, replayed, beside)]
-            lived = await rehearsal.rehearse(journal, recorded, beside, database, SHELF, PARTITIONS)
+            lived = await rehearsal.rehearse(journal, recorded, beside, database, SHELF, partitions)
             return found + [f"in memory: {line}" for line in lived]
 
         try:

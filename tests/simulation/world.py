@@ -68,7 +68,6 @@ from tests.simulation.post_office import PostOffice, SimulatedGateway, Simulated
 from tests.simulation.stream import SimulatedLog
 from tests.simulation.weather import Weather
 
-PARTITIONS = 3
 SECRET = b"secret" * 6
 _LINKS = Links(SECRET, "https://lamps.example/mailer")
 _COMPOSER = Composer(_LINKS)
@@ -104,7 +103,7 @@ class World:
         self.dice = random.Random(f"world {history.seed}")
         self.clock = SimulatedClock(loop)
         self.weather = Weather(random.Random(f"weather {history.seed}"), loop, history.roughness, self.tell)
-        self.broker = MemoryLog(PARTITIONS)
+        self.broker = MemoryLog(history.partitions)
         self.sessions = Sessions(server, loop, self.weather)
         self.office = PostOffice()
         self.story: list[str] = []
@@ -117,12 +116,14 @@ class World:
         self.applied: list[Apply] = []
         self.lost: list[str] = []
         """Errors that nobody expects: defects."""
+        self._fine = asyncio.Event()
+        """The weather is, from now on: nobody is kept away, or stopped, any more."""
         self._first_tried: dict[str, datetime] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self.installation = Installation(_UUID, 1, SECRET, self.clock)
         self._settings = Settings(
             heartbeat_seconds=1.5,
-            expiry_seconds=4.0,
+            expiry_seconds=3.2,
             batch_records=history.batch_records,
             partitions_in_flight=2,
             gather_seconds=history.gather_seconds,
@@ -145,6 +146,7 @@ class World:
             self._bring_about(act)
         await asyncio.sleep(1.0)
         self.weather.clear_up()
+        self._fine.set()
         for name in PROCESSES:
             if name not in self.living:
                 self._spawn(name)
@@ -237,7 +239,7 @@ class World:
             if count
         ]
         left += self._unranked(since)
-        return left if len(rows) == 3 * PARTITIONS else [*left, f"{len(rows)} partitions were made"]
+        return left if len(rows) == 3 * self.history.partitions else [*left, f"{len(rows)} partitions were made"]
 
     def _unranked(self, since: datetime) -> list[str]:
         """Whether customers have not been ranked since the last midnight, where the playbook asks for it."""
@@ -265,7 +267,7 @@ class World:
         service = name.partition("-")[0]
         if service == "ingest":
             batches = OpenBatches(log, EVENTS, flush_seconds=0.003, answer_seconds=10, bytes_in_flight=64 << 20)
-            intake = Intake(None, GivenSources({SOURCE: [_KEY]}), batches, self.clock, lambda: PARTITIONS)  # type: ignore[arg-type]
+            intake = Intake(None, GivenSources({SOURCE: [_KEY]}), batches, self.clock, lambda: self.history.partitions)  # type: ignore[arg-type]
             intake.open = True
             self.living[name] = Living(process, intake=intake)
             return
@@ -321,7 +323,7 @@ class World:
             await self._back(name, seconds)
 
     async def _back(self, name: str, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._bad_weather_for(seconds)
         if name not in self.living:
             self.tell(name, "starts")
             self._spawn(name)
@@ -331,9 +333,13 @@ class World:
         if living is None:
             return
         living.process.stop()
-        await asyncio.sleep(seconds)
+        await self._bad_weather_for(seconds)
         living.process.go_on()
         self.tell(name, "goes on")
+
+    async def _bad_weather_for(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._fine.wait(), seconds)
 
     async def _apply(self, asked: Apply) -> None:
         """`rapport playbook apply`, with `journeys pause` and `move`, by somebody who does not give up."""
