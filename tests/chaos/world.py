@@ -46,6 +46,8 @@ _RECEIVER = "http://receiver.example"
 """Whom the playbook calls: in a run, the receiver of that run."""
 ENDED_WITHIN = 120.0
 """Seconds by which a process has ended that was asked to, however busy the machine."""
+_SUCCESSORS = 5
+"""How many may try to publish what another left, while a server that has much else to do does not answer."""
 _RECOVERED_WITHIN = 15.0
 """Seconds after a fault, at which the log is reached again: those who try wait longer each time, up to 5."""
 
@@ -475,21 +477,36 @@ class World:
         return left
 
     async def stop_workers(self, connection: asyncpg.Connection) -> None:
-        """In order, along the road. Each must end well, and leave nothing unpublished and no partition held."""
+        """In order, along the road. Each must end well, and leave nothing unpublished and no partition held; where a
+        server did not answer it meanwhile, a successor must."""
         for service in SERVICES:
             going = [life.worker for life in self.lives.values() if life.worker.service == service]
-            for worker in going:
-                self.held.add(worker.name)
-                self.tell(worker, "asked to end", signal.SIGTERM)
-            await asyncio.gather(*(asyncio.wait_for(self._seen(worker), ENDED_WITHIN) for worker in going))
-            unpublished = await connection.fetchval(
-                "SELECT count(*) FROM processing.outbox WHERE service = $1", service
-            )
-            held = await connection.fetchval(
-                "SELECT count(*) FROM processing.partitions WHERE service = $1 AND owner IS NOT NULL", service
-            )
-            if unpublished or held:
-                self.wrong.append(f"{service} ended in order and left {unpublished} unpublished, {held} held")
+            left, hindered = await self._asked_to_end(connection, going)
+            for _ in range(_SUCCESSORS):
+                if not left or not hindered:
+                    break
+                self.launch(going[0])
+                await self._up(going[0])
+                left, hindered = await self._asked_to_end(connection, going[:1])
+            if left:
+                self.wrong.append(f"{service} ended in order and left {left}")
+
+    async def _asked_to_end(self, connection: asyncpg.Connection, going: Sequence[Worker]) -> tuple[str, bool]:
+        """What the workers of a service have left, if anything; and whether one said that it waited for a server."""
+        said_before = {worker.name: worker.log.stat().st_size for worker in going}
+        for worker in going:
+            self.held.add(worker.name)
+            self.tell(worker, "asked to end", signal.SIGTERM)
+        await asyncio.gather(*(asyncio.wait_for(self._seen(worker), ENDED_WITHIN) for worker in going))
+        service = going[0].service
+        unpublished = await connection.fetchval("SELECT count(*) FROM processing.outbox WHERE service = $1", service)
+        held = await connection.fetchval(
+            "SELECT count(*) FROM processing.partitions WHERE service = $1 AND owner IS NOT NULL", service
+        )
+        last_words = b"".join(worker.log.read_bytes()[said_before[worker.name] :] for worker in going)
+        # It says so when it begins to wait, and when that is over, be it by its own end.
+        waited = any(f'"{service} {how}"'.encode() in last_words for how in ("waits", "still waits", "goes on"))
+        return f"{unpublished} unpublished, {held} held" if unpublished or held else "", waited
 
 
 @contextlib.asynccontextmanager
