@@ -41,13 +41,18 @@ class BadTimer(Exception):
         self.timer, self.index, self.error = timer, index, error
 
 
+_TIMERS_ALONE = 500
+"""Timers of one transaction that brings no more records than that: what they wake lies in the processor's caches still
+when it is written."""
+
+
 class Share:
     """`items` are the first of what is pending in the lane; with `until` only timers fire, up to there. `limit` timers
     at most: items beyond the last that is taken wait for the timers that are not, and `more` says that there may be."""
 
     def __init__(self, lane: Lane, items: Sequence[Item], until: datetime | None = None, limit: int | None = None):
         self.lane, self.items, self.until = lane, items, until
-        self.limit = limit or lane.frame.batch_records
+        self.limit = limit or min(lane.frame.batch_records, max(_TIMERS_ALONE, len(items)))
         self.roads = list(accumulate(items, _road, initial=lane.as_of))[1:]
         self.road = self.roads[-1] if until is None else until
         self.timers: Sequence[Timer] = ()
