@@ -51,9 +51,21 @@ def test_nothing_of_the_language_is_left_out() -> None:
     fields |= {"goal", "within", "value", "exit_on", "holdout", "topic", "priority", "expires", "with"}
     fields |= {"for", "until", "on", "between", "timeout", "on_timeout", "by", "share", "prefix", "length", "limit"}
     fields |= {"codes", "announce", "quiet_hours", "caps", "rates", "outcomes", "arms", "opened", "clicked", "reply"}
+    fields |= {"spend", "spend_percentile"}
     assert [word for word in sorted(fields) if not re.search(rf"[\s{{]{word}:", WRITTEN)] == []
     assert [name for name in sorted(FUNCTIONS) if f"{name}(" not in WRITTEN] == []
-    names = ["traits.", "customer.", "event.", "trigger.", "steps.", "item.", "vars.", " now", "== key"]
+    names = [
+        "traits.",
+        "customer.",
+        "customer.spend_percentile",
+        "event.",
+        "trigger.",
+        "steps.",
+        "item.",
+        "vars.",
+        " now",
+        "== key",
+    ]
     assert [name for name in names if name not in WRITTEN] == []
     signs = ["==", "!=", ">", ">=", "<", "<=", " in ", " not in ", " and ", " or ", "not ", " + ", " - ", " * ", " / "]
     assert [sign for sign in signs if sign not in WRITTEN] == []
