@@ -139,6 +139,14 @@ def _servers(settings: Settings) -> str:
     return f"{database}, or Kafka at {kafka}," if kafka else database
 
 
+def prove_writable(file: Path) -> None:
+    """Before the work whose outcome is to stand there. Raises RapportError."""
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise RapportError(f"{file} cannot be written: {error.strerror}. Name another file.") from None
+
+
 def fail(text: str) -> None:
     Terminal(stderr=True).print(text, style="red", highlight=False, soft_wrap=True)
     sys.exit(1)

@@ -208,9 +208,15 @@ def _is_of(share: Share, whose: Mapping[str, Value], cells: list[str], width: in
 
 
 def read_mapping(path: Path) -> Columns:
-    """Raises MappingInvalid with every problem and its place."""
+    """Raises MappingInvalid with every problem and its place, or RapportError where there is nothing to read."""
     problems: list[Problem] = []
-    document = parse(str(path), path.read_bytes(), problems.append)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RapportError(
+            f"{path} cannot be read: {error.strerror}. Give the file that says what columns mean."
+        ) from None
+    document = parse(str(path), text, problems.append)
     columns = _Reader(document, problems).read() if document is not None else None
     if problems or columns is None:
         raise MappingInvalid("\n".join(map(str, sorted(problems))))

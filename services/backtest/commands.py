@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Data, Folder, Terminal, database, run, say
+from services.terminal import DEFAULT_DATA, Data, Folder, Terminal, database, prove_writable, run, say
 from shared.clock import SystemClock
 from shared.errors import RapportError
 
@@ -81,6 +81,8 @@ def _simulate(
     from services.backtest.tables import as_comparison, as_tables
     from shared.language import read_folder
 
+    if html is not None:
+        prove_writable(html)
     columns = read_mapping(mapping) if mapping is not None else None
     sources = [(path, columns if _is_csv(path) else None) for path in events]
     size = sum(History(*source).size for source in sources)
@@ -128,6 +130,7 @@ def export(
         from services.backtest.exporting import message
         from services.segmenter.store import every_event
 
+        prove_writable(file)
         since = SystemClock().now() - timedelta(days=days) if days is not None else _BEGINNING
         count = 0
         async with database(data) as connection:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.terminal import DEFAULT_DATA, fail, one_of, say
+from services.terminal import DEFAULT_DATA, fail, one_of, prove_writable, say
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def _show(playbook: Playbook, request: MessageRequested, origin: str, form: str,
 
         html = Path(tempfile.mkdtemp(prefix="rapport-preview-")) / f"{request.message}.html"
     if html is not None:
+        prove_writable(html)
         html.write_text(page, encoding="utf-8")
         if form == "text":
             say(f"HTML:    {html}")
