@@ -126,6 +126,7 @@ class SegmenterBatch:
         self.partition = partition
         self._memo = memo
         self._all_rules = rules
+        self._playbook = memo.playbook[:NAMED_BY]
         self._rules = rules[memo.playbook]
         self._definitions = definitions
         self._profiles = profiles
@@ -294,7 +295,6 @@ class SegmenterBatch:
         """A message or a timer of the customer has been taken."""
         if self._stored is None:
             return
-        self.rows()
         left = self._uses.get(key, 0) - 1
         if left > 0:
             self._uses[key] = left
@@ -418,6 +418,7 @@ class SegmenterBatch:
             self._memo.backfills,
             ranking,
         )
+        self._playbook = self._memo.playbook[:NAMED_BY]
         forwarded = customers.Activation(
             as_of=out.as_of,
             playbook=activation.playbook,
@@ -465,7 +466,11 @@ class SegmenterBatch:
                     out.set_timer(DATE, f"{journey}\n{key}", due)
 
     def _tell(self, record: CustomerUpdated | DateReached, out: Outputs, word: str = "") -> None:
-        self._told.append((record, self._memo.playbook[:NAMED_BY], word))
+        told = (record, self._playbook, word)
+        if self._stored is None:
+            self._told.append(told)
+        else:
+            self._rows.append(history.row(*told))  # while what it is made of is at hand
         if isinstance(record, CustomerUpdated) and (record.stage_before or record.entered or record.left):
             self._moved[record.cause] = self._moved.get(record.cause, 0) + 1
         out.emit(CUSTOMERS, record.customer.key, record)

@@ -31,6 +31,9 @@ from shared.telemetry import DUPLICATES, FENCED, HALTED
 
 T = TypeVar("T")
 
+_new = tuple.__new__
+"""As the class itself would make it, without a call in between: there is one for each record."""
+
 _ATTEMPTS_BEFORE_CARE = 3
 _ATTEMPTS_BEFORE_BURIAL = 5
 _GRACE_SECONDS = 25.0
@@ -246,7 +249,7 @@ class Lane:
                     self._read_to = record.offset
                     break
                 seen[source] = seq
-            items.append(Item(record))
+            items.append(_new(Item, (record, None, None)))
         return items
 
     async def _process(self) -> None:
@@ -270,17 +273,19 @@ class Lane:
 
     def _decode(self) -> list[Item]:
         """The pending items up to one that this release is too old for; raises NewerContract where it is the first."""
+        # A look at the clock takes as long as decoding does; what has been read was received before it.
+        now = self.frame.clock.now() if self.frame.leads_time else None
         for index, (record, message, _) in enumerate(self._pending):
             if message is None:
                 try:
-                    self._pending[index] = self._decoded(record)
+                    self._pending[index] = self._decoded(record, now)
                 except NewerContract:
                     if index:
                         return self._pending[:index]
                     raise
         return self._pending
 
-    def _decoded(self, record: Record) -> Item:
+    def _decoded(self, record: Record, now: datetime | None) -> Item:
         processor = self.frame.processor
         if record.broken is not None:
             return Item(record, Poison(record.broken))
@@ -293,9 +298,9 @@ class Lane:
             raise
         except Exception as error:
             return Item(record, error if isinstance(error, RapportError) else Poison(text_of(error)))
-        if at is not None and self.frame.leads_time:
-            at = min(at, self.frame.clock.now())  # the road is never ahead of the leader's clock
-        return Item(record, message, at)
+        if now is not None and at is not None and at > now:
+            at = now  # the road is never ahead of the leader's clock
+        return _new(Item, (record, message, at))
 
     def offset_after(self, count: int) -> int:
         """Where reading goes on once the first `count` pending items are processed."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from shared.processing import store
@@ -53,7 +52,7 @@ class Share:
     def __init__(self, lane: Lane, items: Sequence[Item], until: datetime | None = None, limit: int | None = None):
         self.lane, self.items, self.until = lane, items, until
         self.limit = limit or min(lane.frame.batch_records, max(_TIMERS_ALONE, len(items)))
-        self.roads = list(accumulate(items, _road, initial=lane.as_of))[1:]
+        self.roads = list(_roads(lane.as_of, items))
         self.road = self.roads[-1] if until is None else until
         self.timers: Sequence[Timer] = ()
         self.timers_low: datetime | None = None
@@ -86,16 +85,17 @@ class Share:
         run, agenda, roads = self.run, self.run.agenda, self.roads
         in_seqs = dict(self.lane.position.in_seqs)
         breath = time.perf_counter()
-        for index, item in enumerate(self.items):
-            if agenda.is_due(roads[index]):
-                await self._fire(batch, roads[index], index)
-            run.as_of, run.trace = roads[index], item.record.trace
+        for index, (record, message, _) in enumerate(self.items):
+            road = roads[index]
+            if agenda.is_due(road):
+                await self._fire(batch, road, index)
+            run.as_of, run.trace = road, record.trace
             try:
-                batch.handle(item.message, run)
+                batch.handle(message, run)
             except Exception as error:
                 raise BadRecord(index, error) from error
-            if item.record.origin is not None:
-                service, partition, generation, seq = item.record.origin
+            if record.origin is not None:
+                service, partition, generation, seq = record.origin
                 in_seqs[f"{service}/{partition}/{generation}"] = seq
             if time.perf_counter() - breath > _BREATH_SECONDS:
                 await asyncio.sleep(0)
@@ -160,5 +160,9 @@ async def due_timers(
     return timers, timers[-1].due if len(timers) == limit else following
 
 
-def _road(road: datetime, item: Item) -> datetime:
-    return item.road_after(road)
+def _roads(road: datetime, items: Sequence[Item]) -> Iterator[datetime]:
+    """Where the road stands at each item, as `Item.road_after` says."""
+    for _, _, at in items:
+        if at is not None and at > road:
+            road = at
+        yield road
