@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -72,12 +73,16 @@ class House:
         reader = self.log.reader(stream)
         reader.assign({partition: begin})
         found: list[Record] = []
-        while True:
-            fetched = await reader.fetch(partition, 1000, 0.2)
-            found += fetched.records
-            if fetched.drained:
-                await reader.close()
-                return found
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    fetched = await reader.fetch(partition, 1000, 0.2)
+                except Unavailable:
+                    continue  # a busy broker is silent for a while
+                found += fetched.records
+                if fetched.drained:
+                    await reader.close()
+                    return found
 
 
 @pytest.fixture(params=["postgres", pytest.param("kafka", marks=pytest.mark.kafka)])
