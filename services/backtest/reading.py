@@ -5,6 +5,7 @@ An event is taken as received when its line says so (`receivedAt`), else when it
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
@@ -110,14 +111,17 @@ class History:
                 # The line that has the byte before is of the part before.
                 reader.seek(begin - 1)
                 begin += len(reader.readline()) - 1
+            else:
+                begin = _pass_mark(reader)
             while begin < end and (line := reader.readline(_LONGEST_LINE)):
                 begin += len(line)
                 yield line
 
-    def _lines(self, reader: IO[bytes]) -> Iterator[Row]:
+    def _lines(self, reader: io.BufferedReader) -> Iterator[Row]:
         has = self.share.has_message
         whole = self.share.of == 1
         number = 0
+        _pass_mark(reader)
         while line := reader.readline(_LONGEST_LINE):
             number += 1
             item = line.strip()
@@ -155,6 +159,11 @@ class History:
     def _surrounding(self, call: Call) -> Envelope | None:
         self._call = call
         return _received(call)
+
+
+def _pass_mark(reader: io.BufferedReader) -> int:
+    """Pass over the byte order mark that some editors begin a file with. Returns its length, 0 where there is none."""
+    return len(reader.read(len(codecs.BOM_UTF8))) if reader.peek().startswith(codecs.BOM_UTF8) else 0
 
 
 def _received(call: Call) -> Envelope | None:

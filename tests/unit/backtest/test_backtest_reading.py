@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from datetime import UTC, datetime
@@ -70,6 +71,15 @@ def test_a_packed_file_reads_like_a_plain_one(tmp_path: Path) -> None:
     packed = tmp_path / "events.ndjson.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     assert list(History(packed)) == list(History(plain))
+
+
+def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    path = written(tmp_path, track(), track(userId="bob"))
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    history = History(path)
+    assert [event.key for event in history if isinstance(event, Event)] == ["ann", "bob"]
+    messages = [message for part in range(2) for message in history.messages(part, 2)]
+    assert [json.loads(message)["userId"] for message in messages] == ["ann", "bob"]
 
 
 def test_a_packed_file_that_ends_too_early_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
