@@ -124,10 +124,15 @@ def as_json(part: Part) -> bytes:
     return msgspec.json.encode(part.comparison or part.reports[0])
 
 
+def splittable() -> list[Playbook]:
+    """Those that may follow each other in a simulated history, but for the one that ranks customers among all."""
+    return [playbook for playbook in variants() if playbook.spend is None]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_found_does_not_depend_on_how_many_find_it(tmp_path: Path, seed: int) -> None:
     random = Random(seed)
-    playbooks = random.sample(variants(), random.choice((1, 2)))
+    playbooks = random.sample(splittable(), random.choice((1, 2)))
     files = [drawn(random, 150), drawn(random, 60)][: random.choice((1, 2))]
     if random.random() < 0.5:
         for lines in files:
@@ -222,8 +227,8 @@ def test_what_ends_a_file_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_playbook_that_gives_addresses_itself_is_not_split() -> None:
-    assert all(map(go_apart, variants()))
     playbook = variants()[0]
+    assert go_apart(playbook)
     journey = playbook.journeys["cart"]
     assert isinstance(journey.trigger, EventTrigger)
     assert journey.trigger.key is not None
