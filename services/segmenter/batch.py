@@ -64,8 +64,8 @@ class Backfilling(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Ranking(msgspec.Struct, array_like=True, frozen=True):
-    """The cut-offs in force, as buckets (see `percentiles`), and since when. `first`: before them there were none of
-    this `metric`, so that everybody moves because the playbook asks."""
+    """The cut-offs in force, as buckets (see `percentiles`), and since when. `first`: before them nobody was
+    ranked by this `metric`, so that everybody moves because the playbook asks."""
 
     at: datetime
     cut_offs: tuple[int, ...]
@@ -437,8 +437,10 @@ class SegmenterBatch:
         if spend is None or spend.id != cut_offs.metric:
             return  # the playbook has changed on the way
         before = self._memo.ranking
-        # The first may be told twice.
-        first = before is None or (before.first and out.as_of < percentiles.next_night(before.at, self._rules.zone))
+        # The first may be told twice, and one in which there was nobody to rank is none yet.
+        first = before is None or (
+            before.first and (not before.cut_offs or out.as_of < percentiles.next_night(before.at, self._rules.zone))
+        )
         buckets = tuple(map(percentiles.bucket_of, cut_offs.amounts))
         # Profiles know by the time which they were asked last.
         at = out.as_of if before is None or before.at < out.as_of else before.at + timedelta.resolution

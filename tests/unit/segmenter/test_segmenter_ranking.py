@@ -185,6 +185,18 @@ def test_the_first_night_may_be_told_twice() -> None:
     assert [told.cause for told in road.updates if told.entered] == ["definition"]
 
 
+def test_a_night_with_nobody_to_rank_is_not_the_first() -> None:
+    road = Road(RANKING)
+    road.take(
+        cut_offs(at(2)), order(at(2.5), 60), cut_offs(at(3), 20, 50), order(at(3.5), -30), cut_offs(at(4), 20, 50)
+    )
+    road.sweep()
+    assert [(told.cause, told.entered) for told in road.updates if told.entered][-2:] == [
+        ("definition", ("top",)),
+        ("time", ("low",)),
+    ]
+
+
 def test_where_something_else_counts_as_spending_there_is_a_first_night_again() -> None:
     road = Road(RANKING, PAYING)
     road.take(order(at(1), 60), cut_offs(at(2), 20, 70))
