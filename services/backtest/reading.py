@@ -33,6 +33,8 @@ AFTER_FILES = 1 << 31
 """In the order of refusals: beyond the number of any file."""
 
 _BUFFER = 1 << 20
+_MARK = codecs.BOM_UTF8
+"""What some editors begin a file with; where files were joined, it stands within."""
 _LONGEST_LINE = 4 * MAX_EVENT_BYTES
 
 
@@ -111,20 +113,17 @@ class History:
                 # The line that has the byte before is of the part before.
                 reader.seek(begin - 1)
                 begin += len(reader.readline()) - 1
-            else:
-                begin = _pass_mark(reader)
             while begin < end and (line := reader.readline(_LONGEST_LINE)):
                 begin += len(line)
-                yield line
+                yield line.removeprefix(_MARK)
 
-    def _lines(self, reader: io.BufferedReader) -> Iterator[Row]:
+    def _lines(self, reader: IO[bytes]) -> Iterator[Row]:
         has = self.share.has_message
         whole = self.share.of == 1
         number = 0
-        _pass_mark(reader)
         while line := reader.readline(_LONGEST_LINE):
             number += 1
-            item = line.strip()
+            item = line.removeprefix(_MARK).strip()
             if not line.endswith(b"\n") and len(line) == _LONGEST_LINE:
                 while rest := reader.readline(_LONGEST_LINE):
                     if rest.endswith(b"\n"):
@@ -159,11 +158,6 @@ class History:
     def _surrounding(self, call: Call) -> Envelope | None:
         self._call = call
         return _received(call)
-
-
-def _pass_mark(reader: io.BufferedReader) -> int:
-    """Pass over the byte order mark that some editors begin a file with. Returns its length, 0 where there is none."""
-    return len(reader.read(len(codecs.BOM_UTF8))) if reader.peek().startswith(codecs.BOM_UTF8) else 0
 
 
 def _received(call: Call) -> Envelope | None:
