@@ -140,9 +140,12 @@ def _servers(settings: Settings) -> str:
 
 
 def prove_writable(file: Path) -> None:
-    """Before the work whose outcome is to stand there. Raises RapportError."""
+    """Before the work whose outcome is to stand there. Leaves everything as it was; raises RapportError."""
+    existed = file.exists()
     try:
         file.open("ab").close()
+        if not existed:
+            file.unlink()
     except OSError as error:
         raise RapportError(f"{file} cannot be written: {error.strerror}. Name another file.") from None
 

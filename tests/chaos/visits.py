@@ -1,7 +1,7 @@
 """Links that were followed and images that were fetched, by people and by programs, and what must be so of them.
 
 What a person does counts, once for a minute; what a program does, or whoever is quicker than people are, never. A
-process that is killed may take with it what it has not yet told: clicks within a second of its end, or since the log
+process that is killed may take with it what it has not yet told: clicks within seconds of its end, or since the log
 could not be reached. Nothing else is lost. Knows nothing of the services.
 """
 
