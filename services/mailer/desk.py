@@ -28,6 +28,8 @@ class Desk:
     """Hand-overs that have begun and have no receipt yet, by `taken`."""
     done: dict[str, tuple[InHand, Receipt | None]] = field(default_factory=dict)
     """Receipts that are not recorded yet, by `taken`. None: the hand-over was prepared and never begun."""
+    earlier: set[str] = field(default_factory=set)
+    """What was in hand when we came to own it again, by `taken`: another owner may have ended it meanwhile."""
     gathered: bool = False
     """What is done has waited for more of its kind, and is worth a transaction."""
     passed: bool = False

@@ -101,6 +101,7 @@ class Sending:
     async def attend(self, lane: Lane) -> None:
         desk = self._desk(lane.partition)
         desk.due = desk.doubtful = desk.attended = True
+        desk.earlier = {*desk.flying, *desk.done}
         self._slots.keep(len(desk.done))
         leaving = asyncio.create_task(_stir_when(lane.leaving, desk))
         failures, left_at = 0, 0.0

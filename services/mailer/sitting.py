@@ -100,8 +100,9 @@ class Sitting:
         for lane, desk, _, turn in self._places:
             results = dict(desk.done)
             turn.recorded = list(results)
-            if desk.doubtful:
-                # What is ours and still stands there is told by `taken`; all else belongs to an owner that died.
+            if desk.doubtful or not desk.earlier.isdisjoint(desk.done):
+                # What is ours and still stands there is told by `taken`; all else belongs to an owner that died. What
+                # does not stand there any more has been ended by one.
                 results.clear()
                 for hand in await store.in_hand(connection, lane.partition, self._office.channel):
                     if hand.taken in desk.done:
@@ -236,6 +237,7 @@ class Sitting:
                 office.slots.withdraw(desk)
             for taken in turn.recorded:
                 desk.done.pop(taken, None)
+                desk.earlier.discard(taken)
             if not desk.attended:
                 self._recorded -= len(turn.recorded)  # theirs were given back when we lost it
             if desk.attended and not lane.leaving.is_set():

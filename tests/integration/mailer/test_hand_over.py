@@ -269,6 +269,31 @@ async def test_a_database_that_restarts_while_mails_are_in_hand_makes_none_unkno
     assert sorted(name for name, _ in await post_office.events()) == ["Email Sent"] * 8
 
 
+async def test_what_another_owner_has_ended_stays_ended_though_we_own_it_again(post_office: PostOffice) -> None:
+    await post_office.activate()
+    post_office.postbox.open.clear()
+    await post_office.open(heartbeat_seconds=0.05)
+    await post_office.ask("m1")
+    await post_office.settled(m1="sending")
+    async with post_office.database.connect() as connection:
+        await connection.execute("UPDATE mailer.messages SET status = 'unknown', reason = 'interrupted'")
+        await connection.execute("UPDATE processing.partitions SET epoch = epoch + 1, version = version + 1")
+    await post_office.ask("m2")
+    await post_office.settled(m2="sending")
+    post_office.postbox.open.set()
+    await post_office.settled(m2="sent")
+    assert post_office.sending is not None
+    desks = post_office.sending._desks.values()
+
+    async def nothing_in_hand() -> bool:
+        return not any(desk.in_hand for desk in desks)
+
+    await until(nothing_in_hand)
+    assert (await post_office.messages())["m1"].status == "unknown"
+    assert await post_office.told("m1") == []
+    assert not any(desk.earlier for desk in desks)
+
+
 async def all_sent(post_office: PostOffice, count: int) -> bool:
     try:
         messages = await post_office.messages()
