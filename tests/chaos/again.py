@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import asyncpg
 
 from services import serving
+from shared.contracts.streams import EVENTS
 from shared.database.engine import Database
 from shared.database.migrations import migrate
 from shared.log.kafka import KafkaLog
@@ -26,20 +29,31 @@ async def differences(world: World) -> list[str]:
     try:
         await world.answer(log.start)
         journal = await replay.read_journal(log, world.gone)
-        recorded = await replay.states(recorded_in)
+        lost = {partition for stream, partition in world.gone if stream == EVENTS}
+        recorded = _but_for_duplicates(await replay.states(recorded_in), lost)
         shelf = PlaybookShelf()
         async with replayed_in.connect() as connection:
             installation = await open_installation(connection, PARTITIONS, None)
         again = await replay.replay(
             journal, replayed_in, installation, shelf, PARTITIONS, times=replay.times_of(journal)
         )
-        replayed = await replay.states(replayed_in)
+        replayed = _but_for_duplicates(await replay.states(replayed_in), lost)
         beside = await replay.beside(journal, replayed_in, shelf)
         return [f"replay: {line}" for line in replay.differences(journal, recorded, again, replayed, beside)]
     finally:
         await log.close()
         await recorded_in.close()
         await replayed_in.close()
+
+
+def _but_for_duplicates(states: replay.States, lost: Collection[int]) -> replay.States:
+    """Without how many events came twice to partitions that went on where an operator said: that forgets the numbers
+    by which what was appended twice is passed over, so ids tell it, which counts; and the journal has it once."""
+    counters = [
+        {column: value for column, value in row.items() if column != "deduplicated" or row["partition"] not in lost}
+        for row in states["counters"]
+    ]
+    return {**states, "counters": counters}
 
 
 async def _another(world: World) -> str:
