@@ -227,6 +227,8 @@ class Sessions:
         self.server, self.loop, self.weather = server, loop, weather
         self.open: dict[int, Session] = {}
         self.statements = 0
+        self.let_through: list[str] = []
+        """Whose fenced transactions were let through once more."""
         self._number = 1000
 
     def begin(self, process: Process) -> Session:
@@ -354,6 +356,8 @@ class Session:
             await self.process.step("lock", _LOOK_SECONDS)
         if late:
             self._come_late()
+        if commits and sessions.weather.strikes(self.process, "database: heard twice"):
+            self._hear_again(getattr(raw, method)(query, *args, **named))
         if commits and sessions.weather.strikes(self.process, "database: cut after COMMIT"):
             self._cut()
         if sessions.weather.strikes(self.process, "database: answer lost"):
@@ -384,6 +388,18 @@ class Session:
             self._cut()
         await self._answered()
         return answer
+
+    def _hear_again(self, said: Coroutine[Any, Any, Any]) -> None:
+        """What stands between a process and its server may send again what was not answered soon. What is fenced goes
+        through once."""
+        try:
+            self._ask(said)
+        except asyncpg.DivisionByZeroError:
+            return
+        except asyncpg.PostgresError as error:
+            self._sessions.let_through.append(f"{self.process.name} wrote, which was heard twice: {error}")
+        else:
+            self._sessions.let_through.append(f"{self.process.name} wrote, which was carried out twice")
 
     def _come_late(self) -> None:
         raw, self._raw = self._session(), None

@@ -14,6 +14,7 @@ KINDS: dict[str, float] = {
     "database: answer lost": 0.004,
     "database: cut before COMMIT": 0.02,
     "database: COMMIT comes late": 0.02,
+    "database: heard twice": 0.02,
     "database: cut after COMMIT": 0.02,
     "log: append refused": 0.02,
     "log: answer lost": 0.03,
