@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from confluent_kafka import Producer
-from patience import until
+from patience import answered
 
 from deploy.dev.broker import VERSION, KafkaBroker, lacking
 from shared.contracts.streams import STREAMS
-from shared.errors import Unavailable
 from shared.log.kafka import KafkaLog
 
 MOCK_PARTITIONS = 4
@@ -44,14 +42,7 @@ class RealKafka(KafkaBroker):
 
     async def make_topics(self, prefix: str, partitions: int = MOCK_PARTITIONS) -> None:
         log = KafkaLog(self.bootstrap, partitions, prefix=prefix)
-
-        async def made() -> bool:
-            with suppress(Unavailable):  # a broker that has much else to do
-                await log.ensure_streams()
-                return True
-            return False
-
-        await until(made, what="the topics")
+        await answered(log.ensure_streams, "the topics")
 
     async def end(self) -> None:
         await self.kill()  # nothing of it is kept

@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
+
+from aiokafka.errors import KafkaError
+
+from shared.errors import Unavailable
 
 PATIENCE = 120.0
 """Seconds. What has not come by then does not come, however busy others keep the machine."""
@@ -20,3 +25,15 @@ async def until(condition: Callable[[], Awaitable[Any]], seconds: float = PATIEN
         await asyncio.sleep(pause)
         pause = min(0.05, 1.2 * pause)  # who asks all the time slows down what is asked about
     return found
+
+
+async def answered(ask: Callable[[], Awaitable[object]], what: str) -> None:
+    """Ask a server again and again, since it may have much else to do."""
+
+    async def once() -> bool:
+        with suppress(Unavailable, KafkaError, OSError):
+            await ask()
+            return True
+        return False
+
+    await until(once, what=what)

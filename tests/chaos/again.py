@@ -16,6 +16,7 @@ from shared.log.postgres import PostgresLog
 from shared.processing.installation import open_installation
 from shared.processing.playbooks import PlaybookShelf
 from tests.chaos.world import PARTITIONS, World
+from tests.patience import answered
 from tests.simulation import replay
 
 _AGAIN = "again"
@@ -27,7 +28,7 @@ async def differences(world: World) -> list[str]:
     recorded_in, replayed_in = Database(world.postgres.url), Database(await _another(world))
     log: Log = KafkaLog(world.broker.bootstrap, PARTITIONS) if world.broker else PostgresLog(recorded_in, PARTITIONS)
     try:
-        await world.answer(log.start)
+        await answered(log.start, "the log")
         journal = await replay.read_journal(log, world.gone)
         lost = {partition for stream, partition in world.gone if stream == EVENTS}
         recorded = _but_for_duplicates(await replay.states(recorded_in), lost)

@@ -28,6 +28,7 @@ from tests.chaos import receiver
 from tests.chaos.mails import RUDENESS
 from tests.chaos.visits import CLOCKS_APART
 from tests.chaos.world import ENDED_WITHIN, EXPIRY_SECONDS, PARTITIONS, WORKERS, World, start_broker
+from tests.patience import answered
 from tests.simulation.replay import Gone
 
 Inject = Callable[[World, random.Random], Coroutine[Any, Any, int]]
@@ -429,7 +430,7 @@ async def _deleted_somewhere(world: World, dice: random.Random) -> tuple[int, se
 
     connection = await world.connect()
     try:
-        await world.answer(log.start)
+        await answered(log.start, "the log")
         await world.comes_true(deleted, _UNREAD_SECONDS)
     finally:
         await log.close()
@@ -469,7 +470,7 @@ async def _delete(
     if isinstance(log, KafkaLog):
         assert world.broker is not None
         topic, bootstrap = TopicPartition(log.topic(EVENTS), partition), world.broker.bootstrap
-        await world.answer(lambda: _delete_records(bootstrap, topic, before))
+        await answered(lambda: _delete_records(bootstrap, topic, before), "the broker")
     else:
         async with connection.transaction():
             # A row holds several records, and goes as a whole.

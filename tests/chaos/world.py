@@ -20,13 +20,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
-from aiokafka.errors import KafkaError
 
 from deploy.dev.broker import KafkaBroker
 from deploy.dev.cluster import SERVICES, WRITE_KEY, Cluster, Worker
 from deploy.dev.preloaded import Launcher, Preloaded, Running
 from shared.database.embedded import EmbeddedPostgres
-from shared.errors import RapportError, Unavailable
+from shared.errors import RapportError
 from tests.chaos.between import BeforeKafka, BeforePostgres
 from tests.chaos.ledger import Ledger
 from tests.chaos.mails import MailServer
@@ -400,17 +399,6 @@ class World:
                 return False
             await asyncio.sleep(0.2)
         return True
-
-    async def answer(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """Ask one of the servers again and again, since it may have much else to do."""
-
-        async def answered() -> bool:
-            with contextlib.suppress(Unavailable, KafkaError, OSError):
-                await ask()
-                return True
-            return False
-
-        assert await self.comes_true(answered), "a server does not answer"
 
     async def stands_still(self, service: str, partition: int) -> bool:
         """Whether a worker says so where an operator looks."""

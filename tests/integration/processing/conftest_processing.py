@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from kafka_for_tests import Kafka
-from patience import until
+from patience import answered, until
 from tally import START, Tally, make_table
 
 from shared.clock import ManualClock
@@ -103,13 +103,7 @@ async def house(kafka: Kafka | None, database_url: str, database: Database) -> A
     else:
         log = PostgresLog(database, PARTITIONS)
 
-    async def answers() -> bool:
-        with suppress(Unavailable):  # a broker that has much else to do
-            await log.start()
-            return True
-        return False
-
-    await until(answers, what="the log")
+    await answered(log.start, "the log")
     async with database.connect() as connection:
         installation = await open_installation(connection, PARTITIONS, 1.0)
     # A worker that a busy machine lets wait is not to look dead.
