@@ -6,7 +6,7 @@ standard library's parser.
 
 Only a local part outside ASCII needs SMTPUTF8 (RFC 6531): it stands as UTF-8 in `To` (RFC 6532), and the SMTP client
 hands such a mail over only to a server that offers it. Domains go over the wire in their ASCII form (RFC 5890), every
-other text as encoded words (RFC 2047), and bodies as quoted-printable or base64, so no server needs 8BITMIME.
+other text as encoded words (RFC 2047), and bodies as ASCII, quoted-printable or base64, so no server needs 8BITMIME.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def compose(renderer: Renderer, request: MessageRequested, now: datetime) -> Mai
 
 def assemble(headers: Mapping[str, str], text: str, html: str, id: str) -> bytes:
     """The whole mail: these headers (folded and encoded already), then both bodies, the better one last."""
-    # "=_" can occur in neither quoted-printable nor base64.
+    # "=_" can occur in neither quoted-printable nor base64, nor behind "--" in what goes as it is.
     boundary = f"=_{id[:60]}"
     text_encoding, text_body = _body(text)
-    html_encoding, html_body = _body(html)
+    html_encoding, html_body = _as_it_is(_in_references(html)) or _body(html)
     head = "".join(f"{name}: {value}{CRLF}" for name, value in headers.items())
     head += (
         f"MIME-Version: 1.0{CRLF}"
@@ -100,6 +100,34 @@ def assemble(headers: Mapping[str, str], text: str, html: str, id: str) -> bytes
     return b"".join(
         (head.encode(), text_body, middle.encode(), html_body, f"{CRLF}--{boundary}--{CRLF}".encode())
     )  # fmt: skip
+
+
+_LONGEST_LINE = 998
+"""RFC 5322, 2.1.1."""
+_VERBATIM = ("</style>", "</script>", "</xmp>", "</iframe>", "</noembed>", "</noframes>")
+"""The ends of elements in whose text a reference means nothing, as `compile_body` writes them."""
+_MISREAD = re.compile(rb"&#1[2-5]\d;")
+"""HTML reads references to the control characters from 128 to 159 as letters of Windows-1252."""
+
+
+def _in_references(html: str) -> bytes:
+    """HTML in ASCII, what lies beyond it as references to characters. Empty where that is long, or means something
+    else."""
+    if html.isascii():
+        return html.encode()
+    if not html[: max(map(html.rfind, _VERBATIM)) + 1].isascii():
+        return b""
+    data = html.encode("ascii", "xmlcharrefreplace")
+    return b"" if 4 * len(data) > 5 * len(html) or _MISREAD.search(data) else data
+
+
+def _as_it_is(data: bytes) -> tuple[str, bytes] | None:
+    """A body of ASCII that needs no transfer encoding (RFC 2045, 2.7), and has nothing like a boundary in it."""
+    if not data or b"\r" in data or b"\0" in data or b"--=_" in data:
+        return None
+    if max(map(len, data.split(b"\n"))) > _LONGEST_LINE:
+        return None
+    return "7bit", data.replace(b"\n", b"\r\n")
 
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")

@@ -8,6 +8,7 @@ from email import message_from_bytes, policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import parseaddr
+from html import unescape
 
 import pytest
 from hypothesis import example, given, settings
@@ -105,12 +106,42 @@ def test_any_subject_survives(text: str) -> None:
 @example("=20\r\n=\r\n--=_5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e--")
 @example("日本語" * 200)
 @example("a\rb\x00c\x0cd")
+@example("\x80 and &#128;")
 def test_any_body_survives(text: str) -> None:
     asked = request(trigger={"text": text})
     mail = compose(Renderer(playbook(text="{{ trigger.text }}|", html="<p>{{ trigger.text }}</p>"), LINKS), asked, NOW)
     read = parsed(mail.data)
     assert part(read, "plain") == newlines(mail.rendered.text)
-    assert part(read, "html") == newlines(mail.rendered.html)
+    # A reader sees the same, whether a character is written or referred to.
+    assert unescape(part(read, "html")) == unescape(newlines(mail.rendered.html))
+
+
+def test_html_beyond_ascii_is_referred_to_and_not_encoded() -> None:
+    mail, read = composed(html='<p title="Å">Åse – 9 €, 5 = 5</p>')
+    assert b'<p title="&#197;">&#197;se &#8211; 9 &#8364;, 5 = 5</p>' in mail.data
+    assert encoding(read, "html") == "7bit"
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<style>@media print { p::before { content: "→" } }</style><p>a</p>',  # no references there
+        "<p>\x80 is no euro</p>",
+        "<p>ø" + "x" * 1000 + "</p>",
+        "<p>ø<br>\n--=_5b1c0f6e-52f3-5c1e-8a53-0d6f7f4f2b6e--</p>",
+        "<p>" + "日本語" * 40 + "</p>",
+    ],
+)
+def test_html_is_encoded_where_references_would_be_long_or_mean_something_else(html: str) -> None:
+    mail, read = composed(html=html)
+    assert encoding(read, "html") in ("quoted-printable", "base64")
+    assert part(read, "html") == mail.rendered.html
+
+
+def encoding(mail: EmailMessage, subtype: str) -> str:
+    body = mail.get_body((subtype,))
+    assert body is not None
+    return str(body["Content-Transfer-Encoding"])
 
 
 def newlines(text: str) -> str:
