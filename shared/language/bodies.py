@@ -66,8 +66,12 @@ _END_OF_RAW = re.compile(r"\{%[-+]?\s*endraw\b")
 _MARKUP = re.compile(
     r"<!--.*?-->|<(?P<close>/?)(?P<name>[a-zA-Z][\w:-]*)(?:\"[^\"]*\"|'[^']*'|[^\"'>])*?(?P<empty>/?)>", re.DOTALL
 )
-_RAW_TEXT = frozenset({"style", "title", "script", "textarea", "mj-style", "mj-title", "mj-preview"})
-"""Elements in whose text a comment is no comment."""
+_BEGINS = re.compile(r"<!--|</?[a-zA-Z][\w:-]*")
+_END_OF = {
+    name: re.compile(rf"</{name}\b", re.I)
+    for name in ("style", "title", "script", "textarea", "mj-style", "mj-title", "mj-preview")
+}
+"""Elements in whose text there is no markup, and what ends each."""
 
 _MJML = frozenset(
     {
@@ -206,21 +210,34 @@ class _Aside:
         hidden = sum(self.tags[int(found[1])].text.count("\n") for found in self.word.finditer(before))
         return before.count("\n") + hidden + 1
 
+    def markup(self) -> Iterator[re.Match[str]]:
+        """The tags and comments of `text`. Raises TemplateInvalid at the first that has no end: who shows mails makes of
+        it what they like, and to look for the ends of all behind it would take minutes where there are many."""
+        at = 0
+        while (begins := _BEGINS.search(self.text, at)) is not None:
+            found = _MARKUP.match(self.text, begins.start())
+            if found is None:
+                missing = '"-->"' if begins[0] == "<!--" else '">", or the quotation mark that is missing in it'
+                raise TemplateInvalid(self.line_of(begins.start()), f'"{begins[0]}" has no end. Add {missing}.')
+            yield found
+            at = found.end()
+            if (name := _raw(found)) is not None:
+                end = _END_OF[name].search(self.text, at)
+                if end is None:
+                    line = self.line_of(found.start())
+                    raise TemplateInvalid(line, f"<{name}> is never closed. Add </{name}>.")
+                at = end.start()
+
     def as_comments(self) -> str:
         """`text`, where what steers and stands between elements is a comment: those may stand in any table."""
         out: list[str] = []
         at = 0
-        raw: str | None = None
-        for found in _MARKUP.finditer(self.text):
-            name = (found["name"] or "").lower()
-            if raw is not None and not (found["close"] and name == raw):
-                continue
-            out.append(self.text[at : found.start()] if raw else self._commented(self.text[at : found.start()]))
-            out.append(found[0])
+        raw = False
+        for found in self.markup():
+            between = self.text[at : found.start()]
+            out += (between if raw else self._commented(between), found[0])
             at = found.end()
-            raw = None
-            if name in _RAW_TEXT and not found["close"] and not found["empty"]:
-                raw = name
+            raw = _raw(found) is not None
         out.append(self._commented(self.text[at:]))
         return "".join(out)
 
@@ -291,6 +308,12 @@ class _Aside:
         return Source("".join(out), tuple(lines))
 
 
+def _raw(found: re.Match[str]) -> str | None:
+    """The element's name, where a tag opens one whose text holds no markup."""
+    name = (found["name"] or "").lower()
+    return name if name in _END_OF and not found["close"] and not found["empty"] else None
+
+
 def _short(tag: str) -> str:
     tag = " ".join(tag.split())
     return tag if len(tag) <= 40 else tag[:38] + "…"
@@ -301,7 +324,7 @@ def _check_markup(aside: _Aside, kind: BodyKind) -> None:
     if kind != "mjml":
         return
     open_: list[tuple[str, re.Match[str]]] = []
-    for found in _MARKUP.finditer(aside.text):
+    for found in aside.markup():
         name = (found["name"] or "").lower()
         if not name.startswith("mj"):
             continue
@@ -407,10 +430,10 @@ def _with_steering_in_lines(html: str, aside: _Aside) -> str:
     return re.sub(rf"{aside.comment}(?:\s*{aside.comment})*\s*", placed, html)
 
 
-_CONDITIONAL = re.compile(r"<!--\[if\b.*?<!\[endif\]-->", re.DOTALL)
-_ANY_ANCHOR = re.compile(r"<a\s((?:\"[^\"]*\"|'[^']*'|[^\"'>])*)>(.*?)</a\s*>", re.DOTALL | re.I)
+_CONDITIONAL = re.compile(r"<!--\[if\b(?:(?!<!--\[if\b).)*?<!\[endif\]-->", re.DOTALL)
+_ANY_ANCHOR = re.compile(r"<a\s((?:\"[^\"]*\"|'[^']*'|[^\"'>])*)>((?:(?!<a\s).)*?)</a\s*>", re.DOTALL | re.I)
 _ANY_HREF = re.compile(r"\bhref\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.I)
-_ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*\"([^\"]*)\"[^>]*>", re.I)
+_ALT = re.compile(r"<img\b[^<>]*?\balt\s*=\s*\"([^\"]*)\"[^>]*>", re.I)
 
 
 def _to_text(html: str, aside: _Aside) -> str:
@@ -422,7 +445,7 @@ def _to_text(html: str, aside: _Aside) -> str:
     from inscriptis.model.config import ParserConfig
 
     html = _CONDITIONAL.sub("", html)
-    html = re.sub(r"<head\b.*?</head\s*>", "", html, flags=re.DOTALL | re.I)
+    html = re.sub(r"<head\b(?:(?!<head\b).)*?</head\s*>", "", html, flags=re.DOTALL | re.I)
     html = _with_steering_in_lines(html, aside)
 
     def anchor(found: re.Match[str]) -> str:

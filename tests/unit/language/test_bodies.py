@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from shared.language.bodies import compile_body
+from shared.language.bodies import BodyKind, compile_body
 from shared.language.template_values import Rendition
 from shared.language.templating import TemplateInvalid, compile_template, render
 
@@ -167,6 +167,42 @@ def test_what_is_wrong_is_told_with_its_line(source: str, line: int, said: str) 
         compile_body(source, "mjml")
     assert said in str(refused.value)
     assert refused.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("begins", "remedy"),
+    [
+        ("<a ", 'Add ">", or the quotation mark that is missing in it.'),
+        ('<a href="x', 'Add ">", or the quotation mark that is missing in it.'),
+        ("<!-- ", 'Add "-->".'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["html", "mjml"])
+def test_markup_without_an_end_is_refused_at_the_first_of_many(kind: BodyKind, begins: str, remedy: str) -> None:
+    """To look for the ends of all would take minutes here."""
+    source = "<p>{{ a\n}}</p>\n" + f"{begins}\n" * (2 * 15_000 + 1)
+    with pytest.raises(TemplateInvalid) as refused:
+        compile_body(source, kind)
+    assert str(refused.value).endswith(f'"{begins.split()[0]}" has no end. {remedy}')
+    assert refused.value.line == 3
+
+
+@pytest.mark.parametrize("name", ["style", "title", "script"])
+def test_what_holds_no_markup_has_to_end(name: str) -> None:
+    with pytest.raises(TemplateInvalid, match=f"<{name}> is never closed. Add </{name}>."):
+        compile_body(f"<{name}>{'<table ' * 20_000}", "html")
+
+
+def test_nothing_is_markup_in_styles_and_scripts() -> None:
+    source = "<html><head><style>a {}/* <b '</style><title>1 <2 or <3</title></head><body>{{ name }}</body></html>"
+    html, text = both(source, "html", name="Anna")
+    assert "Anna" in html
+    assert text == "Anna"
+
+
+def test_a_link_ends_where_the_next_begins() -> None:
+    _, text = both("<p><a href='https://a.example'>one <a href='https://b.example'>two</a></p>", "html")
+    assert text == "one two <https://b.example>"
 
 
 def test_lines_of_the_template_lead_to_the_lines_of_the_file() -> None:
