@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from shared.settings import Settings
 
 
+_ANY_WIDTH = 10_000
+"""Characters. What a program reads has each row of a table on one line."""
+
+
 class Terminal:
     """rich's console. It is imported when something is first printed: that takes longer than to check a playbook.
 
@@ -41,7 +45,10 @@ class Terminal:
                 for segment in super().render(*args, **options):
                     yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
-        Harmless(markup=self._markup, stderr=self._stderr).print(*shown, **how)
+        console = Harmless(markup=self._markup, stderr=self._stderr)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = _ANY_WIDTH
+        console.print(*shown, **how)
 
 
 out = Terminal()

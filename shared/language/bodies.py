@@ -211,8 +211,8 @@ class _Aside:
         return before.count("\n") + hidden + 1
 
     def markup(self) -> Iterator[re.Match[str]]:
-        """The tags and comments of `text`. Raises TemplateInvalid at the first that has no end: who shows mails makes of
-        it what they like, and to look for the ends of all behind it would take minutes where there are many."""
+        """The tags and comments of `text`. Raises TemplateInvalid at the first that has no end: who shows mails makes
+        of it what they like, and to look for the ends of all behind it would take minutes where there are many."""
         at = 0
         while (begins := _BEGINS.search(self.text, at)) is not None:
             found = _MARKUP.match(self.text, begins.start())

@@ -44,3 +44,14 @@ def test_what_customers_wrote_moves_no_terminal_from_the_log_either() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue().replace(SHOWN, "shown"))
     assert "ValueError: shown" in plain
     assert not [character for character in plain if not character.isprintable() and character != "\n"]
+
+
+def test_what_a_program_reads_has_each_row_of_a_table_on_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = columns("hash", "by")
+    table.add_column("what changed", overflow="fold")
+    table.add_row("c0ffee", "ann", "journeys: " + "changed cart, " * 30)
+    out.print(table)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["hash", "c0ffee"]
