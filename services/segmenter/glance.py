@@ -47,7 +47,8 @@ def note(profile: Profile, event: Event, rules: Rules, now: datetime) -> bool:
                 held = profile.aggregates.get(aggregate.id)
                 state = observe(aggregate, held, event.id, at, properties, event.received_at)
                 if state is not held:
-                    if watchers and may_change(watchers, state, profile.stage, profile.segments):
+                    others = profile.aggregates
+                    if watchers and may_change(watchers, state, others, profile.stage, profile.segments):
                         return False
                     states.append((aggregate.id, state))
             if states:

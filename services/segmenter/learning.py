@@ -209,7 +209,7 @@ def count(after: Profile, event: Event, rules: Rules) -> int:
                 after.spent = spent(states, rules, event.received_at)
             watchers = rules.watchers[aggregate.id]
             if watchers:
-                mask |= may_change(watchers, state, after.stage, after.segments)
+                mask |= may_change(watchers, state, states, after.stage, after.segments)
     after.aggregates = states
     return mask
 

@@ -24,7 +24,7 @@ from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression, Scope
 from shared.language.flips import foreseen
 from shared.language.playbook import DateTrigger, Playbook, SegmentTrigger, Stage, StageTrigger, Topic
-from shared.language.rising import least_counts, rising
+from shared.language.rising import Needed, least_counts, needed_counts, rising
 
 STAGE = ""
 """The name of the one condition whose value is not yes or no but the first stage that holds."""
@@ -69,22 +69,32 @@ class Condition(msgspec.Struct, frozen=True):
 
 class Watcher(msgspec.Struct, frozen=True):
     """A condition that reads an aggregate. One more event changes nothing about it while the customer is in one of
-    `stages`, or in the segment `member`, or while the aggregate counts fewer than `least`."""
+    `stages`, or in the segment `member`, or while the aggregate counts fewer than `least`, or while one of the counts
+    in `needs`, which are of other events, is not what the condition asks for."""
 
     bit: int
     stages: frozenset[str]
     member: str | None
     least: int = 0
+    needs: tuple[Needed, ...] = ()
 
 
-def may_change(watchers: Iterable[Watcher], state: Any, stage: str, segments: Collection[str]) -> int:
-    """The mask of the conditions that one more event may have changed, which left an aggregate in this state."""
+def may_change(
+    watchers: Iterable[Watcher], state: Any, states: Mapping[str, Any], stage: str, segments: Collection[str]
+) -> int:
+    """The mask of the conditions that one more event may have changed, which left an aggregate in this state; `states`
+    has those of the others."""
     mask = 0
     for watcher in watchers:
         if stage in watcher.stages or watcher.member in segments:
             continue
         # Without a window the state is the count. With one it may hold some that are over, so this is the most.
-        if watcher.least < 2 or (state if type(state) is int else sum(state[1])) >= watcher.least:
+        if watcher.least > 1 and (state if type(state) is int else sum(state[1])) < watcher.least:
+            continue
+        for other, compare, number in watcher.needs:
+            if not compare(states.get(other.id, 0), number):
+                break
+        else:
             mask |= watcher.bit
     return mask
 
@@ -176,7 +186,7 @@ def compile_rules(playbook: Playbook, kept: Sequence[Playbook] = ()) -> Rules:
             for read in reads(expression):
                 readers[read] = readers.get(read, 0) | 1 << condition.bit
     derives_carts = playbook.brand.carts == "derived"
-    watchers = {id: tuple(_watchers(conditions, id)) for id in playbook.aggregates}
+    watchers = {id: tuple(_watchers(conditions, one)) for id, one in playbook.aggregates.items()}
     does_more = consent.SAYING.keys() | (carts.CAUSES if derives_carts else frozenset())
     return Rules(
         definition=_definition(playbook, dates),
@@ -277,14 +287,16 @@ def _condition(playbook: Playbook, name: str, bit: int) -> Condition:
     return Condition(name, bit, when, foreseen(when), ())
 
 
-def _watchers(conditions: Iterable[Condition], aggregate: str) -> Iterator[Watcher]:
+def _watchers(conditions: Iterable[Condition], watched: Aggregate) -> Iterator[Watcher]:
+    aggregate = watched.id
     for condition in conditions:
         mask = 1 << condition.bit
         if condition.segment is not None:
             if aggregate in condition.segment.aggregates:
                 stays = aggregate in rising(condition.segment)
                 least = least_counts(condition.segment).get(aggregate, 0)
-                yield Watcher(mask, frozenset(), condition.name if stays else None, least)
+                needs = tuple(one for one in needed_counts(condition.segment) if one.aggregate.event != watched.event)
+                yield Watcher(mask, frozenset(), condition.name if stays else None, least, needs)
             continue
         # Whose stage stands above all that read it, or is made truer by it while none above reads it, keeps the stage.
         stages: set[str] = set()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared.language.aggregates import observe
 from shared.language.analysis import ROOTS
 from shared.language.expressions import Expression, Scope, compile_expression
-from shared.language.rising import least_counts, rising
+from shared.language.rising import least_counts, needed_counts, rising
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 TEXTS = [
@@ -57,6 +57,22 @@ def test_a_count_that_everything_waits_for_has_to_reach_its_number(text: str, le
 
 def test_a_count_that_is_read_twice_is_not_waited_for() -> None:
     assert not least_counts(condition('count("A", within=2d) >= 3 and count("A", within=2d) < 9'))
+
+
+@pytest.mark.parametrize(
+    ("text", "holding"),
+    [
+        ('count("A") == 1 and count("B", within=2d) >= 1', [[1]]),
+        ('3 > count("A") and 1 <= count("B") and traits.y', [[0, 1, 2], [1, 2, 3, 4]]),
+        ('count("A") != 2', [[0, 1, 3, 4]]),
+        ('count("A") == 1 or count("B") == 1', []),
+        ('not (count("A") == 1)', []),
+        ('count("A") == true and count("A") >= 0.5 and count("A") == count("B")', []),
+    ],
+)
+def test_a_count_that_only_events_change_is_needed_as_it_is_asked_for(text: str, holding: list[list[int]]) -> None:
+    needed = needed_counts(condition(text))
+    assert [[n for n in range(5) if compare(n, number)] for _, compare, number in needed] == holding
 
 
 @given(

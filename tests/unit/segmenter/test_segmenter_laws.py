@@ -36,6 +36,9 @@ SEGMENTS = {
     "regular": 'median_gap("Order Completed", within=30d) <= 4',
     "rug-gazers": '"rugs" in list("Product Added", "category", within=8d)',
     "speaks-norwegian": 'starts_with(customer.locale, "nb")',
+    "beginners": 'count("Order Completed") == 1 and count("Order Completed", within=10d) == 1',
+    "window-shoppers": 'count("Product Added", within=5d) >= 2 and count("Order Completed") == 0',
+    "back-again": 'count("Product Added", within=4d) != 1 and 2 <= count("Order Completed") and count("Moved") < 2',
 }
 USUAL = playbook(segments=SEGMENTS, dates={"birthday": birthday()}, carts="derived", name="usual")
 EDITED = playbook(
