@@ -405,10 +405,10 @@ async def repeated(runtime: Runtime, done: Sequence[Done], settings: JourneysSet
                     await mechanics.due_timers(
                         connection, SERVICE, partition, low, until, one.timers or settings.batch_records
                     )
-                    await store.customers(connection, [(partition, key) for key in one.keys])
+                    read = await store.customers(connection, [(partition, key) for key in one.keys])
                     outputs = {partition: one.outputs}
                     clauses = [
-                        *store.changed({partition: one.changes}),
+                        *store.changed({partition: _where_it_stands(one.changes, read.get(partition, {}))}),
                         *mechanics.timers(SERVICE, {partition: one.agenda}),
                         *filter(None, [outlet.clause(outputs)]),
                     ]
@@ -419,6 +419,12 @@ async def repeated(runtime: Runtime, done: Sequence[Done], settings: JourneysSet
     took = perf_counter() - began
     await reader.close()
     return took
+
+
+def _where_it_stands(changes: store.Changes, read: Mapping[str, store.StoredCustomer]) -> store.Changes:
+    """These changes of rows that were read elsewhere when they were noted."""
+    places = {key: row.place for key, row in read.items()}
+    return changes._replace(customers=[row._replace(place=places.get(row.customer)) for row in changes.customers])
 
 
 def pickled(done: Sequence[Done], folder: Path) -> None:

@@ -85,4 +85,5 @@ class Person:
         snapshot = b""
         if self.open:
             snapshot = _encode(self.seen) if self.seen is not None else self.stored.snapshot if self.stored else b""
-        return StoredCustomer(self.key, story, snapshot)
+        place = self.stored.place if self.stored is not None else None
+        return StoredCustomer(self.key, story, snapshot, place)

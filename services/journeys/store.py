@@ -17,14 +17,18 @@ from shared.database.clauses import Clause, columns
 from shared.database.keys import ASKED, THEIRS, by_partition
 from shared.processing.port import Connection
 
+Place = tuple[int, int]
+"""Where a row stands in its table (`ctid`) until somebody changes it, which only its partition's owner does."""
+
 
 class StoredCustomer(NamedTuple):
     """A customer's row: see the migration. `story` is the packed `Involvement`; `snapshot` is empty where nothing
-    is open."""
+    is open. `place` is None where there is no row yet."""
 
     customer: str
     story: bytes
     snapshot: bytes
+    place: Place | None = None
 
     @property
     def open(self) -> bool:
@@ -104,7 +108,7 @@ async def customers(connection: Connection, keys: Collection[tuple[int, str]]) -
     """Those of these customers, each named with its partition, who are in a journey or remembered by one; by
     partition."""
     rows = await connection.fetch(
-        f"SELECT c.* FROM {ASKED}, LATERAL (SELECT partition, customer, story, snapshot FROM journeys.customers"
+        f"SELECT c.* FROM {ASKED}, LATERAL (SELECT partition, customer, story, snapshot, ctid FROM journeys.customers"
         f" WHERE partition = asked.partition AND customer = {THEIRS} OFFSET 0) AS c",
         *by_partition(keys),
     )
@@ -116,13 +120,16 @@ async def customers(connection: Connection, keys: Collection[tuple[int, str]]) -
 
 def changed(changes: Mapping[int, Changes]) -> list[Clause]:
     """What batches of several partitions write. Enrollments come in two ways, since most only move."""
-    people = [(p, *customer) for p, one in changes.items() for customer in one.customers]
+    people = [(p, *row[:3]) for p, one in changes.items() for row in one.customers if row.place is None]
+    known = [(p, *row) for p, one in changes.items() for row in one.customers if row.place is not None]
     gone = [(p, customer) for p, one in changes.items() for customer in one.gone]
     enrollments = [(p, *_columns(*enrollment)) for p, one in changes.items() for enrollment in one.enrollments]
     moved = [(p, e.id, e.status, e.step, e.due) for p, one in changes.items() for e in one.moved]
     tallies = [(p, *tally, change) for p, one in changes.items() for tally, change in one.tallies.items()]
     decided = [(p, *row) for p, one in changes.items() for row in one.decided]
     clauses = []
+    if known:
+        clauses.append(Clause(_WRITE_IN_PLACE, (*columns(known, 5), len(known))))
     if people or gone or enrollments or moved or tallies or decided:
         arguments = (
             *(*columns(people, 4), *columns(gone, 2), *columns(enrollments, 15)),
@@ -144,6 +151,24 @@ def empty_tallies_dropped(partitions: Sequence[int]) -> Clause:
         "dropped AS (DELETE FROM journeys.tallies WHERE partition = ANY($1::smallint[]) AND count = 0)", [partitions]
     )
 
+
+# An upsert looks for each row once more, and locks it before it writes. Should some not stand where they were read,
+# since the table was written anew (VACUUM FULL) meanwhile, those are written by their keys.
+_WRITE_IN_PLACE = """
+    placed AS (
+        UPDATE journeys.customers c SET story = n.story, snapshot = n.snapshot
+          FROM (SELECT unnest($1::smallint[]) AS partition, unnest($2::text[]) AS customer,
+                       unnest($3::bytea[]) AS story, unnest($4::bytea[]) AS snapshot, unnest($5::tid[]) AS place) AS n
+         WHERE c.ctid = n.place AND c.partition = n.partition AND c.customer = n.customer
+     RETURNING c.partition, c.customer
+    ), misplaced AS (
+        INSERT INTO journeys.customers (partition, customer, story, snapshot)
+        SELECT n.* FROM unnest($1::smallint[], $2::text[], $3::bytea[], $4::bytea[])
+               AS n (partition, customer, story, snapshot)
+         WHERE (SELECT count(*) FROM placed) <> $6::bigint
+           AND (n.partition, n.customer) NOT IN (SELECT partition, customer FROM placed)
+        ON CONFLICT (partition, customer) DO UPDATE SET story = excluded.story, snapshot = excluded.snapshot
+    )"""
 
 _CHANGED = """
     people AS (
