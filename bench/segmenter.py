@@ -79,7 +79,7 @@ SERVER = {"shared_buffers": "2GB", "max_wal_size": "16GB", "checkpoint_timeout":
 """As one sets up a server for a million customers. Each round begins with a fresh checkpoint, so nearly every page that
 it touches is written whole into the WAL once; compressing those would cost a quarter of all throughput."""
 _COPY_SECONDS = 300
-_WARM = ("profiles", "profiles_pkey", "profiles_stage")
+_WARM = ("profiles", "profiles_pkey")
 _WARM_TIMERS = ("timers", "timers_pkey", "timers_due")
 
 Pick = Callable[[random.Random], int]

@@ -16,7 +16,7 @@ from services.segmenter.rules import Definition
 from services.segmenter.spans import Span
 from shared.contracts.events import MAILER_SOURCE
 from shared.database.clauses import Clause
-from shared.database.keys import ASKED, THEIRS, by_partition
+from shared.database.keys import ALSO_ASKED, ALSO_THEIRS, ASKED, THEIRS, by_partition
 from shared.errors import Unavailable
 from shared.processing.port import Connection, Writes
 
@@ -91,11 +91,11 @@ async def known(
         "SELECT p.*, NULL::bytea AS id, NULL::bigint AS content, NULL::timestamptz AS seen_at"
         f"  FROM {ASKED}, LATERAL (SELECT partition, key, state, ctid FROM segmenter.profiles"
         f"  WHERE partition = asked.partition AND key = {THEIRS} OFFSET 0) AS p"
-        " UNION ALL SELECT partition, NULL, NULL, NULL, id, content, seen_at"
-        "  FROM segmenter.seen WHERE partition = ANY($5::smallint[]) AND id = ANY($6::bytea[]) AND seen_at > $7",
+        " UNION ALL SELECT s.partition, NULL, NULL, NULL, id, content, seen_at"
+        f"  FROM {ALSO_ASKED}, LATERAL (SELECT partition, id, content, seen_at FROM segmenter.seen"
+        f"  WHERE partition = asked.partition AND id = {ALSO_THEIRS} AND seen_at > $9 OFFSET 0) AS s",
         *by_partition(keys),
-        {partition for partition, _ in ids},
-        [id for _, id in ids],
+        *by_partition(ids),
         since,
     )
     found = Known({}, {}, {})
@@ -193,14 +193,14 @@ async def _write_much(changes: Mapping[int, Changes], connection: Connection) ->
     await connection.copy_records_to_table(
         "history", schema_name="segmenter", columns=_HISTORY_COLUMNS, records=history
     )
-    seen = sorted((*row, partition) for partition, one in changes.items() for row in one.seen)
+    seen = sorted((partition, *row) for partition, one in changes.items() for row in one.seen)
     await connection.copy_records_to_table("seen", schema_name="segmenter", columns=_SEEN_COLUMNS, records=seen)
     return ()
 
 
 _customer = itemgetter(0)
 _HISTORY_COLUMNS = ("partition", "customer", "occurred_at", "kind", "id", "source", "name", "body", "changes")
-_SEEN_COLUMNS = ("id", "content", "seen_at", "partition")
+_SEEN_COLUMNS = ("partition", "id", "content", "seen_at")
 _WRITE_IN_PLACE = """
     UPDATE segmenter.profiles p SET stage = n.stage, state = n.state
       FROM (SELECT unnest($1::tid[]) AS place, unnest($2::text[]) AS key, unnest($3::text[]) AS stage,

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from segmenter_world import Road, Run, activation, at, birthday, event, identify, playbook
 
 from services.segmenter import spans, store
+from services.segmenter.fingerprints import identity
 from services.segmenter.history import Kind
 from services.segmenter.worker import SegmenterProcessor
 from shared.contracts.events import CutOffs, EventRecord
@@ -215,6 +216,18 @@ async def test_load_reads_by_keys_though_its_plans_were_made_over_empty_tables(d
     for number in range(8):
         await owner.take([event("Page Viewed", at(hours=1), key=f"early{number}")])
     assert await _rows_scanned(database) - before < 30_000
+
+
+async def test_an_event_is_known_in_its_own_partition_and_no_other(database: Database) -> None:
+    here, there = Owner(database, 0), Owner(database, 1)
+    await here.take([event("Page Viewed", at(), id="e1"), event("Page Viewed", at(), id="e2")])
+    await there.take([event("Page Viewed", at(), id="e3")])
+    ids = {name: identity("shop", name) for name in ("e1", "e2", "e3")}
+    asked = [(0, ids["e1"]), (0, ids["e3"]), (1, ids["e2"]), (1, ids["e3"])]
+    async with database.connect() as connection:
+        seen = (await store.known(connection, [], asked, at(-1))).seen
+        assert {partition: set(taken) for partition, taken in seen.items()} == {0: {ids["e1"]}, 1: {ids["e3"]}}
+        assert (await store.known(connection, [], asked, at(1))).seen == {}
 
 
 async def _rows_scanned(database: Database) -> int:
