@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from operator import attrgetter
@@ -68,6 +68,11 @@ _APART = timedelta(microseconds=1)
 _Object = tuple[Raw, Mapping[str, Any]]
 """An object's bytes, which others can read and keep, and what they say."""
 
+_Objects = tuple[_Object, _Object, _Object]
+"""A call's context, traits and properties."""
+
+_NO_OBJECT: _Object = (EMPTY, _NOTHING)
+
 
 class Envelope(msgspec.Struct, frozen=True):
     """What surrounds an event: who sent it, when it came (UTC), and what its batch says of all. `read_from` is the text
@@ -107,7 +112,7 @@ def admit(
             raise _Refused("event_too_large", f"The event has {len(item)} bytes; {MAX_EVENT_BYTES} are allowed.")
         call: Call
         unnamed: Mapping[str, Raw] = _NOTHING
-        objects: tuple[_Object, _Object, _Object] | None = None
+        objects: _Objects | None = None
         try:
             call = _usual(item)
             objects = _usual_object(call.context), _usual_object(call.traits), _usual_object(call.properties)
@@ -134,6 +139,33 @@ def admit(
         return Rejection("too_deep", f"The event is nested more than {MAX_DEPTH} deep. Flatten it.", event_id)
 
 
+def admit_usual(calls: Sequence[UsualCall], envelope: Envelope) -> list[Event] | None:
+    """What `admit` makes of each call of a batch, where all are taken, and each says its id. None where one does not,
+    or is unusual, or wrong: read one by one, they say which, and why.
+
+    None of the calls may have more bytes than an event may. The batch has neither context nor integrations."""
+    events: list[Event] = []
+    received_at = envelope.received_at
+    context, of_context = ABSENT, _NO_OBJECT
+    try:
+        for call in calls:
+            event_id = call.message_id
+            if not (type(event_id) is str and 0 < len(event_id) <= MAX_MESSAGE_ID and event_id.isprintable()):
+                return None
+            definition = BY_TYPE.get(call.type)
+            if definition is None:
+                return None
+            if call.context != context:
+                # Most often it is the same in all of them.
+                context, of_context = call.context, _usual_object(call.context)
+            objects = of_context, _usual_object(call.traits), _usual_object(call.properties)
+            events.append(_event(call, _NOTHING, objects, definition, envelope, event_id, received_at))
+            received_at += _APART
+    except (_Refused, ValueError, RecursionError):
+        return None
+    return events
+
+
 def instant(text: object) -> datetime | None:
     """A moment in ISO 8601 (without a zone: UTC); None where it is none."""
     if type(text) is not str:
@@ -148,21 +180,31 @@ def instant(text: object) -> datetime | None:
 def _event(
     call: Call,
     unnamed: Mapping[str, Raw],
-    objects: tuple[_Object, _Object, _Object] | None,
+    objects: _Objects | None,
     definition: Definition,
     envelope: Envelope,
     event_id: str,
     received_at: datetime,
 ) -> Event:
     """`objects` are the call's context, traits and properties where they have been proven already."""
-    for field in definition.required:
-        if getattr(call, field) in (None, ""):
-            raise _Refused("missing_field", f"`{NAMES[field]}` is missing: {definition.type} requires it.")
+    if definition is TRACK:
+        # By far the most.
+        name = call.event or ""
+        if not name:
+            raise _missing("event", definition)
+    else:
+        for field in definition.required:
+            if getattr(call, field) in (None, ""):
+                raise _missing(field, definition)
+        # RudderStack's apps send a screen's name as `event`.
+        name = (call.name or call.event or "") if definition is PAGE or definition is SCREEN else ""
     user_id = _customer(call.user_id, "userId")
-    # A junk anonymous id beside a good user id is no reason to lose an order: the event is the user's.
-    anonymous_id = _text(call.anonymous_id)
-    if anonymous_id is not None:
-        anonymous_id = None if user_id and _names_nobody(anonymous_id) else _customer(anonymous_id, "anonymousId")
+    anonymous_id = None
+    if call.anonymous_id is not None:
+        # A junk anonymous id beside a good user id is no reason to lose an order: the event is the user's.
+        anonymous_id = _text(call.anonymous_id)
+        if anonymous_id is not None:
+            anonymous_id = None if user_id and _names_nobody(anonymous_id) else _customer(anonymous_id, "anonymousId")
     key = user_id or anonymous_id
     if key is None:
         raise _Refused("missing_id", "`userId` and `anonymousId` are both missing. Send at least one of them.")
@@ -173,7 +215,16 @@ def _event(
     traits, known = objects[1] if objects is not None else _object(call.traits, "traits")
     if not known and definition is IDENTIFY and said.get("traits"):
         traits, _ = _object(_fields(context)["traits"], "context.traits")
-    name = _name(call, definition)
+    if len(name) > MAX_NAME:
+        raise _Refused("invalid_name", f"The name has {len(name)} characters; {MAX_NAME} are allowed.")
+    if "\x00" in name:
+        raise _Refused("invalid_name", "The name holds U+0000. Remove it.")
+    plain = (
+        _beside(call) == _NONE_BESIDE
+        and not (unnamed or call.integrations or envelope.integrations)
+        and (call.event == name or not call.event)
+        and (call.name == name or not call.name)
+    )
     return Event(
         id=event_id,
         source=envelope.source,
@@ -187,7 +238,7 @@ def _event(
         properties=(objects[2] if objects is not None else _object(call.properties, "properties"))[0],
         traits=traits,
         context=context,
-        extra=_extra(call, name, unnamed, envelope.integrations),
+        extra=EMPTY if plain else _extra(call, name, unnamed, envelope.integrations),
         historical=said.get("historical") is True,
     )
 
@@ -230,7 +281,7 @@ def _depth(item: bytes) -> int:
 def _usual_object(raw: Raw) -> _Object:
     """Like `_object`, for what is nested no deeper than is usual. Raises ValueError where it is, or is wrong."""
     if raw is ABSENT:
-        return EMPTY, _NOTHING
+        return _NO_OBJECT
     said = _shallow(raw)
     return (raw, said) if said else (EMPTY if raw in _BLANK else raw, _NOTHING)
 
@@ -300,10 +351,15 @@ def _occurred_at(call: Call, envelope: Envelope, received_at: datetime) -> datet
     moment = instant(said)
     if moment is None:
         raise _Refused("invalid_timestamp", f"{_shown(said)} is no time. Write ISO 8601: 2025-03-01T12:30:00Z.")
-    corrected = written is not None and original is not None
-    sent_at = None if corrected else envelope.sent_at or instant(call.sent_at)
+    if written is not None and original is not None:
+        sent_at = None  # It was corrected already.
+    else:
+        sent_at = envelope.sent_at or (instant(call.sent_at) if call.sent_at is not None else None)
     try:
-        occurred_at = moment.astimezone(UTC) if sent_at is None else received_at - (sent_at - moment)
+        if sent_at is not None:
+            occurred_at = received_at - (sent_at - moment)
+        else:
+            occurred_at = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except OverflowError:
         occurred_at = None
     if occurred_at is None or occurred_at < _EPOCH:
@@ -378,19 +434,8 @@ def _derived_id(item: bytes, call: Call, envelope: Envelope, place: int) -> str:
     return digest.hexdigest()
 
 
-def _name(call: Call, definition: Definition) -> str:
-    """The event's name, or the page's or screen's (which RudderStack's apps send as `event`)."""
-    if definition is TRACK:
-        name = call.event or ""
-    elif definition is PAGE or definition is SCREEN:
-        name = call.name or call.event or ""
-    else:
-        return ""
-    if len(name) > MAX_NAME:
-        raise _Refused("invalid_name", f"The name has {len(name)} characters; {MAX_NAME} are allowed.")
-    if "\x00" in name:
-        raise _Refused("invalid_name", "The name holds U+0000. Remove it.")
-    return name
+def _missing(field: str, definition: Definition) -> _Refused:
+    return _Refused("missing_field", f"`{NAMES[field]}` is missing: {definition.type} requires it.")
 
 
 def _has_controls(text: str) -> bool:

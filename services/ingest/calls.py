@@ -100,6 +100,16 @@ class BatchCall(msgspec.Struct, rename="camel"):
     integrations: Annotated[Any, _Object, Meta(description="Merged into every event's integrations.")] = None
 
 
+class UsualBatch(msgspec.Struct, rename="camel"):
+    """A batch that says nothing of its events in common, and whose events are usual calls: nearly all of them."""
+
+    batch: list[UsualCall]
+    sent_at: Any = None
+    write_key: Any = None
+    context: None = None
+    integrations: None = None
+
+
 class Definition(NamedTuple):
     """What one call is: its path (and the short one), the fields it must have and those it carries beside them."""
 

@@ -17,12 +17,14 @@ from services.ingest.calls import (
     MAX_MERGED_BYTES,
     NULL,
     BatchCall,
+    UsualBatch,
 )
 from services.ingest.refusals import Rejection
 
 GZIP = b"\x1f\x8b"
 
 _batch = msgspec.json.Decoder(BatchCall).decode
+_usual = msgspec.json.Decoder(UsualBatch).decode
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -87,6 +89,28 @@ def open_batch(body: bytes) -> Posted | Rejection:
         return Rejection("invalid_batch", "`integrations` of a batch is an object, or is left away.")
     items = [bytes(item) for item in call.batch]
     return _within_limits(Posted(items, call.sent_at, call.write_key, context, integrations))
+
+
+def open_usual_batch(body: bytes) -> UsualBatch | None:
+    """The batch, where all of it can be read at once, and nothing in it is too large; else None.
+
+    No event is cut out here, but what is known of the others' bytes may leave no room for one that is too large."""
+    try:
+        posted = _usual(body)
+    except (ValueError, RecursionError):
+        return None
+    if len(posted.batch) > MAX_BATCH_EVENTS:
+        return None
+    if len(body) > MAX_EVENT_BYTES:
+        sizes = [len(call.properties) + len(call.context) + len(call.traits) for call in posted.batch]
+        if len(body) - sum(sizes) + max(sizes, default=0) > MAX_EVENT_BYTES:
+            return None
+    return posted
+
+
+def cut(body: bytes) -> list[bytes]:
+    """The events of a batch that can be read."""
+    return [bytes(item) for item in _batch(body).batch]
 
 
 def written_key(body: bytes) -> Any:

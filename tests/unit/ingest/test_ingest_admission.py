@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from services.ingest.admission import PLACEHOLDERS, Envelope, admit, instant
+from services.ingest.admission import PLACEHOLDERS, Envelope, admit, admit_usual, instant
 from services.ingest.calls import ALIAS, BY_TYPE, CALLS, GROUP, IDENTIFY, NAMES, PAGE, SCREEN, TRACK, Definition
+from services.ingest.reading import cut, open_usual_batch
 from services.ingest.refusals import REASONS, Rejection
 from shared.contracts.events import EMPTY, Event
 
@@ -380,6 +381,60 @@ def test_what_is_usual_is_read_like_what_is_not(
         assert extra.pop("odd") == 1
         unusual = msgspec.structs.replace(unusual, extra=Raw(msgspec.json.encode(extra)))
     assert usual == unusual
+
+
+USUAL = st.fixed_dictionaries(
+    {"type": st.sampled_from(sorted(BY_TYPE)), "userId": LIKELY, "messageId": st.sampled_from(["m1", "m2", "m3"])},
+    optional={
+        "event": st.just("Order Completed"),
+        "timestamp": st.sampled_from(["2025-03-01T10:00:00Z", "2025-03-01T10:00:00.123456789+02:00", "2025-03-01"]),
+        "properties": st.dictionaries(TEXT, JSON, max_size=2),
+        "context": st.sampled_from([None, {}, {"ip": "::1"}, {"traits": {"b": 2}}, {"historical": True}]),
+        "traits": st.sampled_from([None, {}, {"email": "ada@example.com"}]),
+        "anonymousId": LIKELY,
+        "sentAt": LIKELY,
+        "originalTimestamp": LIKELY,
+        "name": LIKELY,
+        "category": LIKELY,
+        "previousId": LIKELY,
+        "groupId": LIKELY,
+        "integrations": st.sampled_from([None, {}, {"All": True}]),
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(USUAL, max_size=5), st.datetimes(timezones=st.just(UTC)) | st.none())
+def test_a_batch_that_is_read_at_once_becomes_what_its_calls_become_one_by_one(
+    calls: list[dict[str, Any]], sent_at: datetime | None
+) -> None:
+    body = json.dumps({"batch": calls}).encode("utf-8", "surrogatepass")
+    usual = open_usual_batch(body)
+    if usual is None:
+        return
+    envelope = Envelope("shop", NOW, sent_at)
+    at_once = admit_usual(usual.batch, envelope)
+    one_by_one = [admit(item, None, envelope, place) for place, item in enumerate(cut(body))]
+    assert at_once is None or at_once == one_by_one
+
+
+def test_a_usual_batch_is_taken_at_once_with_each_events_own_context() -> None:
+    contexts: list[Any] = [{"ip": "::1"}, {"ip": "::1"}, {"ip": "::2"}, None, {}, {"historical": True}]
+    calls = [tracked(type="track", messageId=f"m{n}", context=context) for n, context in enumerate(contexts)]
+    usual = open_usual_batch(json.dumps({"batch": [*calls, tracked(type="track", messageId="m6")]}).encode())
+    assert usual is not None
+    events = admit_usual(usual.batch, ENVELOPE)
+    assert events is not None
+    assert [said(event.context) for event in events] == [*contexts[:3], {}, {}, {"historical": True}, {}]
+    assert [event.historical for event in events] == [False] * 5 + [True, False]
+
+
+@pytest.mark.parametrize("wrong", [{"messageId": None}, {"messageId": 7}, {"type": "odd"}, {"userId": "undefined"}])
+def test_a_batch_with_a_call_that_wants_a_closer_look_is_not_taken_at_once(wrong: dict[str, Any]) -> None:
+    good = tracked(type="track", messageId="m1")
+    usual = open_usual_batch(json.dumps({"batch": [good, {**good, **wrong}]}).encode())
+    assert usual is not None
+    assert admit_usual(usual.batch, ENVELOPE) is None
 
 
 @pytest.mark.parametrize(

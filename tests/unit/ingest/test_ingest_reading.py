@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.admission import Envelope, admit
-from services.ingest.calls import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
-from services.ingest.reading import Posted, open_batch, unpack, written_key
+from services.ingest.calls import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES
+from services.ingest.reading import Posted, cut, open_batch, open_usual_batch, unpack, written_key
 from services.ingest.refusals import REASONS, Rejection
 
 EVENT = {"type": "track", "userId": "ada", "event": "X"}
@@ -141,6 +141,50 @@ def test_no_body_ever_raises(body: bytes) -> None:
 
 
 # The key in the body.
+
+
+def test_a_batch_that_says_nothing_of_all_its_events_is_read_at_once() -> None:
+    batch = [{**EVENT, "properties": {"n": n}} for n in range(3)]
+    body = json.dumps({"batch": batch, "sentAt": "2025-03-01T12:30:00Z", "writeKey": "k", "x": 1}).encode()
+    usual = open_usual_batch(body)
+    assert usual is not None
+    assert [bytes(call.properties) for call in usual.batch] == [b'{"n": 0}', b'{"n": 1}', b'{"n": 2}']
+    assert (usual.sent_at, usual.write_key) == ("2025-03-01T12:30:00Z", "k")
+    assert [json.loads(item) for item in cut(body)] == batch
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"batch": [EVENT], "context": {"ip": "::1"}},
+        {"batch": [EVENT], "integrations": {"All": True}},
+        {"batch": [EVENT, {**EVENT, "odd": 1}]},
+        {"batch": [EVENT, 1]},
+        {"batch": [EVENT] * (MAX_BATCH_EVENTS + 1)},
+        {},
+    ],
+)
+def test_any_other_batch_is_not(batch: dict[str, Any]) -> None:
+    assert open_usual_batch(json.dumps(batch).encode()) is None
+
+
+@given(st.integers(-40, 40), st.integers(0, 120), st.booleans())
+def test_a_batch_with_an_event_that_is_too_large_is_never_read_at_once(by: int, others: int, spaces: bool) -> None:
+    bare = json.dumps({**EVENT, "properties": {"p": ""}})
+    room = MAX_EVENT_BYTES - len(bare) + by
+    # What makes an event large may stand in its properties, or between its fields.
+    large = bare[:-1] + " " * room + "}" if spaces else bare.replace('""', '"' + "x" * room + '"')
+    small = json.dumps({**EVENT, "properties": {"p": "y" * 400}})
+    body = ('{"batch":[' + ",".join([small] * others + [large]) + "]}").encode()
+    usual = open_usual_batch(body)
+    assert max(map(len, cut(body))) == MAX_EVENT_BYTES + by
+    assert by <= 0 or usual is None
+
+
+def test_a_hundred_events_of_a_shop_are_read_at_once() -> None:
+    body = json.dumps({"batch": [{**EVENT, "properties": {"p": "y" * 400}}] * 120}).encode()
+    assert len(body) > MAX_EVENT_BYTES
+    assert open_usual_batch(body) is not None
 
 
 def test_the_write_key_is_found_in_a_call() -> None:
