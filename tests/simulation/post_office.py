@@ -84,6 +84,8 @@ class SimulatedTransport:
         if weather.strikes(process, "smtp: dropped after the dot, lost"):
             return Unknown("connection_lost")
         self._office.accept(mail, loop.time())
+        if weather.strikes(process, "smtp: silent after the dot"):
+            await process.step("smtp silence", weather.dice.uniform(5.0, 15.0))
         await process.step("smtp answer", weather.delay(process, "smtp"))
         if weather.strikes(process, "smtp: dropped after the dot, taken"):
             return Unknown("connection_lost")

@@ -14,7 +14,7 @@ KINDS: dict[str, float] = {
     "database: answer lost": 0.004,
     "database: cut before COMMIT": 0.02,
     "database: COMMIT comes late": 0.02,
-    "database: heard twice": 0.02,
+    "database: heard twice": 0.05,
     "database: cut after COMMIT": 0.02,
     "log: append refused": 0.02,
     "log: answer lost": 0.03,
@@ -31,6 +31,7 @@ KINDS: dict[str, float] = {
     "smtp: no such address": 0.01,
     "smtp: dropped after the dot, taken": 0.1,
     "smtp: dropped after the dot, lost": 0.1,
+    "smtp: silent after the dot": 0.06,
     "call: no connection": 0.05,
     "call: 503": 0.08,
     "call: 410": 0.01,
@@ -40,22 +41,30 @@ KINDS: dict[str, float] = {
     "killed at appended": 0.005,
     "killed at commit": 0.005,
     "killed at answer": 0.001,
-    "killed at smtp data": 0.03,
-    "killed at smtp dot": 0.03,
-    "killed at smtp answer": 0.06,
-    "killed at call answer": 0.03,
+    "killed at smtp data": 0.01,
+    "killed at smtp dot": 0.01,
+    "killed at smtp answer": 0.04,
+    "killed at call answer": 0.02,
+    "stopped at smtp silence": 0.5,
 }
 """How likely each is, at every moment at which it could happen."""
 
+_OF_MAILS = ("smtp", "call", "killed at smtp", "killed at call", "stopped", "database: cut", "database: COMMIT")
+"""What goes on while mails go out: most do when all else has been done."""
+
 OUTAGES = ("database", "log", "smtp")
+
+_FOR_MAILS = 1.0
+"""The roughest that it is for mails alone, which have to go out some time."""
 
 
 class Weather:
-    """`roughness` scales how likely faults are; 0 is fine weather."""
+    """`roughness` scales how likely faults are; 0 is fine weather. `for_mails` does where it is fine for all others."""
 
     def __init__(self, dice: random.Random, loop: VirtualLoop, roughness: float, tell: Callable[[str, str], None]):
         self.dice = dice
         self.roughness = roughness
+        self.for_mails = 0.0
         self.injected: Counter[str] = Counter()
         self._loop = loop
         self._tell = tell
@@ -63,7 +72,10 @@ class Weather:
 
     def strikes(self, process: Process, kind: str) -> bool:
         """Whether this fault happens to this process now."""
-        if self.dice.random() >= KINDS[kind] * self.roughness:
+        roughness = self.roughness
+        if not roughness and kind.startswith(_OF_MAILS) and process.name.startswith("mailer"):
+            roughness = self.for_mails
+        if self.dice.random() >= KINDS[kind] * roughness:
             return False
         self.injected[kind] += 1
         self._tell(process.name, f"! {kind}")
@@ -72,6 +84,10 @@ class Weather:
     def kills(self, process: Process, step: str) -> bool:
         """Whether this process dies at this very step."""
         return f"killed at {step}" in KINDS and self.strikes(process, f"killed at {step}")
+
+    def stops(self, process: Process, step: str) -> bool:
+        """Whether this process stands still from this very step on."""
+        return f"stopped at {step}" in KINDS and self.strikes(process, f"stopped at {step}")
 
     def delay(self, process: Process, what: str) -> float:
         """How long something is on its way, in seconds."""
@@ -87,6 +103,7 @@ class Weather:
         return self._away.get(what, 0.0) > self._loop.time()
 
     def clear_up(self) -> None:
-        """Fine weather from now on."""
+        """Fine weather from now on; where mails go out, from the second time on."""
+        self.for_mails = min(self.roughness, _FOR_MAILS)
         self.roughness = 0.0
         self._away.clear()

@@ -74,6 +74,8 @@ _COMPOSER = Composer(_LINKS)
 _KEY = "key"
 _AUTHORISATION = b"Basic " + base64.b64encode(f"{_KEY}:".encode())
 _PATIENCE = 120.0
+_SILENT_SECONDS = 3.3, 6.0
+"""A heartbeat expires after 3.2."""
 
 
 class _Shelf:
@@ -156,6 +158,7 @@ class World:
             while self._under_way:
                 await asyncio.wait(self._under_way)
         await self._settled()
+        self.weather.clear_up()
         for days in (3, 9):
             self.clock.leap(timedelta(days=days))
             await self._settled()
@@ -262,7 +265,7 @@ class World:
     # Processes.
 
     def _spawn(self, name: str) -> None:
-        process = Process(name, self.loop, self._may_die)
+        process = Process(name, self.loop, self._at_step)
         log = SimulatedLog(self.broker, process, self.loop, self.weather)
         service = name.partition("-")[0]
         if service == "ingest":
@@ -300,9 +303,11 @@ class World:
         self.living[name] = Living(process, worker, doors=doors)
         process.begin(start())
 
-    def _may_die(self, process: Process, step: str) -> None:
+    def _at_step(self, process: Process, step: str) -> None:
         if self.weather.kills(process, step):
             self._later(self._kill(process.name, self.dice.uniform(0.1, 5)))
+        elif self.weather.stops(process, step):
+            self._later(self._stand_still(process, self.dice.uniform(*_SILENT_SECONDS)))
 
     async def _kill(self, name: str, seconds: float) -> None:
         living = self.living.pop(name, None)
@@ -336,6 +341,12 @@ class World:
         await self._bad_weather_for(seconds)
         living.process.go_on()
         self.tell(name, "goes on")
+
+    async def _stand_still(self, process: Process, seconds: float) -> None:
+        """Stopped in the middle of something, until others have what was its own."""
+        process.stop()
+        await asyncio.sleep(seconds)
+        process.go_on()
 
     async def _bad_weather_for(self, seconds: float) -> None:
         with suppress(TimeoutError):
