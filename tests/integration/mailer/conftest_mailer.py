@@ -16,6 +16,7 @@ from patience import until
 from services.mailer import page_store
 from services.mailer.rendering import RenderingFailed
 from services.mailer.sending import Sending
+from services.mailer.store import Channel
 from services.mailer.transport import Accepted, Mail, Receipt
 from services.mailer.worker import MailerProcessor
 from shared.clock import ManualClock
@@ -142,12 +143,17 @@ class PostOffice:
     workers: list[Worker] = field(default_factory=list)
 
     async def open(
-        self, *, database: Database | None = None, postbox: Postbox | None = None, **settings: Any
+        self,
+        *,
+        database: Database | None = None,
+        postbox: Postbox | None = None,
+        channel: Channel = "email",
+        **settings: Any,
     ) -> Worker:
-        """Start a worker. `database` is the one that its transactions go to."""
+        """Start a worker of one channel. `database` is the one that its transactions go to."""
         if postbox is not None:
             self.postbox = postbox
-        sending = Sending(self.postbox, compose, self.shelf, self.clock, timedelta(minutes=1))
+        sending = Sending(self.postbox, compose, self.shelf, self.clock, timedelta(minutes=1), channel)
         self.sending = sending
         processor = MailerProcessor(sending, self.shelf)
         runtime = Runtime(self.log, self.clock, self.database, self.installation)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
+import msgspec
 import pytest
 from conftest_mailer import NOON, PARTITIONS, Postbox, PostOffice
 from patience import PATIENCE, until
@@ -24,8 +25,10 @@ from services.mailer.consent import Decision
 from services.mailer.desk import Desk
 from services.mailer.sitting import Sitting
 from services.mailer.slots import Slots
+from services.mailer.store import Channel
 from services.mailer.transport import Accepted, Mail, Receipt, Rejected
 from services.mailer.worker import MailerProcessor
+from shared.contracts.messages import VERSION
 from shared.contracts.streams import partition_of
 from shared.database.clauses import execute
 from shared.database.engine import Database, is_transient
@@ -269,16 +272,24 @@ async def test_a_database_that_restarts_while_mails_are_in_hand_makes_none_unkno
     assert sorted(name for name, _ in await post_office.events()) == ["Email Sent"] * 8
 
 
-async def test_what_another_owner_has_ended_stays_ended_though_we_own_it_again(post_office: PostOffice) -> None:
+@pytest.mark.parametrize("channel", ["email", "webhook", "sms", "push"])
+async def test_what_another_owner_has_ended_stays_ended_though_we_own_it_again(
+    post_office: PostOffice, channel: Channel
+) -> None:
+    async def ask(id: str) -> None:
+        request = post_office.request(id, topic="receipts")
+        data = {"url": "https://shop.example/x", "traits": {"phone": "+4740000001", "push_token": "device"}}
+        await post_office.record(msgspec.structs.replace(request, channel=channel, data=data, v=VERSION))
+
     await post_office.activate()
     post_office.postbox.open.clear()
-    await post_office.open(heartbeat_seconds=0.05)
-    await post_office.ask("m1")
+    await post_office.open(channel=channel, heartbeat_seconds=0.05)
+    await ask("m1")
     await post_office.settled(m1="sending")
     async with post_office.database.connect() as connection:
         await connection.execute("UPDATE mailer.messages SET status = 'unknown', reason = 'interrupted'")
         await connection.execute("UPDATE processing.partitions SET epoch = epoch + 1, version = version + 1")
-    await post_office.ask("m2")
+    await ask("m2")
     await post_office.settled(m2="sending")
     post_office.postbox.open.set()
     await post_office.settled(m2="sent")
