@@ -37,8 +37,8 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
 
     with tempfile.TemporaryDirectory(prefix="rapport-test-") as folder:
         Path(folder).chmod(0o755)
-        # Nothing of it outlives a crash of the machine, or the tests; and it has a hundred databases to look after.
-        quick = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+        # Nothing of it outlives a crash of the machine, or the tests; and it has a hundred small databases in it.
+        quick = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "shared_buffers": "128MB"}
         server = EmbeddedPostgres(Path(folder) / "postgres", settings=quick)
         await server.start()
         try:
