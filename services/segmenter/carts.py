@@ -6,7 +6,7 @@ opened it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -107,7 +107,7 @@ def _added(cart: Cart | None, event: Event, properties: Mapping[str, Any]) -> Fo
     lines = list(cart.lines) if cart is not None and keeps else []
     quantity = _quantity(properties, otherwise=1)
     product = {name: value for name, value in properties.items() if name not in _NOT_OF_THE_LINE}
-    same = next((i for i, line in enumerate(lines) if _same(line.product, product)), None)
+    same = _place_of(lines, product)
     if same is not None:
         lines[same] = Line({**lines[same].product, **product}, _plain(lines[same].quantity + quantity))
     elif len(lines) < MOST_LINES:
@@ -193,8 +193,13 @@ def _derived(cause: Event, name: str, properties: Mapping[str, Any]) -> Event:
     )
 
 
-def _same(held: Mapping[str, Any], added: Mapping[str, Any]) -> bool:
-    return all(held.get(name) == added.get(name) for name in _IDENTIFYING)
+def _place_of(lines: Sequence[Line], added: Mapping[str, Any]) -> int | None:
+    """Where the line of the same product stands."""
+    said = [added.get(name) for name in _IDENTIFYING]
+    for place, line in enumerate(lines):
+        if [line.product.get(name) for name in _IDENTIFYING] == said:
+            return place
+    return None
 
 
 def _matches(held: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:

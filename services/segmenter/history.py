@@ -78,6 +78,9 @@ _decode_body = msgspec.msgpack.Decoder(Body).decode
 _decode_changes = msgspec.msgpack.Decoder(Changes).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
+_new = tuple.__new__
+"""As the class itself would make it, without a call in between."""
+
 _EVENT, _DERIVED = int(Kind.EVENT), int(Kind.DERIVED)
 _KINDS = {"time": Kind.TIME, "definition": Kind.DEFINITION}
 
@@ -117,12 +120,13 @@ def row(record: CustomerUpdated | DateReached, playbook: str = "", word: str = "
         event.historical,
         event.hops,
         _packed(event.properties),
-        _packed(event.traits),
-        _packed(event.context),
-        _packed(event.extra),
+        b"" if event.traits is EMPTY else _packed(event.traits),
+        b"" if event.context is EMPTY else _packed(event.context),
+        b"" if event.extra is EMPTY else _packed(event.extra),
     )
     kind = _DERIVED if record.derived else _EVENT
-    return Row(event.key, event.occurred_at, kind, event.id, event.source, event.name, _encoder.encode(body), changes)
+    packed = _encoder.encode(body)
+    return _new(Row, (event.key, event.occurred_at, kind, event.id, event.source, event.name, packed, changes))
 
 
 def unpack_body(body: bytes) -> Body:
@@ -156,8 +160,6 @@ def rebuild(
 
 
 def _packed(raw: msgspec.Raw) -> bytes:
-    if raw is EMPTY:
-        return b""
     said = bytes(raw)
     return said if said != _NOTHING else b""
 

@@ -90,6 +90,10 @@ class Change(NamedTuple):
     moved: bool
 
 
+_new = tuple.__new__
+"""As the class itself would make it, without a call in between."""
+
+
 def apply(profile: Profile | None, event: Event, rules: Rules, now: datetime) -> tuple[Profile, list[CustomerUpdated]]:
     """As `take`, with the records."""
     after, changes = take(profile, event, rules, now)
@@ -325,7 +329,9 @@ def _take(
         mask |= count(after, event, rules)
 
     changed = evaluate(after, event.key, rules, mask, now) if mask else NOTHING
-    set_timer(after, now)
+    # While no flip has moved, a timer that lies ahead still stands before all of them.
+    if mask or after.timer is None or after.timer <= now:
+        set_timer(after, now)
     moved = after.timezone != zone_before
     if rules.dates:
         if profile is not None and (learned or moved):
@@ -339,7 +345,7 @@ def _take(
     address = after.address
     said_before = (address_before or "") if address != address_before else None
     other = moved or bool(learned) or after.locale != locale_before
-    return after, Change(after, event, derived, *changed, decisions, said_before, other)
+    return after, _new(Change, (after, event, derived, *changed, decisions, said_before, other))
 
 
 def _schedule(after: Profile, rules: Rules, journeys: Iterable[str], since: datetime, *, keep: bool = False) -> None:

@@ -73,15 +73,22 @@ class SegmenterProcessor:
         return message.received_at
 
     async def load(self, connection: Connection, given: Sequence[Given]) -> list[SegmenterBatch]:
-        events = [(one.partition, m) for one in given for m in one.messages if isinstance(m, Event)]
         ids, since = list[tuple[int, bytes]](), store.NEVER
-        if events:
-            received = [event.received_at for _, event in events]
-            await self._make_room(connection, [event for _, event in events], min(received), max(received))
-            ids = [(partition, fingerprints.identity(event.source, event.id)) for partition, event in events]
+        received, occurred = list[datetime](), list[datetime]()
+        uses: dict[int, dict[str, int]] = {}
+        # Once over all of them: what thousands of events are made of is in no cache any more the next time.
+        for partition, _, messages, timers in given:
+            of_partition = uses[partition] = Counter(map(customer_of, timers))
+            for message in messages:
+                if isinstance(message, Event):
+                    of_partition[message.key] = of_partition.get(message.key, 0) + 1
+                    received.append(message.received_at)
+                    occurred.append(message.occurred_at)
+                    ids.append((partition, fingerprints.identity(message.source, message.id)))
+        if received:
+            await self._make_room(connection, occurred, min(received), max(received))
             since = min(received) - fingerprints.WINDOW - _SEEN_MARGIN
-        keys = {(partition, event.key) for partition, event in events}
-        keys.update((one.partition, customer_of(timer)) for one in given for timer in one.timers)
+        keys = {(partition, key) for partition, of_partition in uses.items() for key in of_partition}
         packed, places, seen = await store.known(connection, keys, ids, since) if keys else Known({}, {}, {})
         batches = []
         for one in given:
@@ -90,9 +97,9 @@ class SegmenterProcessor:
             rules = {name: await self._rules_of(connection, name) for name in dict.fromkeys(playbooks)}
             in_play = [rules[name] for name in playbooks]
             profiles, known = packed.get(one.partition, {}), seen.get(one.partition, {})
-            uses = Counter(m.key for m in one.messages if isinstance(m, Event))
-            uses.update(map(customer_of, one.timers))
-            batch = await self._batch(connection, one.partition, memo, rules, in_play, profiles, known, uses)
+            batch = await self._batch(
+                *(connection, one.partition, memo, rules, in_play, profiles, known), uses[one.partition]
+            )
             batch.places = places.get(one.partition, {})
             batches.append(batch)
         return batches
@@ -191,10 +198,10 @@ class SegmenterProcessor:
         return found
 
     async def _make_room(
-        self, connection: Connection, events: Sequence[Event], earliest: datetime, latest: datetime
+        self, connection: Connection, occurred: Sequence[datetime], earliest: datetime, latest: datetime
     ) -> None:
         """The days and months that is written to, and those that come next."""
-        needed = spans.months("history", (event.occurred_at for event in events), latest - _RETENTION, latest)
+        needed = spans.months("history", occurred, latest - _RETENTION, latest)
         needed |= {spans.month("history", latest + 3 * spans.DAY)}
         needed |= {spans.day("seen", earliest), spans.day("seen", latest), spans.day("seen", latest + spans.DAY)}
         if not needed <= self._rooms:

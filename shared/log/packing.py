@@ -20,6 +20,9 @@ _WORTH_COMPRESSING = 512
 # zstd at its fastest packs our JSON to 0.3 of its size, lz4 to 0.55; the time is regained in what PostgreSQL writes.
 _LEVEL = 1
 
+_BESIDE = 64
+"""About how many bytes an entry takes beside its key and its value."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Entry])
 
@@ -49,14 +52,18 @@ def unpack(packed: bytes) -> list[Entry]:
 
 def size_of(entry: Entry) -> int:
     """About how many bytes an entry takes in memory and on the wire."""
-    return len(entry.key) + len(entry.value) + 64
+    return len(entry.key) + len(entry.value) + _BESIDE
 
 
 def in_portions(entries: Sequence[Entry], *, limit: int) -> Iterator[tuple[Sequence[Entry], int]]:
     """The entries in order, in portions of about `limit` bytes at most, each with its size (`size_of`, summed up); a
     larger entry is a portion of its own."""
+    sizes = [len(entry.key) + len(entry.value) + _BESIDE for entry in entries]
+    if entries and (whole := sum(sizes)) <= limit:
+        yield entries, whole
+        return
     start = size = 0
-    for index, taken in enumerate(map(size_of, entries)):
+    for index, taken in enumerate(sizes):
         if index > start and size + taken > limit:
             yield entries[start:index], size
             start, size = index, 0

@@ -77,7 +77,7 @@ class Share:
 
     @property
     def given(self) -> Given:
-        messages = [item.message for item in self.items]
+        messages = [message for _, message, _ in self.items]
         return Given(self.lane.partition, self.lane.memo, messages, self.timers)
 
     async def compute(self, batch: Batch) -> Position:
