@@ -84,8 +84,8 @@ def after(
 
 def event(
     request: MessageRequested, ended: Ended, decided_for: datetime, ended_at: datetime, told_at: datetime | None = None
-) -> bytes:
-    """The event that reports an outcome, encoded for the stream. One message and outcome is one event, whenever made.
+) -> Event:
+    """The event that reports an outcome. One message and outcome is one event, whenever made.
 
     `decided_for` is the instant that the last decision stood for (due, release or retry): what follows in a journey
     counts from there. `told_at` is when it is told, where that is not at once. No address and no server's words leave
@@ -93,15 +93,15 @@ def event(
     """
     id = named(_CAUSES, f"{request.id}\n{ended.status}")
     properties = {"reason": ended.reason, "decided_for": decided_for}
-    return report(request, id, _NAMES[request.channel, ended.status], ended_at, properties, told_at=told_at)
+    return _about(request, id, _NAMES[request.channel, ended.status], ended_at, properties, request.hops + 1, told_at)
 
 
 def arrived(request: MessageRequested, decided_for: datetime, ended_at: datetime, now: datetime) -> bytes:
-    """The event that a message was sent of which that was not known. `ended_at` is since when it was not.
+    """The event that a message was sent of which that was not known, encoded. `ended_at` is since when it was not.
 
     Several may learn of it before anybody has written it down, from an open and from a click, by clocks that differ. So
     nothing that it says depends on who tells it, and when: else the second would contradict the first."""
-    return event(request, Ended("sent", _USED), decided_for, ended_at, told_at=now)
+    return _encode(event(request, Ended("sent", _USED), decided_for, ended_at, told_at=now))
 
 
 def report(
@@ -111,10 +111,22 @@ def report(
     occurred_at: datetime,
     properties: Mapping[str, Any],
     hops: int | None = None,
-    told_at: datetime | None = None,
 ) -> bytes:
-    """An event that a message led to, encoded for the stream: its own properties beside the message's. It is told at
-    once, and one consequence more than the message was, unless `told_at` and `hops` say otherwise."""
+    """An event that a message led to, encoded for the stream: its own properties beside the message's. It is one
+    consequence more than the message was, unless `hops` says otherwise."""
+    return _encode(_about(request, id, name, occurred_at, properties, request.hops + 1 if hops is None else hops))
+
+
+def _about(
+    request: MessageRequested,
+    id: str,
+    name: str,
+    occurred_at: datetime,
+    properties: Mapping[str, Any],
+    hops: int,
+    told_at: datetime | None = None,
+) -> Event:
+    """Told at once, unless `told_at` says otherwise."""
     about = {
         "message_id": request.id,
         "message": request.message,
@@ -123,15 +135,13 @@ def report(
         "step": request.step,
         "topic": request.topic,
     }
-    return _encode(
-        Event(
-            id=id,
-            source=events.MAILER_SOURCE,
-            key=request.customer,
-            name=name,
-            occurred_at=occurred_at,
-            received_at=occurred_at if told_at is None else max(told_at, occurred_at),
-            properties=msgspec.Raw(_encode({**about, **properties})),
-            hops=request.hops + 1 if hops is None else hops,
-        )
+    return Event(
+        id=id,
+        source=events.MAILER_SOURCE,
+        key=request.customer,
+        name=name,
+        occurred_at=occurred_at,
+        received_at=occurred_at if told_at is None else max(told_at, occurred_at),
+        properties=msgspec.Raw(_encode({**about, **properties})),
+        hops=hops,
     )

@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-from shared.contracts.events import Event
+from shared.contracts.events import EMPTY, Event
 
 WINDOW = timedelta(hours=24)
 """How long after an event a second one with its name is taken for the same."""
@@ -37,9 +37,19 @@ def content(event: Event) -> int:
 
 
 KEPT = Names(lambda event: identity(event.source, event.id), content)
+
+
+def _content_in_memory(event: Event) -> int:
+    properties, traits = event.properties, event.traits
+    # Most events have no traits, and those of pages no properties: of these no copy is made.
+    said = _NOTHING if properties is EMPTY else bytes(properties)
+    return hash((event.type, event.name, said, _NOTHING if traits is EMPTY else bytes(traits)))
+
+
+_NOTHING = bytes(EMPTY)
 IN_MEMORY = Names(
     lambda event: hash((event.key, event.source, event.id)).to_bytes(8, "big", signed=True),
-    lambda event: hash((event.type, event.name, bytes(event.properties), bytes(event.traits))),
+    _content_in_memory,
 )
 """Worth a fraction of the others; they mean nothing to another process. Ids are a customer's own here, since there are
 no partitions: which customers share one is nothing that a playbook could be asked about."""
