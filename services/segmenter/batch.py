@@ -347,7 +347,8 @@ class SegmenterBatch:
                 f"Send fewer or shorter traits.",
             )
             return
-        self._keep(event.key, profile, after, out)
+        if after is not profile:
+            self._keep(event.key, profile, after, out)
         reads = self._reads
         for change in changes:
             if reads is None or reads(event.key, change):

@@ -162,7 +162,7 @@ def _can_be_topic(name: str) -> bool:
 
 def see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
     """First and last seen, and what the customer's device says of language and place."""
-    if event.source == MAILER_SOURCE and (event.name in OUR_OWN_DOING or _by_machine(event)):
+    if says_nothing(event) or (event.source == MAILER_SOURCE and _by_machine(event)):
         return 0
     mask = 0
     at = event.occurred_at
@@ -177,13 +177,19 @@ def see(after: Profile, event: Event, readers: Mapping[str, int]) -> int:
                 raise Unreadable("context is no JSON object. Send one, or leave it out.") from None
             if device.locale != after.context_locale or device.timezone != after.context_timezone:
                 after.context_locale = _locale(device.locale) or after.context_locale
-                if known_zone(device.timezone) is not None:
-                    after.context_timezone = device.timezone
+                zone = known_zone(device.timezone)
+                if zone is not None:
+                    after.context_timezone = zone.key  # the same text for all who are there
                 _place(after)
         if at != after.last_seen:
             after.last_seen = at
             mask |= readers.get("customer.last_seen", 0)
     return mask
+
+
+def says_nothing(event: Event) -> bool:
+    """Whether it says nothing of the customer."""
+    return event.source == MAILER_SOURCE and event.name in OUR_OWN_DOING
 
 
 def _by_machine(event: Event) -> bool:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from services.segmenter import carts, consent
 from services.segmenter.consent import Said
 from services.segmenter.dates import next_occasion
-from services.segmenter.learning import count, learn, object_of, said, see, spent
+from services.segmenter.learning import count, learn, object_of, said, says_nothing, see, spent
 from services.segmenter.percentiles import NOTHING as NOTHING_SPENT
 from services.segmenter.rules import READS_CONSENT, Definition, Rules
 from services.segmenter.tags import NOTHING, Tags, evaluate, set_timer, tells
@@ -276,6 +276,8 @@ def snapshot(profile: Profile, key: str, rules: Rules) -> Customer:
 
 def _glance(profile: Profile, event: Event, rules: Rules, now: datetime) -> Profile | None:
     """As `_take`, of an event that says only that the customer was here: most do. None where more comes of it."""
+    if says_nothing(event) and (not profile.flips or (profile.timer is not None and profile.timer > now)):
+        return profile
     after = replace(profile)
     if see(after, event, rules.readers) or after.timezone != profile.timezone or after.locale != profile.locale:
         return None

@@ -233,6 +233,8 @@ def test_segments_that_no_journey_asks_for_make_no_difference(seed: int, presenc
     all_told = lived(seed, curious, presence_matters=presence_matters)
     assert {name for profile in some.profiles.values() for name in profile.segments} <= {"away"}
     assert list(some.tags()) == list(all_told.tags())
+    counted = [{key: profile.aggregates for key, profile in one.profiles.items()} for one in (some, all_told)]
+    assert counted[0] == counted[1]
     assert [_without_segments(heard) for heard in quiet.heard] == [_without_segments(heard) for heard in curious.heard]
     assert quiet.sent
 

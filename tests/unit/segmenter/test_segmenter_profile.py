@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from segmenter_world import Road, activation, at, birthday, event, identify, playbook
 
+from services.segmenter.profile import take
 from shared.contracts.customers import Activation, DateReached
 from shared.contracts.events import MAILER_SOURCE, Refused
 
@@ -97,6 +98,18 @@ def test_segment_of_those_not_seen_for_a_while() -> None:
     road.take(event("Email Link Clicked", at(16), source=MAILER_SOURCE))
     assert road.profile().segments == ()
     assert road.profile().last_seen == at(16)
+
+
+def test_what_mailer_has_done_leaves_nothing_to_be_written_of_a_customer() -> None:
+    book = playbook(segments={"away": "days_since(customer.last_seen) > 14"})
+    road = Road(book)
+    road.take(event("Page Viewed", at()))
+    before = road.profile()
+    after, (told,) = take(before, event("Email Sent", at(10), source=MAILER_SOURCE), road.rules[book.hash], at(10))
+    assert after is before
+    assert (told.event.name, told.profile) == ("Email Sent", before)
+    late, _ = take(before, event("Email Sent", at(15), source=MAILER_SOURCE), road.rules[book.hash], at(15))
+    assert late is not before, "the timer is to be set anew"
 
 
 def test_opens_by_machines_are_counted_only_where_they_are_asked_about() -> None:
