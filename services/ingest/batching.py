@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 
+import msgspec
 import structlog
 
 from shared.errors import RapportError, Unavailable
@@ -20,16 +21,15 @@ APPEND_BYTES = 1024 * 1024
 MANY_REQUESTS = 16
 """After an append of so many, as many are soon there again; after one of few, waiting would gather hardly any."""
 
+_TICK = 0.001
+"""Seconds by which a loop's timer may come too early."""
+
 _logger = structlog.get_logger("rapport.ingest")
 
 
 def pause_after(requests: int, most: float) -> float:
     """From the begin of an append of so many requests to that of the next, where `most` is after many."""
     return most * min(1.0, requests / MANY_REQUESTS)
-
-
-def _size(entry: Entry) -> int:
-    return len(entry.value)
 
 
 class OpenBatches:
@@ -59,7 +59,7 @@ class OpenBatches:
         self._waiting: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._next_at = 0.0
-        self._writers: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.TimerHandle | None = None
         self._closed = False
         self._trouble = Trouble(
             "taking events",
@@ -91,15 +91,18 @@ class OpenBatches:
         """A future that is done when the log has all entries (by partition), or raises Unavailable or RecordTooLarge.
 
         None where they exceed the bytes in flight, or after `close`: nothing was taken then."""
-        sizes = [sum(map(_size, some)) for some in entries.values()]
+        sizes = [sum([len(entry.value) for entry in some]) for some in entries.values()]
         if self._closed or not self.reserve(sum(sizes)):
             return None
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
         if not entries:
             done.set_result(None)
         request = _Request(done, len(entries))
         for (partition, some), size in zip(entries.items(), sizes, strict=True):
-            self._add(partition, some, size, request)
+            self._add(loop, partition, some, size, request)
+        if self._timer is None and self._waiting:
+            self._timer = loop.call_at(max(self._next_at, loop.time()), self._flush)
         return done
 
     async def close(self) -> None:
@@ -110,25 +113,28 @@ class OpenBatches:
         if self._timer is not None:
             self._timer.cancel()
             self._flush()
-        if self._writers:
-            _, hanging = await asyncio.wait(self._writers, timeout=self._answer_seconds)
+        writers = [lane.writer for lane in self._lanes.values() if lane.writer is not None]
+        if writers:
+            _, hanging = await asyncio.wait(writers, timeout=self._answer_seconds)
             for writer in hanging:
                 writer.cancel()
             await asyncio.gather(*hanging, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
 
-    def _add(self, partition: int, entries: Sequence[Entry], size: int, request: _Request) -> None:
+    def _add(
+        self, loop: asyncio.AbstractEventLoop, partition: int, entries: Sequence[Entry], size: int, request: _Request
+    ) -> None:
         lane = self._lanes[partition]
         if not lane.batches or lane.batches[-1].size >= APPEND_BYTES:
-            batch = _Batch()
-            batch.alarm = asyncio.get_running_loop().call_later(self._answer_seconds, self._give_up, lane, batch)
-            lane.batches.append(batch)
+            deadline = loop.time() + self._answer_seconds
+            lane.batches.append(_Batch(deadline))
+            if self._watch is None:
+                self._watch = loop.call_at(deadline, self._look_for_late)
         lane.batches[-1].add(entries, size, request)
-        if not lane.busy and not lane.waiting:
+        if lane.writer is None and not lane.waiting:
             lane.waiting = True
             self._waiting.append(partition)
-            if self._timer is None:
-                loop = asyncio.get_running_loop()
-                self._timer = loop.call_at(max(self._next_at, loop.time()), self._flush)
 
     def _flush(self) -> None:
         self._timer = None
@@ -137,23 +143,21 @@ class OpenBatches:
         self._next_at = asyncio.get_running_loop().time() + pause_after(requests, self._flush_seconds)
         for partition in waiting:
             lane = self._lanes[partition]
-            lane.waiting, lane.busy = False, True
-            writer = asyncio.get_running_loop().create_task(self._write(partition, lane))
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+            lane.waiting = False
+            lane.writer = asyncio.get_running_loop().create_task(self._write(partition, lane))
 
     async def _write(self, partition: int, lane: _Lane) -> None:
         """Write the lane's batches one after the other, and those that come meanwhile."""
         try:
             while lane.batches:
-                batch = lane.batches.popleft()
+                batch = lane.writing = lane.batches.popleft()
                 try:
                     await self._write_batch(partition, batch)
                 finally:
-                    batch.alarm.cancel()
+                    lane.writing = None
                     self.release(batch.size)
         finally:
-            lane.busy = False
+            lane.writer = None
 
     async def _write_batch(self, partition: int, batch: _Batch) -> None:
         try:
@@ -167,7 +171,7 @@ class OpenBatches:
             else:
                 # One request's record must not be the end of the others'.
                 for part in batch.parts:
-                    await self._write_batch(partition, _Batch([part], batch.alarm))
+                    await self._write_batch(partition, _Batch(batch.deadline, [part]))
         except Unavailable as trouble:
             self._trouble.met("log", trouble)
             batch.settle(trouble)
@@ -182,22 +186,37 @@ class OpenBatches:
             self._trouble.over("log")
             batch.settle(None)
 
-    def _give_up(self, lane: _Lane, batch: _Batch) -> None:
-        """Tell those who wait that the log has not confirmed. What has not been handed to it is dropped: it will be
-        sent again, and must not then come after what followed it."""
+    def _look_for_late(self) -> None:
+        """Tell those who have waited long enough that the log has not confirmed. What has not been handed to it is
+        dropped: it will be sent again, and must not then come after what followed it."""
+        self._watch = None
+        loop = asyncio.get_running_loop()
+        late = loop.time() + _TICK
+        deadlines: list[float] = []
+        for lane in self._lanes.values():
+            while lane.batches and lane.batches[0].deadline <= late:
+                dropped = lane.batches.popleft()
+                self.release(dropped.size)
+                self._give_up(dropped)
+            if lane.writing is not None and not lane.writing.settled:
+                if lane.writing.deadline <= late:
+                    self._give_up(lane.writing)
+                else:
+                    deadlines.append(lane.writing.deadline)
+            if lane.batches:
+                deadlines.append(lane.batches[0].deadline)
+        if deadlines:
+            self._watch = loop.call_at(min(deadlines), self._look_for_late)
+
+    def _give_up(self, batch: _Batch) -> None:
         batch.settle(Unavailable(f"{self._stream}: no confirmation within {self._answer_seconds:g} s."))
-        if batch in lane.batches:
-            lane.batches.remove(batch)
-            self.release(batch.size)
 
 
-class _Request:
+class _Request(msgspec.Struct, eq=False):
     """Waits for as many batches as its entries went into; the first failure fails it."""
 
-    __slots__ = ("done", "missing")
-
-    def __init__(self, done: asyncio.Future[None], missing: int) -> None:
-        self.done, self.missing = done, missing
+    done: asyncio.Future[None]
+    missing: int
 
     def settle(self, failure: RapportError | None) -> None:
         if self.done.done():
@@ -212,17 +231,14 @@ class _Request:
 class _Batch:
     """Entries for one append, in parts: one part for each request."""
 
-    __slots__ = ("alarm", "entries", "parts", "settled", "size")
+    __slots__ = ("deadline", "entries", "parts", "settled", "size")
 
-    alarm: asyncio.TimerHandle
-
-    def __init__(self, parts: Sequence[_Part] = (), alarm: asyncio.TimerHandle | None = None) -> None:
+    def __init__(self, deadline: float, parts: Sequence[_Part] = ()) -> None:
+        self.deadline = deadline
         self.parts = list(parts)
         self.entries: list[Entry] = [entry for entries, _ in self.parts for entry in entries]
         self.size = 0
         self.settled = False
-        if alarm is not None:
-            self.alarm = alarm
 
     def add(self, entries: Sequence[Entry], size: int, request: _Request) -> None:
         self.parts.append((entries, request))
@@ -240,11 +256,12 @@ _Part = tuple[Sequence[Entry], _Request]
 
 
 class _Lane:
-    """One partition's batches: the last one is open; `busy` while the log writes one."""
+    """One partition's batches: the last one is open. `writer` writes them, `writing` is the one that it has in hand."""
 
-    __slots__ = ("batches", "busy", "waiting")
+    __slots__ = ("batches", "waiting", "writer", "writing")
 
     def __init__(self) -> None:
         self.batches: deque[_Batch] = deque()
-        self.busy = False
         self.waiting = False
+        self.writer: asyncio.Task[None] | None = None
+        self.writing: _Batch | None = None

@@ -138,6 +138,18 @@ async def test_a_log_that_is_silent_is_waited_for_only_so_long(log: MemoryLog) -
     assert batches.in_flight == 0
 
 
+async def test_each_request_is_told_when_its_own_time_is_over(log: MemoryLog) -> None:
+    batches = OpenBatches(log, "events", flush_seconds=0, answer_seconds=0.02, bytes_in_flight=8 * APPEND_BYTES)
+    log.hold()
+    for partition in (0, 1, 0):
+        with pytest.raises(Unavailable, match="no confirmation within"):
+            await taken(batches.append({partition: [entry(f"in {partition}")]}))
+    log.resume()
+    await batches.close()
+    assert keys(log, 1) == ["in 1"]
+    assert batches.in_flight == 0
+
+
 async def test_a_record_that_the_log_refuses_fails_only_its_own_request(log: MemoryLog, batches: OpenBatches) -> None:
     log.hold()
     first = taken(batches.append({1: [entry("x")]}))
