@@ -99,6 +99,8 @@ class JourneysBatch:
 
     def _moved_to(self) -> set[str]:
         """The playbooks of moves that somebody at hand has yet to make, and those that they come from."""
+        if not self._memo.moves:
+            return set()
         pending = [
             (one.playbook, moving.playbook, hash_of(moving.playbook))
             for person in self._people.values()
@@ -243,13 +245,16 @@ class JourneysBatch:
     def _signal(self, person: Person, signal: engine.Signal, now: datetime, out: Outputs) -> None:
         """Let each of a customer's enrollments have the signal, in the order in which they began."""
         # Read only where it is needed: a record brings the customer anew.
-        left_behind = any(one.status == "parked" or self._pending_move(one) for one in person.enrollments)
-        before = person.latest if left_behind else signal.customer
+        moves = bool(self._memo.moves)
+        before = signal.customer
+        for one in person.enrollments:
+            if one.status == "parked" or (moves and self._pending_move(one) is not None):
+                before = person.latest
         if isinstance(signal, Updated):
             person.seen = signal.customer
         reached: list[Reached] = []
         for index, enrollment in enumerate(list(person.enrollments)):
-            along, commands = self._taken_along(enrollment, before)
+            along, commands = self._taken_along(enrollment, before) if moves else (enrollment, [])
             moved, course = along, self._course(along)
             if course is None:
                 # As of when its journey was removed, whoever comes first.
@@ -302,8 +307,6 @@ class JourneysBatch:
 
     def _pending_move(self, enrollment: Enrollment) -> Moving | None:
         """The move that an enrollment has yet to make: nothing has passed by it since."""
-        if not self._memo.moves:
-            return None
         moving = self._memo.moves.get(enrollment.journey)
         return moving if moving is not None and enrollment.inside and enrollment.moves < moving.number else None
 
@@ -426,8 +429,10 @@ class JourneysBatch:
             return
         person.unsettled = False
         person.enrollments = [one for one in person.enrollments if one.status != "ended"]
-        person.left = [left for left in person.left if self._matters(left, now)]
-        person.credited = [credited for credited in person.credited if credited.until > now]
+        if person.left:
+            person.left = [left for left in person.left if self._matters(left, now)]
+        if person.credited:
+            person.credited = [credited for credited in person.credited if credited.until > now]
         person.open = bool(person.enrollments)
         due = self._due(person)
         if due != person.due:

@@ -3,7 +3,7 @@ the stock of codes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,11 @@ from msgspec.structs import replace
 from services.journeys.commands import Command, OpenTask, ReportEvent, SendMessage
 from services.journeys.coupons import DRAFT, Issued
 from services.journeys.enrollment import Enrollment, effect_id
-from services.journeys.scopes import about, scope
+from services.journeys.scopes import in_templates, scope
 from shared.contracts.customers import Customer
 from shared.contracts.messages import POOLS, WEBHOOK
 from shared.language.playbook import Coupon, CouponPool, Email, Set, Task, Webhook
 from shared.language.values import plain
-from shared.language.variables import CUSTOMER_IN_TEMPLATES
 
 if TYPE_CHECKING:
     from services.journeys.engine import Course, Moved
@@ -31,6 +30,7 @@ _ANNOUNCED_FOR = timedelta(days=7)
 _MOST_OF_A_TITLE = 300
 _MOST_OF_A_NOTE = 4_000
 _encode = msgspec.json.Encoder().encode
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
 def keep(course: Course, enrollment: Enrollment, customer: Customer, step: Set, now: datetime) -> Moved:
@@ -180,11 +180,11 @@ def send(course: Course, enrollment: Enrollment, customer: Customer, step: Email
     if step.with_:
         seen = scope(course.playbook, customer, now, enrollment=enrollment)
         given = {name: plain(expression.evaluate(seen)) for name, expression in step.with_.items()}
-        them, trigger = seen.customer, seen.trigger  # decoded once
+        trigger = seen.trigger  # decoded once
     else:
-        them, trigger = about(customer), msgspec.json.decode(entry.trigger)
+        trigger = _decode(entry.trigger)
     data: Mapping[str, Any] = {
-        "customer": {name: them[name] for name in CUSTOMER_IN_TEMPLATES},
+        "customer": in_templates(customer),
         "traits": customer.traits,
         "trigger": trigger,
         "key": entry.key,

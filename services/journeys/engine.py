@@ -408,6 +408,12 @@ def _run(
     journey = course.journey
     while step_id is not None:
         step = journey.steps[step_id]
+        if isinstance(step, Email) and course.status != "paused":
+            send = effects.send(course, enrollment, customer, step, now)
+            visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
+            # Copied once: this is where most waits lead.
+            here = {"step": step_id, "since": now, "due": None, "zone": ""}
+            return replace(enrollment, **here, status="sending", message=send.id, visits=visits), [*commands, send]
         enrollment = replace(enrollment, step=step_id, since=now, due=None, zone="")
         if course.status == "paused":
             return replace(enrollment, status="parked"), commands
@@ -422,11 +428,6 @@ def _run(
                 if not done_in_mail(step, enrollment):
                     return replace(enrollment, status="listening", due=now + step.timeout), commands
                 step_id, way = step.matched, "matched"
-            case Email():
-                send = effects.send(course, enrollment, customer, step, now)
-                visits = {**enrollment.visits, step_id: enrollment.visits.get(step_id, 0) + 1}
-                sending = replace(enrollment, status="sending", message=send.id, visits=visits)
-                return sending, [*commands, send]
             case If():
                 seen = scope(course.playbook, customer, now, enrollment=enrollment)
                 step_id, way = (step.then, "then") if step.condition.truth(seen) else (step.otherwise, "else")

@@ -22,6 +22,11 @@ MOST_REMEMBERED = 1_000
 class Person:
     """Who is in a journey is read at once, since whatever they do concerns it; who is only remembered, when asked."""
 
+    __slots__ = (
+        *("key", "stored", "open", "seen", "changed", "unsettled", "due", "enrollments", "left", "credited"),
+        *("_read", "_snapshot"),
+    )
+
     def __init__(self, key: str, stored: StoredCustomer | None) -> None:
         self.key = key
         self.stored = stored

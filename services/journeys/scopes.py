@@ -13,10 +13,11 @@ from services.journeys.enrollment import Enrollment, Entry
 from shared.contracts.customers import Customer
 from shared.language.expressions import Scope
 from shared.language.playbook import Playbook
-from shared.language.variables import CustomerFields
+from shared.language.variables import CustomerFields, TemplateCustomer
 
 _decode = msgspec.json.Decoder().decode
 _NOTHING: Mapping[str, Any] = {}
+_NULL = b"null"
 
 
 def about(customer: Customer) -> CustomerFields:
@@ -29,6 +30,18 @@ def about(customer: Customer) -> CustomerFields:
         locale=customer.locale,
         timezone=customer.timezone,
         spend_percentile=customer.spend_percentile,
+    )
+
+
+def in_templates(customer: Customer) -> TemplateCustomer:
+    return TemplateCustomer(
+        key=customer.key,
+        stage=customer.stage,
+        segments=customer.segments,
+        first_seen=customer.first_seen,
+        last_seen=customer.last_seen,
+        locale=customer.locale,
+        timezone=customer.timezone,
     )
 
 
@@ -51,7 +64,7 @@ def scope(
         event=event,
         trigger=_decode(entry.trigger) if entry is not None else None,
         key=entry.key if entry is not None else None,
-        item=_decode(entry.item) if entry is not None else item,
+        item=item if entry is None else None if entry.item == _NULL else _decode(entry.item),
         steps=_decoded(enrollment.steps) if enrollment is not None else _NOTHING,
         vars=_decoded(enrollment.vars) if enrollment is not None else _NOTHING,
         aggregates=customer.aggregates,

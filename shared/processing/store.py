@@ -60,6 +60,7 @@ class DeadLetter(NamedTuple):
     retryable: bool
 
 
+_new = tuple.__new__
 _POSITION = "epoch, version, next_offset, as_of, in_seqs, out_seqs, memo, attempts, failures"
 
 
@@ -294,8 +295,14 @@ async def due_timers(
         after or _BEGINNING,
         limit,
     )
-    timers = sorted(Timer(*row) for row in rows if row["subject"] is not None)
-    following = next((row["due"] for row in rows if row["subject"] is None), NEVER)
+    timers, following = [], NEVER
+    for row in rows:
+        timer = _new(Timer, row)  # as the class itself would make it, without a call in between
+        if timer.subject is None:
+            following = timer.due
+        else:
+            timers.append(timer)
+    timers.sort()
     return timers, following
 
 
