@@ -223,7 +223,7 @@ class Sitting:
         changes = [change for turn in turns for change in turn.changes]
         for turn in turns:
             turn.changes.clear()
-        return [store.changed(self._office.channel, changes)] if changes else []
+        return store.changed(self._office.channel, changes)
 
     def committed(self) -> None:
         office, begun = self._office, 0

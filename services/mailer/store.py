@@ -372,7 +372,8 @@ class Candidate(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a decision or an outcome makes of a message. `links` and `address` None leave what is there."""
+    """What a decision or an outcome makes of a message. `address` and `links` are for one that comes to `sending`; with
+    all others what is there stays."""
 
     id: str
     status: str
@@ -485,25 +486,40 @@ async def counted(
     return found
 
 
-def changed(channel: Channel, changes: Sequence[Change]) -> Clause:
-    """What decisions and outcomes make of messages, all of one channel."""
-    *plain, links, over = (list(column) for column in zip(*changes, strict=True))
-    plain.append([None if some is None else "\n".join(some) for some in links])
-    plain.append([None if one is None else _pack_request(msgspec.structs.replace(one, data={})) for one in over])
-    return Clause(_CHANGED.format(channel=channel), plain)
+def changed(channel: Channel, changes: Sequence[Change]) -> list[Clause]:
+    """What decisions and outcomes make of messages, all of one channel. Most of it does not concern what is taken in
+    hand, and each array costs something for each message."""
+    taken = [one for one in changes if one.status == "sending"]
+    others = [one for one in changes if one.status != "sending"]
+    clauses = []
+    if taken:
+        rows = [
+            (one.id, one.attempts, one.taken, one.counted_at, one.address, "\n".join(one.links or ())) for one in taken
+        ]
+        clauses.append(Clause(_TAKEN.format(channel=channel), columns(rows, 6)))
+    if others:
+        *plain, _, _, over = (list(column) for column in zip(*others, strict=True))
+        plain.append([None if one is None else _pack_request(msgspec.structs.replace(one, data={})) for one in over])
+        clauses.append(Clause(_CHANGED.format(channel=channel), plain))
+    return clauses
 
 
+_TAKEN = """
+    taken_{channel} AS (
+        UPDATE mailer.messages m
+           SET status = 'sending', reason = '', detail = '', attempts = u.attempts, taken = u.taken,
+               counted_at = u.counted_at, address = u.address, links = string_to_array(u.links, E'\\n')
+          FROM unnest($1::text[], $2::smallint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])
+               AS u (id, attempts, taken, counted_at, address, links)
+         WHERE m.id = u.id)"""
 _CHANGED = """
     changed_{channel} AS (
         UPDATE mailer.messages m
            SET status = u.status, due = u.due, reason = u.reason, detail = u.detail,
                held = CASE WHEN u.held IS NULL THEN m.held ELSE m.held || u.held END, attempts = u.attempts,
                taken = u.taken, counted_at = u.counted_at, ended_at = u.ended_at,
-               address = coalesce(u.address, m.address),
-               links = CASE WHEN u.links IS NULL THEN m.links ELSE string_to_array(u.links, E'\\n') END,
                request = coalesce(u.request, m.request)
           FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::smallint[],
-                      $8::text[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
-               AS u (id, status, due, reason, detail, held, attempts, taken, counted_at, ended_at, address, links,
-                     request)
+                      $8::text[], $9::timestamptz[], $10::timestamptz[], $11::bytea[])
+               AS u (id, status, due, reason, detail, held, attempts, taken, counted_at, ended_at, request)
          WHERE m.id = u.id)"""

@@ -141,7 +141,7 @@ async def test_what_was_not_sent_says_why(reader: Reader) -> None:
             await execute(connection, [store.new_messages([(0, row)])])
             held = "2026-03-02T12:00:00Z quiet_hours until 2026-03-03T07:00:00Z" if status == "held" else None
             change = Change(asked.id, status, NOW + timedelta(hours=8), reason, detail, held, attempts=n)
-            await execute(connection, [store.changed("email", [change])])
+            await execute(connection, store.changed("email", [change]))
     page = await reader.page("inbox/decisions")
     text = " ".join(page.text_content().split())
     assert "quiet hours where the customer is" in text

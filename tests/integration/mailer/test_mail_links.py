@@ -100,8 +100,10 @@ async def town(database: Database) -> AsyncIterator[Town]:
         await activate(log, connection, load(read_folder(ROOT / "playbook")), NOW)
         message = Message(asked.id, asked.customer, "requested", asked.due, request=asked)
         await execute(connection, [store.new_messages([(partition_of("anna", 12), message)])])
-        sent = Change(asked.id, "sent", asked.due, address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await execute(connection, [store.changed("email", [sent])])
+        in_hand = Change(asked.id, "sending", asked.due, address=ANNA, links=TARGETS)
+        await execute(connection, store.changed("email", [in_hand]))
+        sent = Change(asked.id, "sent", asked.due, ended_at=DELIVERED)
+        await execute(connection, store.changed("email", [sent]))
     doors = Doors(log, database, clock, links, shelf, click_seconds=PATIENCE)
 
     async def ready() -> list[str]:
@@ -210,8 +212,8 @@ async def test_a_mailer_that_ends_reports_at_once_the_click_that_waits_for_other
 
 async def test_a_scanner_that_says_so_is_a_machine_and_proves_no_delivery(town: Town) -> None:
     async with town.database.connect() as connection:
-        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await execute(connection, [store.changed("email", [unknown])])
+        unknown = Change(town.message, "unknown", NOW, "interrupted", ended_at=DELIVERED)
+        await execute(connection, store.changed("email", [unknown]))
     await town.http.get(town.links.click(town.message, 0), headers=SCANNER)
     (only,) = town.events()
     told = msgspec.json.decode(only.properties)
@@ -273,8 +275,8 @@ async def test_an_open_in_the_mailbox_tells_that_a_mail_has_arrived(
     town: Town, headers: dict[str, str], resolves: bool
 ) -> None:
     async with town.database.connect() as connection:
-        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await execute(connection, [store.changed("email", [unknown])])
+        unknown = Change(town.message, "unknown", NOW, "interrupted", ended_at=DELIVERED)
+        await execute(connection, store.changed("email", [unknown]))
     await town.http.get(town.links.open(town.message), headers=headers)
     async with town.database.connect() as connection:
         listed = await page_store.listed(connection, town.message)
@@ -291,8 +293,8 @@ async def test_an_open_in_the_mailbox_tells_that_a_mail_has_arrived(
 
 async def test_whoever_tells_that_a_mail_has_arrived_tells_the_same(town: Town) -> None:
     async with town.database.connect() as connection:
-        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await execute(connection, [store.changed("email", [unknown])])
+        unknown = Change(town.message, "unknown", NOW, "interrupted", ended_at=DELIVERED)
+        await execute(connection, store.changed("email", [unknown]))
     town.log.hold()
     opening = asyncio.create_task(town.get(town.links.open(town.message)))
     await town.wait_for_the_log(1)
@@ -413,8 +415,8 @@ async def test_a_body_without_end_is_not_read_to_its_end(town: Town) -> None:
 
 async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(town: Town) -> None:
     async with town.database.connect() as connection:
-        unknown = Change(town.message, "unknown", NOW, "interrupted", address=ANNA, links=TARGETS, ended_at=DELIVERED)
-        await execute(connection, [store.changed("email", [unknown])])
+        unknown = Change(town.message, "unknown", NOW, "interrupted", ended_at=DELIVERED)
+        await execute(connection, store.changed("email", [unknown]))
     for clicks in (1, 2):
         await town.get(town.links.click(town.message, 0))
         await town.reported(1 + clicks)
@@ -430,9 +432,7 @@ async def test_a_click_tells_that_a_mail_of_which_it_was_not_known_has_arrived(t
 
 async def test_who_only_looks_at_a_link_tells_nothing_of_its_mail(town: Town) -> None:
     async with town.database.connect() as connection:
-        await execute(
-            connection, [store.changed("email", [Change(town.message, "unknown", NOW, address=ANNA, links=TARGETS)])]
-        )
+        await execute(connection, store.changed("email", [Change(town.message, "unknown", NOW)]))
     await town.http.head(town.links.click(town.message, 0))
     await town.get(town.links.unsubscribe(town.message))
     assert town.events() == []
