@@ -28,9 +28,11 @@ WARM_FOR = 12.0
 """Seconds here; minutes in the playbook."""
 ASKED_FOR = 10.0
 """The same: how long an answer, or a click, is waited for."""
-HANDED_OVER_WITHIN = 15.0
-"""Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5; a process that stood
-still before it counted them, as much later; and a little."""
+HANDED_OVER_WITHIN = 10.0
+"""Seconds. A hand-over that began before an unsubscribe was acknowledged may reach DATA within 5 of when its process
+learnt that it had begun; and a little, since the machine is busy."""
+LEARNT_WITHIN = 5.0
+"""Seconds more where something kept a process from learning it: it stood still, or PostgreSQL was silent."""
 
 LAST_CODES = 10
 """So many codes the pool has that runs out."""
@@ -388,11 +390,15 @@ class Ledger:
             if one.cause != cause:
                 yield f"{name} arrived as {one.cause}"
             at = self.unsubscribed.get((row["customer"], row["topic"]))
-            if at is not None and one.data_at > at + HANDED_OVER_WITHIN:
+            if at is not None and self._is_late(one.data_at, at):
                 yield f"{name} was handed over {one.data_at - at:.1f} s after an unsubscribe"
         ends = {"sent", "unknown"} if resolved else {status}
         if told != {end: int(end in ends) for end in _ENDS}:
             yield f"{name} is {status}, and what was told of it is {told}"
+
+    def _is_late(self, data_at: float, unsubscribed: float) -> bool:
+        hindered = self.losses.hindered(unsubscribed, data_at)
+        return data_at > unsubscribed + HANDED_OVER_WITHIN + (LEARNT_WITHIN if hindered else 0.0)
 
     def _was_used(self, message: str) -> bool:
         return any(visit.message == message for visit in self.visits)

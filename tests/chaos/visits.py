@@ -70,6 +70,11 @@ class Losses:
         by = visit.answered + TOLD_WITHIN
         return ended <= by or (not self.calm(visit, by) and ended <= visit.answered + TRIED_FOR)
 
+    def hindered(self, begun: float, until: float) -> bool:
+        """Whether anything was in anybody's way between these moments."""
+        ways = [*self.troubles, *((since, end) for _, since, end in self.stops)]
+        return any(since <= until and begun <= end for since, end in ways)
+
     def calm(self, visit: Visit, until: float) -> bool:
         """Whether nothing kept its process from telling of it."""
         hindered = any(begun <= until and visit.begun <= end for begun, end in self.troubles)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.again import but_for_more_duplicates
 from tests.chaos.calls import Call
 from tests.chaos.ledger import Arrival, Facts, Ledger, Posted
 from tests.chaos.visits import TOLD_WITHIN, Visit
@@ -93,7 +94,7 @@ def unknown_for_no_reason(ledger: Ledger, facts: Facts) -> None:
 
 
 def sent_after_an_unsubscribe(ledger: Ledger, facts: Facts) -> None:
-    ledger.arrivals[0].data_at = 60.0
+    ledger.arrivals[0].data_at = 60.1
     ledger.unsubscribed["ann", "receipts"] = 50.0
 
 
@@ -243,3 +244,20 @@ def test_an_unknown_mail_whose_link_is_followed_has_arrived() -> None:
     ledger.arrivals[0].answer = ""
     facts.outcomes["m1", "Email Unknown"] = 1
     assert ledger.judge(facts).violations == []
+
+
+def test_a_mail_may_come_later_after_an_unsubscribe_where_a_process_stood_still_but_not_much() -> None:
+    ledger, facts = story()
+    sent_after_an_unsubscribe(ledger, facts)
+    ledger.losses.stops.append((8, 49.0, 54.0))
+    assert not any("after an unsubscribe" in line for line in ledger.judge(facts).violations)
+    ledger.arrivals[0].data_at = 65.1
+    assert any("after an unsubscribe" in line for line in ledger.judge(facts).violations)
+
+
+def test_more_came_twice_than_comes_twice_again_only_where_an_operator_said_from_where_to_go_on() -> None:
+    def states(*counts: int) -> dict[str, Any]:
+        return {"counters": [{"partition": p, "processed": 9, "deduplicated": n} for p, n in enumerate(counts)]}
+
+    assert but_for_more_duplicates(states(3, 3), states(1, 1), {1}) == states(3, 1)
+    assert but_for_more_duplicates(states(0, 0), states(1, 1), {1}) == states(0, 0)
