@@ -48,8 +48,8 @@ ENDED_WITHIN = 120.0
 _SUCCESSORS = 5
 """How many may try to publish what another left, while a server that has much else to do does not answer."""
 _RECOVERED_WITHIN = 15.0
-"""Seconds after a fault, at which the log is reached again: what was asked of a silent server is given up after 4, those
-who try wait longer each time, up to 5, and to connect takes up to 5."""
+"""Seconds after a fault, at which the log is reached again: what was asked of a silent server is given up after 4,
+those who try wait longer each time, up to 5, and to connect takes up to 5."""
 
 POINTS = {
     "ingest": ("appended",),
