@@ -3,7 +3,8 @@
 The history is the usual traffic of `bench.traffic` under the shipped playbook, as a file of messages. A round reads it,
 lives through it and makes the report: in one process, where its figure is events a second of processor time; or as the
 command does it, with a process for each core, by the clock. Memory is the peak of a round over a history three times as
-long with the same customers, beside one over the short history: what grows with events would show there.
+long with the same customers, beside one over the short history: what grows with events would show there. Reading alone
+says how much of the time is gone before anything happens.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 from bench.measure import Series
 from bench.traffic import Traffic
 from services.backtest.processes import simulate_shared
 from services.backtest.reading import History
 from services.backtest.simulation import simulate
+from shared.contracts.events import Event
 from shared.language import SHIPPED, load, read_folder
 
 CUSTOMERS = 20_000
@@ -60,6 +64,23 @@ def speed(folder: Path) -> float:
     return EVENTS / lived(folder / "short.ndjson")
 
 
+def speed_of_reading(folder: Path) -> float:
+    """What is left of the bound before anything has happened: lines read, admitted, and dropped."""
+    began = time.process_time()
+    read = sum(isinstance(one, Event) for one in History(folder / "short.ndjson"))
+    seconds = time.process_time() - began
+    assert read == EVENTS
+    return EVENTS / seconds
+
+
+def speed_of_decoding(folder: Path) -> float:
+    began = time.process_time()
+    with (folder / "short.ndjson").open("rb") as lines:
+        for line in lines:
+            msgspec.json.decode(line)
+    return EVENTS / (time.process_time() - began)
+
+
 def speed_on_all_cores(folder: Path) -> float:
     """With the time in which the processes start: a longer history has less of it."""
     files = read_folder(SHIPPED)
@@ -89,6 +110,15 @@ SERIES = [
         "events/s of processor time",
         speed,
         goal=50_000,
+        prepare=prepare,
+        rounds=3,
+    ),
+    Series(
+        "simulate, reading alone",
+        "events/s of processor time",
+        speed_of_reading,
+        limit=speed_of_decoding,
+        limit_name="lines decoded by msgspec",
         prepare=prepare,
         rounds=3,
     ),
