@@ -20,19 +20,6 @@ _NOTHING: Mapping[str, Any] = {}
 _NULL = b"null"
 
 
-def about(customer: Customer) -> CustomerFields:
-    return CustomerFields(
-        key=customer.key,
-        stage=customer.stage,
-        segments=customer.segments,
-        first_seen=customer.first_seen,
-        last_seen=customer.last_seen,
-        locale=customer.locale,
-        timezone=customer.timezone,
-        spend_percentile=customer.spend_percentile,
-    )
-
-
 def in_templates(customer: Customer) -> TemplateCustomer:
     return TemplateCustomer(
         key=customer.key,
@@ -43,6 +30,10 @@ def in_templates(customer: Customer) -> TemplateCustomer:
         locale=customer.locale,
         timezone=customer.timezone,
     )
+
+
+def about(customer: Customer) -> CustomerFields:
+    return CustomerFields(**in_templates(customer), spend_percentile=customer.spend_percentile)
 
 
 def scope(
