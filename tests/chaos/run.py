@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import again, faults
-from tests.chaos.ledger import Verdict
+from tests.chaos import again, faults, tables
+from tests.chaos.verdict import Verdict, judge
 from tests.chaos.world import World, a_world
 
 _EVERY = 15.0
@@ -104,11 +104,11 @@ async def judged(world: World, say: Callable[[str], None] = lambda line: None) -
     left = await world.settle(say)
     connection = await world.connect()
     try:
-        facts = await world.ledger.read(connection, left)
+        facts = await tables.read(connection, left)
         await world.stop_workers(connection)
     finally:
         await connection.close()
-    verdict = await asyncio.to_thread(world.ledger.judge, facts)
+    verdict = await asyncio.to_thread(judge, world.ledger, facts)
     verdict.violations += world.wrong
     # What was buried since its owner was killed each time is not replayed as it came.
     if not verdict.counts["dead letters: poison"]:

@@ -26,6 +26,7 @@ from deploy.dev.cluster import SERVICES, WRITE_KEY, Cluster, Worker
 from deploy.dev.preloaded import Launcher, Preloaded, Running
 from shared.database.embedded import EmbeddedPostgres
 from shared.errors import RapportError
+from tests.chaos import tables
 from tests.chaos.between import BeforeKafka, BeforePostgres
 from tests.chaos.ledger import Ledger
 from tests.chaos.mails import MailServer
@@ -446,13 +447,13 @@ class World:
                 # What is between two services shows in no table. So when all seems over, what was said until then has
                 # to arrive, and all must be over still.
                 if reached is not None:
-                    left = await self.ledger.behind(connection, reached)
+                    left = await tables.behind(connection, reached)
                 if reached is None or not left:
-                    left = await self.ledger.unfinished(connection)
+                    left = await tables.unfinished(connection, self.ledger)
                     over, reached = reached is not None, None
                     if not left and not over:
                         await self.people.close()
-                        reached = await self.ledger.reached(connection)
+                        reached = await tables.reached(connection)
                         left = ["what may be on the way"]
                 if time.monotonic() - said > 15:
                     said = time.monotonic()

@@ -9,7 +9,9 @@ import pytest
 
 from tests.chaos.again import but_for_more_duplicates
 from tests.chaos.calls import Call
-from tests.chaos.ledger import Arrival, Facts, Ledger, Posted
+from tests.chaos.ledger import Arrival, Ledger, Posted
+from tests.chaos.tables import Facts
+from tests.chaos.verdict import judge
 from tests.chaos.visits import TOLD_WITHIN, Visit
 
 RECEIPT = ("receipt", "o1")
@@ -49,7 +51,7 @@ def change(facts: Facts, **columns: Any) -> None:
 
 def test_a_story_in_which_all_went_well_is_not_found_fault_with() -> None:
     ledger, facts = story()
-    assert ledger.judge(facts).violations == []
+    assert judge(ledger, facts).violations == []
 
 
 def lost(ledger: Ledger, facts: Facts) -> None:
@@ -205,21 +207,21 @@ def called_without_leaving(ledger: Ledger, facts: Facts) -> None:
 def test_each_harm_is_found(harm: Any) -> None:
     ledger, facts = story()
     harm(ledger, facts)
-    assert ledger.judge(facts).violations
+    assert judge(ledger, facts).violations
 
 
 def test_unknown_is_in_order_where_its_process_was_killed() -> None:
     ledger, facts = story()
     unknown_for_no_reason(ledger, facts)
     ledger.hurt[7] = "killed"
-    assert ledger.judge(facts).violations == []
+    assert judge(ledger, facts).violations == []
 
 
 def test_a_click_is_lost_in_order_where_its_process_was_killed_before_it_had_to_be_told() -> None:
     ledger, facts = story()
     a_click_that_is_lost(ledger, facts)
     ledger.losses.ended[7] = 10.9
-    assert ledger.judge(facts).violations == []
+    assert judge(ledger, facts).violations == []
 
 
 def test_whoever_is_quick_or_follows_two_links_at_once_may_count_or_not() -> None:
@@ -228,7 +230,7 @@ def test_whoever_is_quick_or_follows_two_links_at_once_may_count_or_not() -> Non
             ledger, facts = story()
             harm(ledger)
             facts.uses = Counter({(visit.message, visit.link, machine): 1 for visit in ledger.visits})
-            assert ledger.judge(facts).violations == []
+            assert judge(ledger, facts).violations == []
 
 
 def quick(ledger: Ledger) -> None:
@@ -243,16 +245,16 @@ def test_an_unknown_mail_whose_link_is_followed_has_arrived() -> None:
     ledger, facts = story()
     ledger.arrivals[0].answer = ""
     facts.outcomes["m1", "Email Unknown"] = 1
-    assert ledger.judge(facts).violations == []
+    assert judge(ledger, facts).violations == []
 
 
 def test_a_mail_may_come_later_after_an_unsubscribe_where_a_process_stood_still_but_not_much() -> None:
     ledger, facts = story()
     sent_after_an_unsubscribe(ledger, facts)
     ledger.losses.stops.append((8, 49.0, 54.0))
-    assert not any("after an unsubscribe" in line for line in ledger.judge(facts).violations)
+    assert not any("after an unsubscribe" in line for line in judge(ledger, facts).violations)
     ledger.arrivals[0].data_at = 65.1
-    assert any("after an unsubscribe" in line for line in ledger.judge(facts).violations)
+    assert any("after an unsubscribe" in line for line in judge(ledger, facts).violations)
 
 
 def test_more_came_twice_than_comes_twice_again_only_where_an_operator_said_from_where_to_go_on() -> None:
