@@ -22,7 +22,7 @@ from services.journeys.engine import Course
 from services.journeys.enrollment import Credited, Enrollment, Happening, key_of, key_text
 from services.journeys.scopes import scope
 from shared.contracts.customers import Customer
-from shared.language.aggregates import LARGEST, SMALLEST, currency_named
+from shared.language.amounts import LARGEST, SMALLEST, currency_named
 from shared.language.playbook import Goal
 from shared.language.values import decimal, number_or_none
 

@@ -37,7 +37,8 @@ from shared.contracts.events import (
     Event,
 )
 from shared.errors import RapportError
-from shared.language.aggregates import observe, value
+from shared.language.aggregate_values import value
+from shared.language.aggregates import observe
 from shared.language.playbook import NAME
 from shared.walltime import known_zone
 

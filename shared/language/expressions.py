@@ -22,7 +22,8 @@ import msgspec
 from shared.contracts.events import MAIL_USES
 from shared.errors import RapportError
 from shared.language import values
-from shared.language.aggregates import Aggregate, Function, aggregate_of, reader
+from shared.language.aggregate_values import reader
+from shared.language.aggregates import Aggregate, Function, aggregate_of
 from shared.language.analysis import Analysis, Catalogue, Mention, Surroundings
 from shared.language.functions import AGGREGATES, FUNCTIONS
 from shared.language.problems import Remark, first_of_each

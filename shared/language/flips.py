@@ -23,7 +23,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from shared.language.aggregates import Aggregate, expires, falls_to, living, only_adds, sum_falls
+from shared.language.aggregate_values import expires, falls_to, living, only_adds, sum_falls
+from shared.language.aggregates import Aggregate
 from shared.language.expressions import Expression, ExpressionError, Scope, aggregate_calls, aggregate_from, code_of
 from shared.language.functions import AGGREGATES
 from shared.language.problems import Remark, first_of_each

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.language.aggregates import EXACT, GAPS, LISTED, Aggregate, expires, falls_to, observe, value
+from shared.language.aggregate_values import expires, falls_to, value
+from shared.language.aggregates import EXACT, Aggregate, observe
+from shared.language.amounts import GAPS, LISTED
 from shared.language.expressions import compile_expression
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
