@@ -36,6 +36,8 @@ from shared.processing.port import Connection
 
 _CLICKED, _OPENED = "clicked", "opened"
 """Why a message of which it was not known counts as sent."""
+_KEPT = "%/:=&?~#+!$,;'@()*[]-._"
+"""What stands in an address as it is, beside letters and digits."""
 _TRIES = 60.0
 """Seconds for which a click or an open that the log did not take is tried again."""
 _PIXEL = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
@@ -343,7 +345,11 @@ def _ascii(target: str) -> str:
     """A target as a header can carry it: what is outside ASCII percent-encoded, the host in its ASCII form."""
     if target.isascii():
         return target
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        # No address, as half a pair of brackets or a letter that reads like a slash: that is for the browser to say.
+        return quote(target, safe=_KEPT)
     host = parts.netloc
     if not host.isascii():
         try:
@@ -351,5 +357,5 @@ def _ascii(target: str) -> str:
         except (idna.IDNAError, UnicodeError):
             host = quote(host, safe=":@")
     return urlunsplit(
-        (parts.scheme, host, *(quote(part, safe="%/:=&?~#+!$,;'@()*[]-._") for part in parts[2:]))
+        (parts.scheme, host, *(quote(part, safe=_KEPT) for part in parts[2:]))
     )  # fmt: skip

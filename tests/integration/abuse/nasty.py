@@ -41,6 +41,8 @@ TEXTS = (
     "{{ 7 * 7 }}{% for x in range(9999) %}",
     "javascript:alert(1)",
     "https://[::1",
+    "https://[\u00f8/",
+    "https://e\u2100.example/",
     "https://e\u0301.example/\x00\r\nSet-Cookie: a=b",
     "//evil.example",
     "../../etc/passwd",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from email import message_from_bytes
+from http.client import HTTPConnection, HTTPMessage
+from urllib.parse import urlsplit
 
 import nasty
 from conftest_abuse import Siege
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from services.ingest.refusals import REASONS
+from services.mailer.links import Links
 
 EXPECTED = {"conflicting_duplicate", *REASONS}
 HEADERS = [
@@ -57,6 +62,35 @@ async def test_every_value_in_every_place_is_taken_by_every_service(siege: Siege
         assert len(mail.keys()) == len(set(mail.keys()))
         assert mail["To"] == f"<{recipient}>"
         assert not mail.defects
+    await every_link_leads_somewhere(siege)
+
+
+async def every_link_leads_somewhere(siege: Siege) -> None:
+    """Where it says, in one header, whatever a shop wrote into it."""
+    links = Links(siege.house.runtime.installation.secret, f"{siege.house.address}/mailer")
+    async with siege.house.database.connect() as connection:
+        rows = await connection.fetch(
+            "SELECT DISTINCT ON (target) id, number - 1 AS number, target"
+            " FROM mailer.messages, unnest(links) WITH ORDINALITY AS link (target, number)"
+        )
+    assert len(rows) > 4
+    for row in rows:
+        status, headers = await asyncio.to_thread(_followed, links.click(row["id"], row["number"]))
+        assert status == 302, row["target"]
+        assert headers["location"][:9] == row["target"][:9]
+        assert "set-cookie" not in headers
+
+
+def _followed(link: str) -> tuple[int, HTTPMessage]:
+    """The answer's status and headers; httpx will not hand out an answer that leads to what is no address."""
+    parts = urlsplit(link)
+    connection = HTTPConnection(parts.netloc, timeout=PATIENCE)
+    try:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        return answer.status, answer.headers
+    finally:
+        connection.close()
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

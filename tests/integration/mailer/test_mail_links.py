@@ -38,7 +38,12 @@ APPLE = {"User-Agent": "Mozilla/5.0"}
 SCANNER = {"User-Agent": "Barracuda Sentinel (EE)"}
 DELIVERED = NOW - timedelta(minutes=1)
 ANNA = "anna@example.org"
-TARGETS = ("https://lamps.example/?a=1&b=2", "https://blåbær.example/lampe/ø?q=å#ø")
+TARGETS = (
+    "https://lamps.example/?a=1&b=2",
+    "https://blåbær.example/lampe/ø?q=å#ø",
+    "https://[ø/å?b",
+    "https://e\u2100.example/",  # a character that stands for "a/c"
+)
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 
 
@@ -145,6 +150,12 @@ async def test_a_target_outside_ascii_can_be_followed(town: Town) -> None:
     assert answer.headers["location"] == "https://xn--blbr-roah.example/lampe/%C3%B8?q=%C3%A5#%C3%B8"
 
 
+@pytest.mark.parametrize(("number", "location"), [(2, "https://[%C3%B8/%C3%A5?b"), (3, "https://e%E2%84%80.example/")])
+async def test_a_target_that_is_no_address_is_left_to_the_browser(town: Town, number: int, location: str) -> None:
+    answer = await town.get(town.links.click(town.message, number))
+    assert (answer.status_code, answer.headers["location"]) == (302, location)
+
+
 async def test_a_machine_that_looks_at_a_link_clicks_nothing(town: Town) -> None:
     answer = await town.http.head(town.links.click(town.message, 0))
     assert answer.status_code == 302
@@ -158,7 +169,7 @@ async def test_a_link_that_is_not_ours_leads_nowhere(town: Town, forge: str) -> 
         "last": link[:-1] + ("A" if link[-1] != "A" else "B"),
         "other_secret": Links(b"x" * 32, "http://mail.example/mailer").click(town.message, 0),
         "unsubscribe": town.links.unsubscribe(town.message).replace("/u/", "/c/"),
-        "beyond": town.links.click(town.message, 2),
+        "beyond": town.links.click(town.message, len(TARGETS)),
         "unknown": town.links.click("00000000-52f3-5c1e-8a53-0d6f7f4f2b6e", 0),
         "nonsense": "http://mail.example/mailer/c/%F0%9F%92%A1..",
     }[forge]
