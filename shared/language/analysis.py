@@ -12,29 +12,17 @@ from datetime import timedelta
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec.structs import replace
 
-from shared.language.durations import format_duration
-from shared.language.functions import (
-    AGGREGATES,
-    ARGUMENTS,
-    FIELD_NEEDED,
-    FIELD_REFUSED,
-    FUNCTIONS,
-    PLAIN_FUNCTIONS,
-    example_of,
-)
+from shared.language.calls import kind_of_call
+from shared.language.functions import FUNCTIONS, PLAIN_FUNCTIONS, example_of
 from shared.language.kinds import (
     BOOL,
     DATA,
     MOMENT,
-    NAMED,
-    NULL,
     NUMBER,
     TEXT,
     UNKNOWN,
     Kind,
-    KindName,
     calculated,
     kind_of_constant,
     kind_of_schema,
@@ -44,16 +32,13 @@ from shared.language.kinds import (
     schema_at,
 )
 from shared.language.problems import Remark, nearest
-from shared.language.tree import Argument, Binary, Broken, Call, ListOf, Logic, Name, Node, Unary, render, walk
+from shared.language.tree import Binary, Broken, Call, ListOf, Logic, Name, Node, Unary, render, walk
 from shared.language.tree import Literal as Constant
-from shared.language.values import moment, number_or_none
+from shared.language.values import number_or_none
 from shared.language.variables import CUSTOMER
 
 Catalogue = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """An event's name to its properties, each as JSON Schema."""
-
-HISTORY: Final = timedelta(days=731)
-"""The longest window: so long is history kept, from which a new window is filled."""
 
 ROOTS: Final = frozenset({"traits", "customer", "event", "trigger", "key", "steps", "item", "vars", "now"})
 
@@ -176,8 +161,20 @@ class Analysis(msgspec.Struct):
             case Binary():
                 return self.arithmetic(node)
             case Call():
-                return self.call(node)
+                return kind_of_call(self, node)
         return UNKNOWN
+
+    def condition_on_event(self, node: Node, event: str | None) -> None:
+        """A condition inside an aggregate: it knows the event and constants alone."""
+        surroundings = Surroundings(
+            allowed=frozenset({"event"}),
+            functions=PLAIN_FUNCTIONS - {"days_since"},
+            place="in the where of an aggregate",
+            event=event,
+            trigger=None,
+            catalogue=self.surroundings.catalogue,
+        )
+        Analysis(surroundings, self.problems, self.warnings, self.mentions).condition(node)
 
     def truth(self, operator: str, node: Node) -> None:
         kind = self.kind(node)
@@ -369,214 +366,6 @@ class Analysis(msgspec.Struct):
             hyphen = " For a difference put the minus between spaces." if "-" in whole else ""
             remedy = f'For text write "{whole}".{hyphen} {remedy}'
         self.error(node, "name", f'"{root}" is not known {place}.', remedy)
-
-    # -- functions
-
-    def call(self, node: Call) -> Kind:
-        function = node.function
-        if function not in self.surroundings.functions:
-            self.unknown_function(node)
-            for argument in (*node.arguments, *(named.value for named in node.named)):
-                self.kind(argument)
-            return UNKNOWN
-        if function in AGGREGATES:
-            return self.aggregate(node)
-        for named in node.named:
-            message = f'"{function}" takes no {named.name}=.'
-            self.error(named, "arguments", message, f"Write {example_of(function)}.")
-            self.kind(named.value)
-        least, most, example = ARGUMENTS[function]
-        kinds = [self.kind(argument) for argument in node.arguments]
-        if not least <= len(kinds) <= most:
-            wanted = str(least) if least == most else f"{least} to {most}"
-            message = f'"{function}" takes {wanted} {"argument" if most == 1 else "arguments"}, not {len(kinds)}.'
-            self.error(node, "arguments", message, f"Write {example}.")
-            return UNKNOWN
-        return self.plain_call(node, kinds)
-
-    def plain_call(self, node: Call, kinds: list[Kind]) -> Kind:
-        first = node.arguments[0]
-        match node.function:
-            case "days_since":
-                self.expect(first, kinds[0], ("moment", "text"), "null")
-                return NUMBER
-            case "date":
-                self.expect(first, kinds[0], ("moment", "text"), "null")
-                if isinstance(first, Constant) and isinstance(first.value, str) and moment(first.value) is None:
-                    self.warn(
-                        first, "kinds", f'"{first.value}" is no date, so this is null.', 'Write date("2026-03-01").'
-                    )
-                return MOMENT
-            case "lower":
-                self.expect(first, kinds[0], ("text",), "null")
-                return TEXT
-            case "contains":
-                self.expect(first, kinds[0], ("list", "text"), "false")
-                self.profile_names(first, [node.arguments[1]])
-                return BOOL
-            case "starts_with":
-                self.expect(first, kinds[0], ("text",), "false")
-                self.expect(node.arguments[1], kinds[1], ("text",), "false")
-                return BOOL
-            case "len":
-                self.expect(first, kinds[0], ("text", "list", "mapping"), "null")
-                return NUMBER
-            case "round":
-                self.expect(first, kinds[0], ("number",), "null")
-                return self.digits(node)
-            case "coalesce":
-                named = {replace(kind, options=()) for kind in kinds if kind != NULL}
-                return named.pop() if len(named) == 1 else (DATA if named <= {DATA, NUMBER, TEXT, BOOL} else UNKNOWN)
-            case "consented" | "in_segment":
-                kind = "topic" if node.function == "consented" else "segment"
-                if isinstance(first, Constant) and isinstance(first.value, str):
-                    self.mention(kind, first, name=first.value)
-                elif not isinstance(first, Broken):
-                    message = f"The {kind} must stand in quotation marks, so that it can be checked."
-                    self.error(first, "arguments", message, f"Write {example_of(node.function)}.")
-        return BOOL
-
-    def digits(self, node: Call) -> Kind:
-        if len(node.arguments) == 2:
-            digits = node.arguments[1]
-            if not isinstance(digits, Constant) or type(digits.value) is not int or not 0 <= digits.value <= 9:
-                self.error(digits, "arguments", "Decimals are a number from 0 to 9.", "Write round(event.total, 2).")
-        return NUMBER
-
-    def expect(self, node: Node, kind: Kind, wanted: tuple[KindName, ...], otherwise: str) -> None:
-        if kind.name in wanted or kind.name in ("data", "unknown"):
-            return
-        choice = " or ".join(NAMED[name] for name in wanted)
-        self.warn(
-            node, "kinds", f"{choice.capitalize()} is wanted, and this is {kind}: {otherwise}.", "Use another value."
-        )
-
-    def unknown_function(self, node: Call) -> None:
-        function, functions = node.function, self.surroundings.functions
-        name = replace(node, end=node.offset + len(function))
-        if function in FUNCTIONS:
-            message = f'"{function}" cannot be asked {self.surroundings.place}.'
-            self.error(name, "function", message, f"Here may stand {_listed(functions)}.")
-            return
-        meant = nearest(function, functions)
-        remedy = f"Did you mean {example_of(meant)}?" if meant else f"There are {_listed(functions)}."
-        self.error(name, "function", f'There is no function "{function}".', remedy)
-
-    # -- aggregates
-
-    def aggregate(self, node: Call) -> Kind:
-        function = node.function
-        event = self.text_argument(node, 0)
-        if not node.arguments:
-            self.error(node, "arguments", f'"{function}" needs an event.', f"Write {example_of(function)}.")
-        elif event is None and not isinstance(node.arguments[0], Broken):
-            message = "The event's name must stand in quotation marks."
-            self.error(node.arguments[0], "arguments", message, f"Write {example_of(function)}.")
-        elif event is not None:
-            self.mention("event", node.arguments[0], name=event)
-        kind = self.aggregate_field(node, event)
-        self.aggregate_options(node, event)
-        match function:
-            case "count" | "sum" | "avg" | "median_gap":
-                return NUMBER
-            case "list":
-                return Kind("list", kind if len(node.arguments) > 1 else Kind("mapping"))
-            case "exists":
-                return BOOL
-            case "first" | "last" if len(node.arguments) == 1:
-                return MOMENT
-        return kind
-
-    def text_argument(self, node: Call, place: int) -> str | None:
-        if len(node.arguments) <= place:
-            return None
-        argument = node.arguments[place]
-        if isinstance(argument, Constant) and isinstance(argument.value, str) and argument.value.strip():
-            return argument.value
-        return None
-
-    def aggregate_field(self, node: Call, event: str | None) -> Kind:
-        """The kind of the aggregate's field; UNKNOWN without one."""
-        function = node.function
-        if len(node.arguments) < 2:
-            if function in FIELD_NEEDED and node.arguments:
-                message = f'"{function}" needs a field of the event.'
-                self.error(node, "arguments", message, f"Write {example_of(function)}.")
-            return UNKNOWN
-        given = node.arguments[1]
-        if len(node.arguments) > 2:
-            message = f'"{function}" takes an event and a field, then within= and where=.'
-            self.error(node.arguments[2], "arguments", message, f"Write {example_of(function)}.")
-        if isinstance(given, Constant) and isinstance(given.value, timedelta):
-            message = "A window needs its name."
-            self.error(given, "arguments", message, f"Write within={format_duration(given.value)}.")
-            return UNKNOWN
-        field_name = self.text_argument(node, 1)
-        if field_name is None or not all(field_name.split(".")):
-            if not isinstance(given, Broken):
-                message = "The field must stand in quotation marks."
-                self.kind(given) if not isinstance(given, Name) else None
-                named = ".".join(given.path[1:]) if isinstance(given, Name) and given.path[0] == "event" else "total"
-                self.error(given, "arguments", message, f'Write "{named or "total"}".')
-            return UNKNOWN
-        if function in FIELD_REFUSED:
-            message = f'"{function}" looks at the events alone and takes no field.'
-            self.error(given, "arguments", message, f"Use where=event.{field_name} != null.")
-            return UNKNOWN
-        path = tuple(field_name.split("."))
-        if path[0] == "event" and len(path) > 1:
-            message = 'The field of an aggregate is written without "event.".'
-            self.error(given, "arguments", message, f'Write "{".".join(path[1:])}".')
-            return UNKNOWN
-        self.mention("property", given, path=path, event=event)
-        kind = self.property_kind(event, path)
-        if kind.name == "list" and function in (*FIELD_NEEDED, "list"):
-            kind = kind.item or DATA
-        wanted = ("number",) if function in ("sum", "avg") else ("number", "text")
-        if function in FIELD_NEEDED and kind.name not in (*wanted, "data", "unknown"):
-            message = f"The catalogue has {kind} for {field_name}, so {function} finds nothing in it."
-            self.warn(given, "kinds", message, "Name a field that holds a number.")
-        return replace(kind, options=())
-
-    def aggregate_options(self, node: Call, event: str | None) -> None:
-        seen: set[str] = set()
-        for named in node.named:
-            if named.name in seen:
-                self.error(named, "arguments", f"{named.name}= stands here twice.", "Keep one.")
-            seen.add(named.name)
-            match named.name:
-                case "within":
-                    self.window(named)
-                case "where":
-                    self.where(named, event)
-                case other:
-                    meant = nearest(other, ("within", "where"))
-                    remedy = f"Did you mean {meant}=?" if meant else "There are within= and where=."
-                    self.error(named, "arguments", f'"{node.function}" takes no {other}=.', remedy)
-
-    def window(self, named: Argument) -> None:
-        value = named.value
-        if isinstance(value, Broken):
-            return
-        if not isinstance(value, Constant) or not isinstance(value.value, timedelta):
-            self.error(value, "window", "A window is a duration.", "Write within=30d.")
-        elif value.value <= timedelta(0):
-            self.error(value, "window", "A window must be longer than nothing.", "Write within=30d.")
-        elif value.value > HISTORY:
-            message = f"A window of {format_duration(value.value)} is longer than history, which is kept for two years."
-            self.error(value, "window", message, "Write within=730d, or leave within out to count everything.")
-
-    def where(self, named: Argument, event: str | None) -> None:
-        surroundings = Surroundings(
-            allowed=frozenset({"event"}),
-            functions=PLAIN_FUNCTIONS - {"days_since"},
-            place="in the where of an aggregate",
-            event=event,
-            trigger=None,
-            catalogue=self.surroundings.catalogue,
-        )
-        inside = Analysis(surroundings, self.problems, self.warnings, self.mentions)
-        inside.condition(named.value)
 
 
 def _shortened(node: Node) -> str:
