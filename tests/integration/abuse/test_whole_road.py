@@ -77,7 +77,7 @@ async def every_link_leads_somewhere(siege: Siege) -> None:
     for row in rows:
         status, headers = await asyncio.to_thread(_followed, links.click(row["id"], row["number"]))
         assert status == 302, row["target"]
-        assert headers["location"][:9] == row["target"][:9]
+        assert headers["location"].startswith(row["target"].partition("://")[0] + "://")
         assert "set-cookie" not in headers
 
 
