@@ -25,6 +25,7 @@ from shared.language.template_values import (
     counted,
     current_rendition,
     is_null,
+    measure,
     spend,
 )
 
@@ -169,8 +170,27 @@ def _nl2br(value: Any) -> Markup:
     return Markup("<br>").join(text.splitlines())
 
 
-def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One of Jinja's own filters whose work and result are linear in its input, paid for by the input's size."""
+def _urlencode(value: Any) -> str:
+    """A text as a part of an address, or the fields of an object as its query."""
+    if isinstance(value, dict):
+        return jinja2.filters.do_urlencode({as_text(name): as_text(each) for name, each in value.items()})
+    return jinja2.filters.do_urlencode(as_text(value))
+
+
+def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One of Jinja's own filters of text; what is none, it gets as it would be printed."""
+    at = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @functools.wraps(function)
+    def filtered(*args: Any, **kwargs: Any) -> Any:
+        return function(*args[:at], as_text(args[at]), *args[at + 1 :], **kwargs)
+
+    return filtered
+
+
+def _metered(function: Callable[..., Any], *, compares: bool = False) -> Callable[..., Any]:
+    """One of Jinja's own filters whose work and result are linear in its input, paid for by the input's size. One that
+    compares looks at all that is in it."""
     at = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @functools.wraps(function)
@@ -186,18 +206,21 @@ def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
             value = counted(value, 4)
         else:
             spend(1)
+        if compares:
+            measure(value)
         return function(*args[:at], value, *args[at + 1 :], **kwargs)
 
     return filtered
 
 
-_TAKEN = (
-    "abs capitalize dictsort e escape first float groupby int items last list lower map max min reject rejectattr "
-    "reverse select selectattr sort striptags title trim truncate unique upper urlencode wordcount"
-)
+_TAKEN = "abs first float int items last list map reject rejectattr reverse select selectattr"
+_THAT_COMPARE = "dictsort groupby max min sort unique"
+_OF_TEXT = "capitalize e escape lower striptags title trim truncate upper wordcount"
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     **{name: _metered(jinja2.filters.FILTERS[name]) for name in _TAKEN.split()},
+    **{name: _metered(jinja2.filters.FILTERS[name], compares=True) for name in _THAT_COMPARE.split()},
+    **{name: _of_text(jinja2.filters.FILTERS[name]) for name in _OF_TEXT.split()},
     "batch": _batch,
     "count": _length,
     "d": _default,
@@ -211,6 +234,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "round": _round,
     "string": _string,
     "sum": _sum,
+    "urlencode": _urlencode,
     LINK: _link,
 }
 """Every filter that a template may use."""

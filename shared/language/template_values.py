@@ -33,12 +33,14 @@ rendition_under_way: ContextVar[Rendition | None] = ContextVar("rendition", defa
 def spend(units: int) -> None:
     """Pays so many units of the rendition under way. Raises TemplateRuntimeError where nothing is left."""
     rendition = rendition_under_way.get()
-    if rendition is not None:  # None while Jinja folds constants at compile time
-        rendition.left -= units
-        if rendition.left < 0:
-            raise TemplateRuntimeError(
-                f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer, or print less."
-            )
+    if rendition is None:
+        # Jinja works out constants as it compiles, which nobody would pay for: so it finds that it cannot.
+        raise TemplateRuntimeError("this is worked out only while a mail is rendered")
+    rendition.left -= units
+    if rendition.left < 0:
+        raise TemplateRuntimeError(
+            f"the template does more than {MAX_WORK:,} units of work on this data. Loop over fewer, or print less."
+        )
 
 
 def current_rendition() -> Rendition:

@@ -126,7 +126,14 @@ def _is_plain_number(value: Any) -> bool:
     return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
 
 
-_LOOP, _PAY, _CONCAT, _COMPARE = "loop!", "pay!", "concat!", "compare!"
+@pass_context
+def _name(context: Context, value: Any) -> Any:
+    if isinstance(value, (dict, list, tuple)):
+        raise TemplateRuntimeError("the name of a field is text or a number")
+    return value
+
+
+_LOOP, _PAY, _CONCAT, _COMPARE, _NAME = "loop!", "pay!", "concat!", "compare!", "name!"
 _TEXT_METHODS = frozenset(
     {"capitalize", "endswith", "isalpha", "isdigit", "lower", "lstrip", "removeprefix", "removesuffix", "rstrip"}
     | {"split", "startswith", "strip", "title", "upper"}
@@ -161,7 +168,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         )
         self.printed = _in_html if html else as_text
         self.filters = {
-            **FILTERS, _LOOP: _loop, _PAY: _pay, _CONCAT: _concat, _COMPARE: _compare
+            **FILTERS, _LOOP: _loop, _PAY: _pay, _CONCAT: _concat, _COMPARE: _compare, _NAME: _name
         }  # fmt: skip
         self.tests = dict(TESTS)
         self.globals = dict(GLOBALS)
@@ -211,7 +218,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             or (isinstance(owner, LoopContext) and name in _LOOP_METHODS)
         ):
             raise SecurityError("this cannot be called in a template")
-        return __context.call(__obj, *args, **kwargs)
+        result = __context.call(__obj, *args, **kwargs)
+        # A view of a mapping hides how much there is in it.
+        return list(result) if isinstance(owner, dict) and name != "get" else result
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Arithmetic on numbers (null in, null out), and `+` on two texts or two lists."""
@@ -283,6 +292,19 @@ class _Meter(NodeTransformer):
 
     visit_Macro = _called
     visit_CallBlock = _called
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        """A tuple is a list, which cannot be the name of a field: to look for one takes going through all of it."""
+        self.generic_visit(node)
+        if node.ctx != "load":
+            return node
+        return nodes.List(node.items, lineno=node.lineno).set_environment(self._environment)
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
+        self.generic_visit(node)
+        if not isinstance(node.key, nodes.Const):
+            node.key = self._filter(node.key, _NAME, lineno=node.lineno)
+        return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)

@@ -119,6 +119,10 @@ def test_any_data_renders_or_is_refused_in_words(data: Any) -> None:
 # Bounds.
 
 
+TWINS = "{% set a = [1] %}{% set b = [1] %}" + "{% set a = [a, a] %}{% set b = [b, b] %}" * 24
+"""Two values that look alike, each of 24 lists, and of millions for whoever goes through all of it."""
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -134,6 +138,21 @@ def test_any_data_renders_or_is_refused_in_words(data: Any) -> None:
         "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x == x }}",
         "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}",
         "{% set x = [1] %}" + "{% set x = x + x %}" * 60,
+        TWINS + "{{ a | upper | length }}",
+        TWINS + "{{ a | e | length }}",
+        TWINS + "{{ [['a', a]] | urlencode | length }}",
+        TWINS + "{{ namespace(x=a) | truncate(9) }}",
+        TWINS + "{{ [a, b] | sort | length }}",
+        TWINS + "{{ [a, b] | max | length }}",
+        TWINS + "{{ [[a], [b]] | map('first') | min | length }}",
+        TWINS + "{{ [{'k': a}, {'k': b}] | groupby('k') | length }}",
+        TWINS + "{{ {'k': a}.items() == {'k': b}.items() }}",
+        TWINS + "{{ {'j': a, 'k': b}.values() | sort | length }}",
+        "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 24 + "{{ {x: 1} | length }}",
+        "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 24 + "{{ '2026-03-02' | date(x) }}",
+        "{% set x = 'a' %}" + "{% set x = ({x: x}.items() | first) %}" * 24 + "{{ x | length }}",
+        "{{ 'aaaaaaaaaa'" + " | replace('a', 'aaaaaaaaaa')" * 6 + " | length }}",
+        "{% for i in range(1000) %}{{ 'aaaaaaaaaa' | replace('a', '" + "a" * 999 + "') }}{% endfor %}",
         "{% set n = namespace(x='a') %}{% for i in range(900) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
         "{% for i in range(1000) %}{{ big | sort | join }}{% endfor %}",
         "{% for i in range(1000) %}{% if i in big %}{% endif %}{% endfor %}",
