@@ -51,6 +51,17 @@ steps:
 SUBJECT = "Your cart waits\n"
 BODY = '<p>Hello {{ traits.name }}</p>\n<a href="{{ urls.shop }}">Shop</a>\n<a href="{{ unsubscribe_url }}">Stop</a>\n'
 
+ORDER = """\
+event: Order Completed
+properties:
+  order_id: {type: string}
+  total: {type: number}
+  products: {type: array, items: {type: object, properties: {sku: {type: string}}}}
+"""
+ADDED = "event: Product Added\nproperties: {sku: {type: string}}\n"
+CATALOGUE = {"events__order_yaml": ORDER, "events__added_yaml": ADDED}
+"""Of events: two are described."""
+
 
 def sample(**changes: str | bytes | None) -> dict[str, bytes]:
     """The files, with some of them changed, added, or (None) left out. In names `__` stands for `/`, `_` for `.`:
@@ -84,3 +95,9 @@ def journey(steps: str, head: str = "", trigger: str = "event: Cart Updated") ->
 
 def said_of(files: dict[str, bytes]) -> list[str]:
     return [str(problem) for problem in check(files)]
+
+
+def of_journey(text: str, **changes: str | None) -> list[str]:
+    """What is said of a sample with this journey, of the journey itself without the file's name."""
+    said = said_of(sample(journeys__cart_yaml=text, **changes))
+    return [line.removeprefix("journeys/cart.yaml:") for line in said]
