@@ -170,7 +170,7 @@ GROUP = Definition(
 ALIAS = Definition(
     "alias",
     "a",
-    "A customer had another id before. Taken and kept; the merge itself comes later.",
+    "A customer had another id before. Kept; Rapport does not act on it.",
     ("previous_id", "user_id"),
     ("previous_id",),
     {"previousId": "b7c1", "userId": "4711"},

@@ -35,7 +35,9 @@ from shared.processing.port import Connection, Fenced, Lane, Outputs, Present
 from shared.trouble import Trouble
 
 _LATENESS = timedelta(minutes=1)
+"""How late a release may be by our own delay (`Means.lateness`)."""
 _PATIENCE_SECONDS = 20.0
+"""How long a database that does not answer is waited for when the partition is let go."""
 _GATHERING_SECONDS = 0.05
 """How long a receipt waits for a transaction that there is anyway."""
 _BARRED_SECONDS = 0.05

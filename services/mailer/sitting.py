@@ -28,6 +28,7 @@ from shared.processing.port import Connection, Lane, Present
 from shared.telemetry import COUPONS_UNANNOUNCED, MAILER_HELD, MAILER_OUTCOMES
 
 _MOST_LOOKED_AT = 512
+"""Due messages of a partition that one transaction looks at."""
 _OVER = ("sent", "unknown")
 """How a hand-over that counts may end: nothing that is decided after it depends on whether it is written yet."""
 

@@ -8,8 +8,11 @@ from collections.abc import Collection
 from typing import Protocol
 
 _GATHERING_SECONDS = 0.02
+"""How long who has a backlog waits for more slots."""
 _SOON_SECONDS = 0.25
+"""A mail that goes out within this after it was taken makes room for one more in hand."""
 _DEEPEST = 8
+"""So many in hand for each connection, at most."""
 
 
 class Waiting(Protocol):
@@ -33,9 +36,9 @@ class Slots:
     """What may be in hand, shared by the partitions of a process.
 
     A slot is used from the moment that a message is taken until what became of it is recorded. There is one for each of
-    the transport's `connections`, and where mails go out soon after they were taken, up to eight: then a transaction is
-    under way for some while others go out. Where the server is slow, nothing is taken that would only wait for a
-    connection.
+    the transport's `connections`, and where mails go out soon after they were taken, up to `_DEEPEST`: then a
+    transaction is under way for some while others go out. Where the server is slow, nothing is taken that would only
+    wait for a connection.
 
     A transaction for each few mails would cost more than the mails. So who has a backlog waits until half of the slots
     are free, or a moment for more of them; who has a mail or two does not.

@@ -1,6 +1,7 @@
-"""What the mailer asks of a way to hand mail over. `smtp.py` speaks to a mail server, `inbox.py` keeps what it gets.
+"""What the mailer asks of a way to hand messages over. `smtp.py` speaks to a mail server, `webhooks.py` calls addresses
+and gateways, `inbox.py` keeps what it gets.
 
-The four receipts are all that can become of a hand-over, and the worker acts on nothing else. A transport may answer
+The four receipts are all that can become of a hand-over, and the mailer acts on nothing else. A transport may answer
 Deferred only where no server can have accepted the mail; where that is in doubt, the answer is Unknown.
 """
 
@@ -21,11 +22,12 @@ DATA_WITHIN = 5.0
 
 
 class Mail(msgspec.Struct, frozen=True):
-    """A mail as it goes over the wire, made for one message by `mime.compose`.
+    """A mail, or a call, as it goes over the wire, made for one message (`composing.Composer`).
 
-    `sender` and `recipient` are the envelope's bare addresses, `data` the whole mail (RFC 5322, CRLF line ends).
+    `sender` and `recipient` are the envelope's bare addresses, `data` the whole mail (RFC 5322, CRLF line ends). Of a
+    call `recipient` is its address, `data` its body, and `sender` is empty.
     `links` are the targets of its tracked links: the token of a link carries the message's id and a number, which is
-    the place of its target here. They are kept with the message before the hand-over begins (`store.target_of`).
+    the place of its target here. They are kept with the message before the hand-over begins (`store.Change`).
     """
 
     request: MessageRequested
@@ -78,7 +80,7 @@ class Transport(Protocol):
 
     @property
     def connections(self) -> int:
-        """How many mails it takes at one time; the worker never gives it more."""
+        """How many mails it takes at one time; it is never given more."""
         ...
 
     async def deliver(self, mail: Mail, data_by: float) -> Receipt:

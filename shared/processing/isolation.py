@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shared.processing.lane import Lane
 
 _FAILURES_BEFORE_HALT = 20
+"""So many in a row, and the partition halts instead of setting aside more."""
 
 
 class Halted(RapportError):

@@ -35,12 +35,19 @@ _new = tuple.__new__
 """As the class itself would make it, without a call in between: there is one for each record."""
 
 _ATTEMPTS_BEFORE_CARE = 3
+"""Owners that died here in a row, after which records are taken one by one."""
 _ATTEMPTS_BEFORE_BURIAL = 5
+"""And after which the record that they died with goes to dead letters."""
 _GRACE_SECONDS = 25.0
+"""How long the end may take once the step in hand is over: work beside records, and publishing."""
 _STEP_SECONDS = 10.0
+"""How long the step in hand may take when the partition is to be let go."""
 _FETCH_SECONDS = 0.25
+"""How long a fetch waits for the first record."""
 _FRESH_SECONDS = 1.0
+"""How long it is believed that nothing follows what was read."""
 _SHARED_COMMIT_SECONDS = 1.0
+"""How long batches of which nothing came may do without a commit."""
 _FULL = 8
 """A batch of more than this part of the largest is worth a transaction of its own."""
 

@@ -30,9 +30,12 @@ from shared.trouble import Trouble
 Outputs = Mapping[Destination, Sequence[Entry]]
 
 _ENTRIES_AT_ONCE = 2000
+"""Of one append."""
+_EMPTY_SECONDS = 0.05
+"""How far apart the outbox is emptied of what is acknowledged."""
+
 # Of one partition for one destination, committed and not published, held in memory.
 _MOST_BATCHES = 64
-_EMPTY_SECONDS = 0.05
 _MOST_ENTRIES = 10_000
 
 

@@ -44,12 +44,16 @@ class Position:
 
 
 class Held(NamedTuple):
+    """Who owns a partition, and whether that worker's heartbeat has expired, or there is none."""
+
     partition: int
     owner: UUID | None
     expired: bool
 
 
 class DeadLetter(NamedTuple):
+    """What is set aside, and why. `offset` is None for what is no record: a timer, or what a service refused itself."""
+
     stream: str
     offset: int | None
     key: str

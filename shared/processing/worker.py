@@ -34,15 +34,22 @@ from shared.settings import Settings
 from shared.telemetry import FENCED, LAG, OWNED
 from shared.trouble import Trouble
 
+# How far apart rounds begin.
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
-_STUCK_SECONDS = 2.0
-_ROUND_SECONDS = 5.0
-_GOODBYE_SECONDS = 3.0
 _MEASURE_SECONDS = 10.0
-_AVOID_SECONDS = 30.0
 _TRIM_SECONDS = 3600.0
+
+_STUCK_SECONDS = 2.0
+"""A claim that takes longer waits for a session whose owner was stopped inside a transaction."""
+_ROUND_SECONDS = 5.0
+"""How long rounds under way are waited for at the end."""
+_GOODBYE_SECONDS = 3.0
+"""How long letting go may take; after that our last heartbeat has to expire."""
+_AVOID_SECONDS = 30.0
+"""How long a partition that this process could not go on with is left to others."""
 _KEEP_PASSED = timedelta(days=7)
+"""How long records are kept in PostgreSQL after their reader has passed."""
 
 
 class Worker:
@@ -61,7 +68,9 @@ class Worker:
         self._lanes: dict[int, Lane] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._avoid: dict[int, float] = {}
+        """Partitions that are left to others, and until when (monotonic seconds, as below)."""
         self._free_since: dict[int, float] = {}
+        """Since when we have seen that nobody owns a partition."""
         self._beyond: dict[int, float] = {}
         """Partitions beyond our share, which those whose share they are do not take for now; and until when we do."""
         self._beating: asyncio.Task[None] | None = None
@@ -340,11 +349,11 @@ class Worker:
             return
         now = self._clock.now()
         before = {partition: lane.position for partition, lane in idle.items()}
-        doubtful = {partition: lane.timers_low for partition, lane in idle.items() if (lane.timers_low or now) <= now}
+        marks = {partition: lane.timers_low for partition, lane in idle.items() if (lane.timers_low or now) <= now}
         busy: set[int] = set()
-        if doubtful:
+        if marks:
             async with self._database.connect() as connection:
-                busy = await store.partitions_with_due_timers(connection, self._service, doubtful, now)
+                busy = await store.partitions_with_due_timers(connection, self._service, marks, now)
         for partition in busy:
             idle.pop(partition).timers_due = True
         async with AsyncExitStack() as turns:
