@@ -46,9 +46,6 @@ class InboxTransport:
         if self._keeping is not None:
             await self._keeping
 
-    async def ready(self) -> str | None:
-        return await self._database.ready()
-
     async def _keep_waiting(self) -> None:
         try:
             # What arrives in this turn of the loop goes along.

@@ -91,16 +91,6 @@ class SmtpTransport:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(connection.quit(1.0) for connection in idle))
 
-    async def ready(self) -> str | None:
-        if self._idle or self._slots.locked():
-            return None
-        try:
-            connection = await self._connection(asyncio.get_running_loop().time() + min(self._timing.connect, 3.0))
-        except Broken as broken:
-            return f"mail server {self._relay.host}:{self._relay.port}: {broken}"
-        self._keep(connection)
-        return None
-
     async def _connection(self, by: float) -> Session:
         """One that is ready for an envelope. Raises Broken."""
         loop = asyncio.get_running_loop()

@@ -98,10 +98,6 @@ class Transport(Protocol):
         """Ends idle connections with QUIT; called when nothing is in hand any more."""
         ...
 
-    async def ready(self) -> str | None:
-        """None where mail can be handed over, else what is wrong, in one line."""
-        ...
-
 
 def printable(text: str) -> str:
     """What a server said, as one line that is shown and logged: nothing in it moves a terminal."""

@@ -64,9 +64,6 @@ class WebhookTransport:
         if self._pool is not None:
             await self._pool.aclose()
 
-    async def ready(self) -> str | None:
-        return None
-
     async def deliver(self, mail: Mail, data_by: float) -> Receipt:
         assert self._pool is not None
         if asyncio.get_running_loop().time() > data_by:
@@ -128,9 +125,6 @@ class GatewayTransport:
 
     async def close(self) -> None:
         await self._calls.close()
-
-    async def ready(self) -> str | None:
-        return None
 
     async def deliver(self, mail: Mail, data_by: float) -> Receipt:
         receipt = await self._calls.deliver(replace(mail, recipient=self._url), data_by)

@@ -177,15 +177,6 @@ class Database:
         async with self.connect() as connection, inside(connection):
             yield connection
 
-    async def ready(self) -> str | None:
-        """None where the database answers, else what is wrong, in one line."""
-        try:
-            async with self.connect() as connection:
-                await connection.fetchval("SELECT 1", timeout=2)
-        except Exception as error:
-            return f"database: {type(error).__name__}: {error}"
-        return None
-
     async def close(self) -> None:
         """Close every connection, those in use when they come back. Whoever asks for one again gets a new one."""
         self._closings += 1

@@ -97,9 +97,6 @@ class SimulatedTransport:
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    async def ready(self) -> str | None:
-        return None
-
 
 class SimulatedGateway:
     """A way to whoever takes calls: the shop, and the gateways of text messages and notifications."""
@@ -130,6 +127,3 @@ class SimulatedGateway:
 
     async def close(self) -> None:
         """Nothing to let go of."""
-
-    async def ready(self) -> str | None:
-        return None

@@ -114,9 +114,6 @@ class Postbox:
 
     async def close(self) -> None: ...
 
-    async def ready(self) -> str | None:
-        return None
-
     @property
     def ids(self) -> list[str]:
         return [mail.request.id for mail in self.mails]

@@ -58,7 +58,6 @@ async def test_mail_arrives_as_it_was_made() -> None:
     async with keeping_server(kept := Keeping()) as port, transport(f"smtp://127.0.0.1:{port}") as to:
         receipt = await deliver(to, mail(body=body))
         assert receipt == Accepted("250 2.0.0 kept")
-        assert await to.ready() is None
     assert kept.envelopes[0].content == body + b"\r\n"
     assert kept.envelopes[0].mail_from == "hello@lamps.example"
     assert kept.envelopes[0].rcpt_tos == ["anna@example.org"]
@@ -141,7 +140,6 @@ async def test_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) ->
         async with transport(f"smtp://127.0.0.1:{port}") as to:
             receipt = await deliver(to)
             assert receipt == Deferred("no encryption: CERTIFICATE_VERIFY_FAILED", "tls")
-            assert "certificate" in str(await to.ready()).lower()
     assert not kept.envelopes
 
 
@@ -288,7 +286,6 @@ async def test_nobody_listens() -> None:
         pass
     async with transport(f"smtp://127.0.0.1:{port}") as to:
         assert await deliver(to) == Deferred("cannot connect: Connection refused", "connection")
-        assert "cannot connect" in str(await to.ready())
 
 
 async def test_process_that_dies_after_the_dot_leaves_a_whole_mail_with_the_server(tmp_path: Path) -> None:
