@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from datetime import timedelta
 from uuid import uuid4
@@ -26,6 +25,7 @@ from services.mailer.sitting import Office, Sitting
 from services.mailer.slots import Slots
 from services.mailer.transport import Transport
 from services.mailer.turn import Compose, Means
+from shared.backoff import back_off
 from shared.clock import Clock
 from shared.contracts.messages import WEBHOOK
 from shared.database.clauses import execute
@@ -133,7 +133,7 @@ class Sending:
                         raise
                     failures += 1
                     self._trouble.met(lane.partition, error)
-                    await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
+                    await asyncio.sleep(back_off(failures, most=2.0))
         finally:
             desk.attended = False
             leaving.cancel()

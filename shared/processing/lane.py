@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import structlog
 
+from shared.backoff import back_off
 from shared.database.clauses import Clause
 from shared.database.engine import is_transient
 from shared.errors import RapportError, Unavailable
@@ -178,7 +178,7 @@ class Lane:
                 await self._back_off(failures)
 
     async def _back_off(self, failures: int) -> None:
-        await _or_leaving(self.leaving, min(5.0, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
+        await _or_leaving(self.leaving, back_off(failures))
 
     async def _step(self) -> None:
         if self._doubtful:

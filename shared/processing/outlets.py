@@ -9,13 +9,13 @@ drop what they had.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
 
+from shared.backoff import back_off
 from shared.database.clauses import Clause
 from shared.database.engine import Database, is_transient
 from shared.errors import Unavailable
@@ -237,7 +237,7 @@ class OutboxOutlet:
                 if failures == 1 and not isinstance(error, Unavailable):
                     self._logger.error("publishing failed, and is tried again", exc_info=error)
                 self._trouble.met(("publishing", partition, destination), error)
-                await _back_off(failures)
+                await asyncio.sleep(back_off(failures))
                 continue
             reached(f"{self._service}.published")
             for _ in range(batches):
@@ -269,7 +269,7 @@ class OutboxOutlet:
                 self._stuck = True
                 if not is_transient(error) and failures == 1:
                     self._logger.error("the outbox cannot be emptied", exc_info=error)
-                await _back_off(failures)
+                await asyncio.sleep(back_off(failures))
             else:
                 reached(f"{self._service}.emptied")
                 failures, self._stuck = 0, False
@@ -279,7 +279,3 @@ class OutboxOutlet:
 
     def _measure(self) -> None:
         OUTBOX.labels(self._service).set(sum(map(len, self._queues.values())))
-
-
-async def _back_off(failures: int) -> None:
-    await asyncio.sleep(min(5.0, 0.05 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0))
