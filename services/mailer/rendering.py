@@ -135,7 +135,8 @@ class Renderer:
             said[name] = _BLANK_LINES.sub("\n\n", _rendered(part, variables, rendition)).strip() if part else ""
             if part and not said[name] and name != "url":
                 raise RenderingFailed(f"{part.path}:1: its {name} is empty for this customer. Give it words.")
-        if said.get("url", "").lower().startswith(_THAT_RUN):
+        # Who follows it takes no notice of blanks and control characters (https://url.spec.whatwg.org/#url-parsing).
+        if _UNPRINTABLE.sub("", said.get("url", "")).lower().startswith(_THAT_RUN):
             said["url"] = ""
         return Short(said, locale)
 

@@ -71,12 +71,13 @@ def test_the_gateway_is_told_whom_to_send_what() -> None:
     assert mail.links == ()
 
 
-def test_a_notification_is_taken_from_one_language_and_leads_nowhere_that_would_run() -> None:
+@pytest.mark.parametrize("address", ["JavaScript:alert(1)", "java\tscript:alert(1)", "\x01javascript:alert(1)"])
+def test_a_notification_is_taken_from_one_language_and_leads_nowhere_that_would_run(address: str) -> None:
     own = {"push.title": "Your cart", "push.body": "Waits.", "push.url": "lamps://cart"}
     book = words(own, {"push.title": "Kurven din", "push.body": "Venter.", "push.url": "{{ trigger.at }}"})
     asked = by(PUSH, push_token="t")
     assert short(Renderer(book, LINKS), asked).rendered.text == "Your cart\nWaits.\nlamps://cart"
-    trigger = {**asked.data, "trigger": {"at": "JavaScript:alert(1)"}}
+    trigger = {**asked.data, "trigger": {"at": address}}
     norwegian = Renderer(book, LINKS).short(msgspec.structs.replace(asked, locale="nb-NO", data=trigger))
     assert norwegian.said == {"title": "Kurven din", "body": "Venter.", "url": ""}
 
