@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import httpx
@@ -97,6 +98,24 @@ async def test_a_write_key_reads_nothing_and_a_read_key_writes_nothing(siege: Si
     for wrong in (READ_KEY, hash_key(WRITE_KEY), WRITE_KEY + "\0", WRITE_KEY.upper()):
         answer = await siege.http.post("/v1/batch", json={"batch": orders(1)}, auth=(wrong, ""))
         assert (answer.status_code, answer.json()["code"]) == (401, "unknown_key")
+
+
+FOR_EVERYBODY = re.compile("/(docs|openapi.json|healthz|readyz|metrics|[cou]/{token}|inbox(/.*)?)")
+"""What asks for no key: what operators and developers read, the links of mails, and the mails of a trial."""
+
+
+async def test_whatever_else_can_be_read_asks_for_a_read_key(siege: Siege) -> None:
+    asked = set()
+    for name in ("segmenter", "journeys", "mailer"):
+        for route in siege.house.services[name].app.routes:
+            if FOR_EVERYBODY.fullmatch(route.path):
+                continue
+            path = f"/{name}{re.sub('{.*?}', 'ada', route.path)}?since=2020-01-01T00:00:00Z"
+            asked.add(path)
+            for auth, status in ((None, 401), ((WRITE_KEY, ""), 403)):
+                answer = await siege.http.request(next(iter(route.methods)), path, auth=auth)
+                assert answer.status_code == status, path
+    assert len(asked) >= 6
 
 
 async def test_a_key_that_is_revoked_while_in_use_is_refused_from_then_on(tmp_path: Path) -> None:
