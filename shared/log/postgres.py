@@ -32,6 +32,7 @@ from shared.database.revisions import Migrations
 from shared.errors import RapportError, Unavailable
 from shared.log.packing import in_portions, pack, size_of, unpack
 from shared.log.port import LARGEST_RECORD, Entry, Fetched, OffsetOutOfRange, Record, RecordTooLarge
+from shared.log.postgres_retention import drop_passed
 
 MIGRATIONS = Migrations("log", Path(__file__).parent / "migrations")
 
@@ -61,7 +62,6 @@ COMMIT_BYTES = 16 << 20
 FETCH_BYTES = 8 << 20
 # Rows that one query looks at. A backlog of single-record rows takes a few queries, one of full rows wastes little.
 FETCH_ROWS = 500
-TRIM_ROWS = 500
 # What a look brings of a partition. The rest is read when its turn has come.
 LOOK_ROWS = 16
 LOOK_ROW_BYTES = 64 << 10
@@ -127,31 +127,6 @@ _NEWS = """
       ) AS found ON true
      WHERE h.stream = ANY($6::text[])
      ORDER BY found.last
-"""
-
-_NOTE_PASSED = """
-    INSERT INTO log.passed (stream, partition, before)
-    SELECT $1, $2, $3
-     WHERE NOT EXISTS (
-        SELECT FROM log.passed WHERE stream = $1 AND partition = $2 AND noted_at > now() - $4::interval / 100)
-"""
-
-_PASSED_BEFORE = """
-    DELETE FROM log.passed
-     WHERE stream = $1 AND partition = $2 AND noted_at <= now() - $3::interval
- RETURNING before
-"""
-
-_KEEP_NOTE = """
-    INSERT INTO log.passed (stream, partition, noted_at, before) VALUES ($1, $2, now() - $3::interval, $4)
-"""
-
-_DELETE_ROWS = """
-    DELETE FROM log.rows
-     WHERE stream = $1 AND partition = $2
-       AND last IN (SELECT last FROM log.rows
-                     WHERE stream = $1 AND partition = $2 AND last < $3 ORDER BY last LIMIT $4)
- RETURNING last
 """
 
 
@@ -469,31 +444,8 @@ class PostgresLog:
 
         To be called now and then (hourly, say) with the least offset of all readers. A hundred notes at most are kept
         for each `older_than`. Returns how many rows went."""
-        dropped = 0
         try:
-            async with self._database.transaction() as connection:
-                await connection.execute(_NOTE_PASSED, stream, partition, before_offset, older_than)
-                old = await connection.fetch(_PASSED_BEFORE, stream, partition, older_than)
-                if not old:
-                    return 0
-                before = max(row["before"] for row in old)
-                # The newest of the old marks stays, so that a call that is ended here is made good by the next one.
-                await connection.execute(_KEEP_NOTE, stream, partition, older_than, before)
-            while True:
-                async with self._database.transaction() as connection:
-                    # Never past where a reader is now: one may have been set back on purpose.
-                    gone = await connection.fetch(
-                        _DELETE_ROWS, stream, partition, min(before, before_offset), TRIM_ROWS
-                    )
-                    if not gone:
-                        return dropped
-                    await connection.execute(
-                        "UPDATE log.heads SET earliest = greatest(earliest, $3) WHERE stream = $1 AND partition = $2",
-                        stream,
-                        partition,
-                        max(row["last"] for row in gone) + 1,
-                    )
-                dropped += len(gone)
+            return await drop_passed(self._database, stream, partition, before_offset, older_than)
         except Exception as error:
             raise _as_unavailable(error, f"{stream}[{partition}] cannot be trimmed") from error
 
