@@ -32,13 +32,13 @@ from shared.contracts import customers
 from shared.contracts.events import VERSION, Activation, Event, EventRecord
 from shared.contracts.streams import CUSTOMERS, EVENTS
 from shared.database.clauses import execute
+from shared.language.aggregates import HISTORY
 from shared.processing.playbooks import MOST_LOADED, Shelf
 from shared.processing.port import Connection, Given, Lane, Outputs, Writes
 from shared.processing.records import decoder
 from shared.recent import Recent
 from shared.telemetry import NIGHT_LATE, SEGMENTER_SWEPT
 
-_RETENTION = timedelta(days=731)
 _SWEEP_PROFILES = 200
 _BACKFILL_SECONDS = 1.0
 _SEEN_MARGIN = timedelta(hours=2)
@@ -155,7 +155,7 @@ class SegmenterProcessor:
         async def drop(connection: Connection, out: Outputs) -> bool:
             """Whether there may be more."""
             gone = await store.drop_before(connection, "seen", slowest - fingerprints.WINDOW - _SEEN_MARGIN)
-            return gone + await store.drop_before(connection, "history", slowest - _RETENTION) > 0
+            return gone + await store.drop_before(connection, "history", slowest - HISTORY) > 0
 
         while not lane.leaving.is_set() and await lane.transact(drop):
             pass
@@ -201,7 +201,7 @@ class SegmenterProcessor:
         self, connection: Connection, occurred: Sequence[datetime], earliest: datetime, latest: datetime
     ) -> None:
         """The days and months that is written to, and those that come next."""
-        needed = spans.months("history", occurred, latest - _RETENTION, latest)
+        needed = spans.months("history", occurred, latest - HISTORY, latest)
         needed |= {spans.month("history", latest + 3 * spans.DAY)}
         needed |= {spans.day("seen", earliest), spans.day("seen", latest), spans.day("seen", latest + spans.DAY)}
         if not needed <= self._rooms:

@@ -38,6 +38,9 @@ Function = Literal["count", "sum", "avg", "min", "max", "first", "last", "exists
 LATEST: Final = frozenset({"median_gap", "list"})
 """Functions that keep the latest entries alone, with a window or without."""
 
+HISTORY: Final = timedelta(days=731)
+"""The longest window: so long is history kept, from which a new window is filled."""
+
 EXACT: Final = 256
 """So many entries of a window are kept one by one; and so many buckets has a window beyond that."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from shared.language.aggregates import HISTORY
 from shared.language.durations import format_duration
 from shared.language.functions import AGGREGATES, ARGUMENTS, FIELD_NEEDED, FIELD_REFUSED, FUNCTIONS, example_of
 from shared.language.kinds import BOOL, DATA, MOMENT, NAMED, NULL, NUMBER, TEXT, UNKNOWN, Kind, KindName
@@ -17,9 +18,6 @@ from shared.language.values import moment
 
 if TYPE_CHECKING:
     from shared.language.analysis import Analysis
-
-HISTORY: Final = timedelta(days=731)
-"""The longest window: so long is history kept, from which a new window is filled."""
 
 
 def kind_of_call(analysis: Analysis, node: Call) -> Kind:
@@ -124,7 +122,7 @@ def _unknown_function(analysis: Analysis, node: Call) -> None:
 
 def _aggregate(analysis: Analysis, node: Call) -> Kind:
     function = node.function
-    event = _text_argument(analysis, node, 0)
+    event = _text_argument(node, 0)
     if not node.arguments:
         analysis.error(node, "arguments", f'"{function}" needs an event.', f"Write {example_of(function)}.")
     elif event is None and not isinstance(node.arguments[0], Broken):
@@ -146,7 +144,7 @@ def _aggregate(analysis: Analysis, node: Call) -> Kind:
     return kind
 
 
-def _text_argument(analysis: Analysis, node: Call, place: int) -> str | None:
+def _text_argument(node: Call, place: int) -> str | None:
     """The text that stands in quotation marks at this place; None where something else does, or nothing."""
     if len(node.arguments) <= place:
         return None
@@ -172,7 +170,7 @@ def _aggregate_field(analysis: Analysis, node: Call, event: str | None) -> Kind:
         message = "A window needs its name."
         analysis.error(given, "arguments", message, f"Write within={format_duration(given.value)}.")
         return UNKNOWN
-    field_name = _text_argument(analysis, node, 1)
+    field_name = _text_argument(node, 1)
     if field_name is None or not all(field_name.split(".")):
         if not isinstance(given, Broken):
             message = "The field must stand in quotation marks."

@@ -291,10 +291,10 @@ class _Reader:
         text: str = event.value
         if style:
             return Scalar(text, text, style, start, end)
-        self.find_cuts(text, start, end, path, flow)
+        self.find_cuts(text, end, path, flow)
         return Scalar(text, resolved(text), "", start, end)
 
-    def find_cuts(self, text: str, start: int, end: int, path: Path, flow: bool) -> None:
+    def find_cuts(self, text: str, end: int, path: Path, flow: bool) -> None:
         """Reports a plain value that ` #` or a comma has cut short of what its writer meant."""
         if not text:
             return
