@@ -25,6 +25,7 @@ from shared.log.kafka import KafkaLog
 from shared.log.port import Record
 from shared.log.postgres import PostgresLog
 from tests.chaos import receiver
+from tests.chaos.between import Between
 from tests.chaos.mails import RUDENESS
 from tests.chaos.visits import CLOCKS_APART
 from tests.chaos.world import ENDED_WITHIN, EXPIRY_SECONDS, PARTITIONS, WORKERS, World, start_broker
@@ -171,15 +172,19 @@ async def step_clock(world: World, dice: random.Random) -> int:
 
 @fault("a connection cut at COMMIT", 10, hinders=True)
 async def cut_at_commit(world: World, dice: random.Random) -> int:
-    between, count = world.before_postgres, dice.randint(1, 4)
     with world.on_servers("connections were cut at COMMIT"):
-        begun = between.cut
-        if dice.random() < 0.5:
-            between.cuts_before += count
-        else:
-            between.cuts_after += count
-        await asyncio.sleep(dice.uniform(1, 2))
-        between.cuts_before = between.cuts_after = 0
+        return await _cut_some(world.before_postgres, dice)
+
+
+async def _cut_some(between: Between, dice: random.Random) -> int:
+    """Cut the next few connections, before or after what they say gets through; gives how many were cut."""
+    count, begun = dice.randint(1, 4), between.cut
+    if dice.random() < 0.5:
+        between.cuts_before += count
+    else:
+        between.cuts_after += count
+    await asyncio.sleep(dice.uniform(1, 2))
+    between.cuts_before = between.cuts_after = 0
     return between.cut - begun
 
 
@@ -293,16 +298,8 @@ async def kill_broker_at_acknowledgement(world: World, dice: random.Random) -> i
 
 @fault("a connection cut at an append", 10, on_kafka_only=True, hinders=True)
 async def cut_at_append(world: World, dice: random.Random) -> int:
-    between, count = world.before_kafka, dice.randint(1, 4)
-    assert between is not None
-    begun = between.cut
-    if dice.random() < 0.5:
-        between.cuts_before += count
-    else:
-        between.cuts_after += count
-    await asyncio.sleep(dice.uniform(1, 2))
-    between.cuts_before = between.cuts_after = 0
-    return between.cut - begun
+    assert world.before_kafka is not None
+    return await _cut_some(world.before_kafka, dice)
 
 
 @fault("the broker is slow", 3, on_kafka_only=True, server="broker")
