@@ -62,8 +62,8 @@ bench-long: setup ## measure what takes long: everything on one machine, ten mil
 	@$(BIN)/python -m bench --long $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json "$(JSON)")
 
 .PHONY: chaos
-chaos: setup ## hurt everything at random for MINUTES=2 (or FAULTS=100) from SEED, and hold a ledger against what is left
-	@$(BIN)/python -m tests.chaos $(if $(LOG),--log $(LOG)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+chaos: setup ## hurt everything at random for MINUTES=2 (or FAULTS=100) from SEED, one each PAUSE=1 seconds, and hold a ledger against what is left
+	@$(BIN)/python -m tests.chaos $(if $(LOG),--log $(LOG)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(if $(PAUSE),--pause $(PAUSE)) $(if $(REPORT),--report $(REPORT))
 
 .PHONY: simulate
 simulate: setup ## play HISTORIES=2000 of the whole on a machine of its own time, or one of them again: SEED=n
