@@ -1,4 +1,16 @@
-"""The playbook language: `load` a folder's files into a proven playbook, or `check` them for everything wrong."""
+"""The playbook language: `load` a folder's files into a proven playbook, or `check` them for everything wrong.
+
+- Files: `folder` names them, `source` reads YAML with its places, `reading` makes the shapes of it (`playbook_files`,
+  `journey_file`, `steps`, `tests_file`; of `fields` and `sections`), `problems` says what does not fit, and editors
+  have the shapes by `schema`.
+- Expressions: `lexer`, `syntax` and `tree` read them, `analysis` and `calls` say what cannot be right, `expressions`
+  compiles what is. `aggregates` count events for them (`amounts`, `aggregate_values`), and `flips`, `rising` and
+  `certainty` tell when an answer may change.
+- Templates: `bodies` prepares them, `templating` runs them in a sandbox (`template_filters`, `template_values`), and
+  `templates` checks them beforehand (`template_names`).
+- The whole: `checks` looks at everything together and puts together a `playbook`. Of that `changes`, `flowchart` and
+  `places` tell.
+"""
 
 from __future__ import annotations
 
