@@ -57,6 +57,7 @@ DEFAULT_DATA = Path(".rapport")
 
 Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
 By = Annotated[str | None, typer.Option(help="Who or what does it, for the history; the account, if not given.")]
+Form = Annotated[str, typer.Option("--format", help="text or json.")]
 Folder = Annotated[Path, typer.Argument(help="The playbook's folder.", show_default=False)]
 
 VERSION_SHOWN = 8

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.terminal import DEFAULT_DATA, fail, one_of, prove_writable, say
+from services.terminal import DEFAULT_DATA, Form, fail, one_of, prove_writable, say
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def playbook_preview(
         typer.Option(envvar="RAPPORT_READ_KEY", help="Its read key; if not given, that of `rapport up` here."),
     ] = None,
     locale: Annotated[str | None, typer.Option(help="The customer's language, such as nb-NO.")] = None,
-    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    form: Form = "text",
     html: Annotated[Path | None, typer.Option(help="Write the HTML into this file.", show_default=False)] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the HTML in a browser.")] = False,
     send_to: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from services.terminal import DEFAULT_DATA, By, Data, Folder, columns, database, one_of, out, run, say, somebody
+from services.terminal import DEFAULT_DATA, By, Data, Folder, Form, columns, database, one_of, out, run, say, somebody
 from shared.errors import RapportError
 
 _SUMMARY = 200
@@ -100,7 +100,7 @@ def playbook_apply(
 
 def playbook_history(
     limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
-    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    form: Form = "text",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """The playbooks that were put in force: when, by whom, and what each changed. The first is in force."""

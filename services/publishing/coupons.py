@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from services.publishing.journeys import in_force
-from services.terminal import DEFAULT_DATA, Data, columns, database, one_of, out, run
+from services.terminal import DEFAULT_DATA, Data, Form, columns, database, one_of, out, run
 from shared.errors import RapportError
 
 coupons_app = typer.Typer(help="Pools of coupons: what is left, and what was issued.", no_args_is_help=True)
@@ -21,9 +21,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @coupons_app.command("list")
-def coupons_list(
-    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text", data: Data = DEFAULT_DATA
-) -> None:
+def coupons_list(form: Form = "text", data: Data = DEFAULT_DATA) -> None:
     """Each pool: how many codes were issued, and how many are left."""
     one_of(form, "text", "json")
 

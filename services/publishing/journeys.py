@@ -15,6 +15,7 @@ from services.terminal import (
     VERSION_SHOWN,
     By,
     Data,
+    Form,
     columns,
     database,
     one_of,
@@ -46,9 +47,7 @@ _LEFT = frozenset({"watching", "ended"})
 
 
 @journeys_app.command("list")
-def journeys_list(
-    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text", data: Data = DEFAULT_DATA
-) -> None:
+def journeys_list(form: Form = "text", data: Data = DEFAULT_DATA) -> None:
     """All journeys: their status, and how many have entered, are inside, have left, and reached the goal."""
     one_of(form, "text", "json")
 
@@ -77,7 +76,7 @@ def journeys_list(
 @journeys_app.command("show")
 def journeys_show(
     journey: Name,
-    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    form: Form = "text",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """One journey: who is at which step of which version, and how the others left."""

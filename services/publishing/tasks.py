@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Data, account, columns, database, one_of, out, run, say
+from services.terminal import DEFAULT_DATA, Data, Form, account, columns, database, one_of, out, run, say
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def tasks_list(
     done: Annotated[bool, typer.Option("--done", help="Those that are done, the latest first.")] = False,
     customer: Annotated[str | None, typer.Option(help="Only those about one customer.")] = None,
     limit: Annotated[int, typer.Option(help="How many, the most pressing first.")] = 50,
-    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    form: Form = "text",
     data: Data = DEFAULT_DATA,
 ) -> None:
     """What waits for somebody, the most pressing first."""
