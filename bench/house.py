@@ -55,6 +55,7 @@ class House:
         self._stack = AsyncExitStack()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._connection: asyncpg.Connection | None = None
+        self._broker: KafkaBroker | None = None
         self._ports = dict(zip(services, free_ports(len(services)), strict=True))
 
     @property
@@ -70,9 +71,11 @@ class House:
 
     @property
     def processes(self) -> dict[str, psutil.Process]:
-        """By name: `rapport`, or each service; and `postgresql`, whose children belong to it."""
+        """By name: `rapport`, or each service; `kafka`; and `postgresql`, whose children belong to it."""
         pid = int((self.folder / "postgres" / "cluster" / "postmaster.pid").read_text().splitlines()[0])
         ours = {name: psutil.Process(process.pid) for name, process in self._processes.items()}
+        if self._broker is not None:
+            ours["kafka"] = psutil.Process(self._broker.pid)
         return {**ours, "postgresql": psutil.Process(pid)}
 
     def seconds_used(self) -> dict[str, float]:
@@ -120,8 +123,8 @@ class House:
         await migrate(database, serving.MIGRATIONS)
         await database.close()
         if self.kafka:
-            broker = await self._stack.enter_async_context(KafkaBroker(self.folder / "kafka"))
-            environment["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap
+            self._broker = await self._stack.enter_async_context(KafkaBroker(self.folder / "kafka"))
+            environment["KAFKA_BOOTSTRAP_SERVERS"] = self._broker.bootstrap
         sources = self.folder / "sources.yaml"
         sources.write_text(f"sources:\n  - name: shop\n    keys:\n      - {hash_key(WRITE_KEY)}\n")
         environment |= {
