@@ -72,6 +72,13 @@ _END_OF = {
     for name in ("style", "title", "script", "textarea", "mj-style", "mj-title", "mj-preview")
 }
 """Elements in whose text there is no markup, and what ends each."""
+_LEVELS = 500
+"""How deep elements may lie in each other: parsers call themselves for each level, and thousands end the process."""
+_ADD_NO_LEVEL = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+    | {"dd", "dt", "li", "optgroup", "option", "p", "rp", "rt", "tbody", "td", "tfoot", "th", "thead", "tr"}
+)
+"""Elements that hold nothing, or that the next of their kind ends where no end is written."""
 
 _MJML = frozenset(
     {
@@ -231,15 +238,29 @@ class _Aside:
     def as_comments(self) -> str:
         """`text`, where what steers and stands between elements is a comment: those may stand in any table."""
         out: list[str] = []
-        at = 0
+        at = levels = 0
         raw = False
         for found in self.markup():
+            levels = self._levels(found, levels)
             between = self.text[at : found.start()]
             out += (between if raw else self._commented(between), found[0])
             at = found.end()
             raw = _raw(found) is not None
         out.append(self._commented(self.text[at:]))
         return "".join(out)
+
+    def _levels(self, found: re.Match[str], before: int) -> int:
+        """How many elements are open behind this tag. Raises TemplateInvalid where they are too many."""
+        name = (found["name"] or "").lower()
+        # Only MJML's elements end with "/>"; HTML's go on.
+        if not name or name in _ADD_NO_LEVEL or (found["empty"] and name.startswith("mj")):
+            return before
+        if found["close"]:
+            return max(0, before - 1)
+        if before == _LEVELS:
+            line = self.line_of(found.start())
+            raise TemplateInvalid(line, f"<{name}> lies more than {_LEVELS} levels deep. Write it flatter.")
+        return before + 1
 
     def _commented(self, text: str) -> str:
         if self._mark not in text:

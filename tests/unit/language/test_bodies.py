@@ -187,6 +187,29 @@ def test_markup_without_an_end_is_refused_at_the_first_of_many(kind: BodyKind, b
     assert refused.value.line == 3
 
 
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("html", "<p>a</p>\n" + "<div>" * 2_000 + "</div>" * 2_000),
+        ("html", "<p>a</p>\n" + "<b>" * 2_000),
+        ("html", "<p>a</p>\n" + "<table><tr><td>" * 2_000 + "</td></tr></table>" * 2_000),
+        ("mjml", "<mjml><mj-body>\n" + "<mj-wrapper>" * 2_000 + "</mj-wrapper>" * 2_000 + "</mj-body></mjml>"),
+        ("mjml", SECTION.format("<div>" * 2_000 + "</div>" * 2_000)),
+    ],
+)
+def test_what_is_nested_too_deeply_is_refused(kind: BodyKind, source: str) -> None:
+    """Those who parse it call themselves for each level, and end the process where there are very many."""
+    with pytest.raises(TemplateInvalid, match="levels deep") as refused:
+        compile_body(source, kind)
+    assert refused.value.line == 2
+
+
+def test_what_is_long_is_not_deep() -> None:
+    rows = "<tr><td>a<br><img src='x'><p>b<td>c</tr>" * 700
+    source = f"<table>{rows}</table>" + "<span>d</span>" * 700 + "<ul>" + "<li>e" * 700 + "</ul>"
+    assert compile_body(source, "html").html.text.count("<span>d</span>") == 700
+
+
 @pytest.mark.parametrize("name", ["style", "title", "script"])
 def test_what_holds_no_markup_has_to_end(name: str) -> None:
     with pytest.raises(TemplateInvalid, match=f"<{name}> is never closed. Add </{name}>."):
