@@ -23,6 +23,9 @@ RUDENESS = (
     "answers 5xx to the mail",
     "answers nonsense to the address",
     "answers nonsense to the mail",
+    "answers 4xx to a connection",
+    "answers 5xx to a connection",
+    "answers nonsense to a connection",
     "answers nothing to a connection",
     "answers nothing to the address",
     "answers nothing to the mail",
@@ -65,8 +68,11 @@ class MailServer(RudeServer):
             writer.write(text.encode() + b"\r\n")
             await writer.drain()
 
-        if self._rudeness("connection"):
-            await asyncio.sleep(SILENT_SECONDS)
+        if way := self._rudeness("connection"):
+            if "nothing" in way:
+                await asyncio.sleep(SILENT_SECONDS)
+            else:
+                await say("421 4.3.2 later" if "4xx" in way else "554 5.3.2 never" if "5xx" in way else "who is it?")
             return
         await say("220 chaos")
         address = ""
