@@ -55,6 +55,7 @@ _PREFLIGHT = [
 _RETRY_AFTER = 2
 """Seconds. Longer than a leader election or a restart of PostgreSQL usually takes; the clients wait and go on."""
 
+_PACKINGS = (b"", b"gzip", b"x-gzip", b"identity")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _entry = tuple.__new__
 """Makes a named tuple; its own constructor is a function of Python's, which takes twice as long."""
@@ -78,15 +79,6 @@ class Answer(NamedTuple):
         return cls(status, body, [*headers, (b"content-length", b"%d" % len(body))])
 
 
-class _Headers(msgspec.Struct):
-    """What matters of a request's headers: Basic auth's user, how the body is packed, its size in bytes, its trace."""
-
-    key: str | None
-    packed: bytes
-    length: int
-    trace: str | None
-
-
 class _Post(msgspec.Struct):
     """A request that was read: what goes to the log, by partition, and what its answer will say.
 
@@ -103,9 +95,7 @@ class _Post(msgspec.Struct):
 class Intake:
     """An ASGI application that takes the calls and passes everything else on to `rest`."""
 
-    def __init__(
-        self, rest: FastAPI, sources: Sources, batches: OpenBatches, clock: Clock, partitions: Callable[[], int]
-    ) -> None:
+    def __init__(self, rest: FastAPI, sources: Sources, batches: OpenBatches, clock: Clock, partitions: int) -> None:
         self._rest, self._sources, self._batches, self._clock = rest, sources, batches, clock
         self._partitions = partitions
         self.open = False
@@ -141,19 +131,24 @@ class Intake:
         """Read, admit, wait for the log, answer; None where the client has gone."""
         if not self.open:
             return _refuse(_NOT_READY)
-        headers = _headers(raw_headers)
-        if headers.packed not in (b"", b"gzip", b"x-gzip", b"identity"):
+        said = dict(raw_headers)
+        packed = said.get(b"content-encoding")
+        if packed is not None and packed.strip().lower() not in _PACKINGS:
             return _refuse(Rejection("unsupported_encoding", "The body is packed in another way than gzip. Use gzip."))
         writer = None
-        if headers.key is not None:
-            writer = self._sources.find(headers.key)
+        authorization = said.get(b"authorization")
+        key = None if authorization is None else _basic_user(authorization)
+        if key is not None:
+            writer = self._sources.find(key)
             if writer is None:
                 return _refuse(_UNKNOWN_KEY)
             # Nothing is read of what could not be taken: the larger its body, the more that spares.
             spent = writer.bucket is not None and writer.bucket.spent
-            if spent and (limited := self._limited(writer, 0, self._clock.now())):
+            if spent and (limited := _limited(writer, 0, self._clock.now())):
                 return _refuse(limited)
-        if headers.length > MAX_BATCH_BYTES:
+        # Only a hint: what comes is counted as it comes.
+        length = said.get(b"content-length", b"")
+        if length.isdigit() and len(length) < 19 and int(length) > MAX_BATCH_BYTES:
             return _refuse(_BODY_TOO_LARGE)
         message = await receive()
         # Nearly every body comes in one piece.
@@ -163,7 +158,8 @@ class Intake:
             return body and _refuse(body)
         if len(body) > MAX_BATCH_BYTES:
             return _refuse(_BODY_TOO_LARGE)
-        post = self._read(call, writer, headers.trace, body)
+        trace = said.get(b"traceparent")
+        post = self._read(call, writer, None if trace is None else _trace(trace), body)
         if isinstance(post, Rejection):
             return _refuse(post)
         done = self._batches.append(post.entries)
@@ -198,18 +194,6 @@ class Intake:
         finally:
             self._batches.release(held)
 
-    def _limited(self, writer: Writer, events: int, now: datetime) -> Rejection | None:
-        """Why these events of a write key may not come now; None where they may, and are counted."""
-        if writer.bucket is None:
-            return None
-        wait = writer.bucket.take(events, now)
-        if not wait:
-            return None
-        rate = f"{writer.bucket.rate.events:g} events a second"
-        return Rejection(
-            "rate_limited", f"This write key may post {rate}. Wait {wait:.1f} s, then send it again.", wait=wait
-        )
-
     def _read(
         self, call: Definition | None, writer: Writer | None, trace: str | None, packed: bytes
     ) -> _Post | Rejection:
@@ -218,15 +202,15 @@ class Intake:
         body = unpack(packed)
         if isinstance(body, Rejection):
             return self._kept(packed, body, writer, now, trace)
-        items: Sequence[bytes]
+        items: Sequence[bytes] = ()
         usual: UsualBatch | None = None
         if call is not None:
             if len(body) > MAX_EVENT_BYTES:
                 return Rejection("event_too_large", f"The event has {len(body)} bytes; {MAX_EVENT_BYTES} are allowed.")
-            items, count, said = [body], 1, _NOTHING_SAID
+            count, said = 1, _NOTHING_SAID
             key = None if writer else written_key(body)
         elif (usual := open_usual_batch(body)) is not None:
-            items, count, said = (), len(usual.batch), (instant(usual.sent_at), {}, {})
+            count, said = len(usual.batch), (instant(usual.sent_at), {}, {})
             key = usual.write_key
         else:
             posted = open_batch(body)
@@ -240,42 +224,50 @@ class Intake:
             writer = self._sources.find(key) if type(key) is str else None
             if writer is None:
                 return _UNKNOWN_KEY
-        if limited := self._limited(writer, count, now):
+        if limited := _limited(writer, count, now):
             return limited
         envelope = Envelope(writer.source, now, *said)
+        if call is not None:
+            return self._admit_one(body, call, envelope, trace)
         if usual is not None:
             events = admit_usual(usual.batch, envelope)
             if events is not None:
                 return self._all_taken(events, writer.source, trace)
             items = cut(body)
-        return self._admit(items, call, envelope, trace)
+        return self._admit(items, envelope, trace)
+
+    def _admit_one(self, body: bytes, call: Definition, envelope: Envelope, trace: str | None) -> _Post:
+        """The event of a single call, or the call's bytes and the reason for which there is none."""
+        admitted = admit(body, call, envelope)
+        if not isinstance(admitted, Event):
+            return self._nothing_taken(body, admitted, envelope.source, envelope.received_at, trace)
+        key = admitted.key
+        entry = _entry(Entry, (key, _encode(admitted), None, trace))
+        return _Post({partition_of(key, self._partitions): [entry]}, envelope.source, 1)
 
     def _all_taken(self, events: Sequence[Event], source: str, trace: str | None) -> _Post:
         """What `_admit` makes of events none of which is refused."""
-        partitions = self._partitions()
+        partitions = self._partitions
         entries: defaultdict[int, list[Entry]] = defaultdict(list)
         for event in events:
             key = event.key
             entries[partition_of(key, partitions)].append(_entry(Entry, (key, _encode(event), None, trace)))
         return _Post(entries, source, len(events))
 
-    def _admit(self, items: Sequence[bytes], call: Definition | None, envelope: Envelope, trace: str | None) -> _Post:
-        """The good events, and the bad ones with their bytes and the reason, each for its partition."""
-        if len(items) == 1 and isinstance(only := admit(items[0], call, envelope), Event):
-            return self._all_taken((only,), envelope.source, trace)
-        partitions = self._partitions()
+    def _admit(self, items: Sequence[bytes], envelope: Envelope, trace: str | None) -> _Post:
+        """A batch's good events, and the bad ones with their bytes and the reason, each for its partition."""
+        partitions = self._partitions
         entries: defaultdict[int, list[Entry]] = defaultdict(list)
         rejected: list[tuple[int, Rejection]] = []
         for place, item in enumerate(items):
-            admitted = admit(item, call, envelope, place)
+            admitted = admit(item, None, envelope, place)
             if isinstance(admitted, Event):
                 entry = Entry(admitted.key, _encode(admitted), None, trace)
             else:
                 rejected.append((place, admitted))
                 entry = _refused(item, admitted, envelope.source, envelope.received_at, trace)
             entries[partition_of(entry.key, partitions)].append(entry)
-        refused = rejected[0][1] if call is not None and rejected else None
-        return _Post(entries, envelope.source, len(items) - len(rejected), rejected, refused)
+        return _Post(entries, envelope.source, len(items) - len(rejected), rejected)
 
     def _kept(
         self, body: bytes, why: Rejection, writer: Writer | None, now: datetime, trace: str | None
@@ -285,13 +277,17 @@ class Intake:
         Not what is merely too large, nor where the body was to say whose it is: that cannot be known now."""
         if writer is None or why.status != 400:
             return why
-        if limited := self._limited(writer, 1, now):
+        if limited := _limited(writer, 1, now):
             return limited
-        entry = _refused(body, why, writer.source, now, trace)
-        return _Post({partition_of(writer.source, self._partitions()): [entry]}, writer.source, 0, [(0, why)], why)
+        return self._nothing_taken(body, why, writer.source, now, trace)
+
+    def _nothing_taken(self, body: bytes, why: Rejection, source: str, now: datetime, trace: str | None) -> _Post:
+        """A request that is refused as a whole, and kept."""
+        entry = _refused(body, why, source, now, trace)
+        return _Post({partition_of(source, self._partitions): [entry]}, source, 0, [(0, why)], why)
 
 
-def create(sources: Sources, batches: OpenBatches, clock: Clock, partitions: Callable[[], int], ready: Ready) -> Intake:
+def create(sources: Sources, batches: OpenBatches, clock: Clock, partitions: int, ready: Ready) -> Intake:
     """Ingest's application: the calls, `/docs`, and the operators' pages."""
     rest = face("Rapport ingest", "Takes what customers did, in the manner of Segment's HTTP tracking API.", ready)
     document(rest)
@@ -307,18 +303,9 @@ _NOT_READY = Rejection("not_ready", "This process is starting or stopping. Send 
 _ONE_TAKEN = Answer.of(200, b'{"success":true,"accepted":1,"rejected":[]}')
 
 
-def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
-    said = dict(raw)
-    authorization = said.get(b"authorization")
-    length = said.get(b"content-length", b"")
-    trace = said.get(b"traceparent")
-    return _Headers(
-        None if authorization is None else _basic_user(authorization),
-        said.get(b"content-encoding", b"").strip().lower(),
-        # Only a hint: what comes is counted as it comes.
-        int(length) if length.isdigit() and len(length) < 19 else 0,
-        trace.decode() if trace is not None and _TRACEPARENT.fullmatch(trace) else None,
-    )
+def _trace(said: bytes) -> str | None:
+    """A W3C `traceparent` as text; None where it is none."""
+    return said.decode() if _TRACEPARENT.fullmatch(said) else None
 
 
 @lru_cache(maxsize=64)
@@ -331,6 +318,16 @@ def _basic_user(value: bytes) -> str | None:
         return b64decode(credentials).decode().partition(":")[0]
     except ValueError:
         return ""
+
+
+def _limited(writer: Writer, events: int, now: datetime) -> Rejection | None:
+    """Why these events of a write key may not come now; None where they may, and are counted."""
+    if writer.bucket is None or not (wait := writer.bucket.take(events, now)):
+        return None
+    rate = f"{writer.bucket.rate.events:g} events a second"
+    return Rejection(
+        "rate_limited", f"This write key may post {rate}. Wait {wait:.1f} s, then send it again.", wait=wait
+    )
 
 
 def _refused(item: bytes, why: Rejection, source: str, now: datetime, trace: str | None) -> Entry:

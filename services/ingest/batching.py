@@ -91,16 +91,22 @@ class OpenBatches:
         """A future that is done when the log has all entries (by partition), or raises Unavailable or RecordTooLarge.
 
         None where they exceed the bytes in flight, or after `close`: nothing was taken then."""
-        sizes = [sum([len(entry.value) for entry in some]) for some in entries.values()]
-        if self._closed or not self.reserve(sum(sizes)):
+        size = sum([len(entry.value) for some in entries.values() for entry in some])
+        if self._closed or not self.reserve(size):
             return None
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         if not entries:
             done.set_result(None)
         request = _Request(done, len(entries))
-        for (partition, some), size in zip(entries.items(), sizes, strict=True):
-            self._add(loop, partition, some, size, request)
+        for partition, some in entries.items():
+            lane = self._lanes[partition]
+            if not lane.batches or lane.batches[-1].size >= APPEND_BYTES:
+                self._open(loop, lane)
+            lane.batches[-1].add(some, request)
+            if lane.writer is None and not lane.waiting:
+                lane.waiting = True
+                self._waiting.append(partition)
         if self._timer is None and self._waiting:
             self._timer = loop.call_at(max(self._next_at, loop.time()), self._flush)
         return done
@@ -122,19 +128,11 @@ class OpenBatches:
         if self._watch is not None:
             self._watch.cancel()
 
-    def _add(
-        self, loop: asyncio.AbstractEventLoop, partition: int, entries: Sequence[Entry], size: int, request: _Request
-    ) -> None:
-        lane = self._lanes[partition]
-        if not lane.batches or lane.batches[-1].size >= APPEND_BYTES:
-            deadline = loop.time() + self._answer_seconds
-            lane.batches.append(_Batch(deadline))
-            if self._watch is None:
-                self._watch = loop.call_at(deadline, self._look_for_late)
-        lane.batches[-1].add(entries, size, request)
-        if lane.writer is None and not lane.waiting:
-            lane.waiting = True
-            self._waiting.append(partition)
+    def _open(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
+        deadline = loop.time() + self._answer_seconds
+        lane.batches.append(_Batch(deadline))
+        if self._watch is None:
+            self._watch = loop.call_at(deadline, self._look_for_late)
 
     def _flush(self) -> None:
         self._timer = None
@@ -218,15 +216,6 @@ class _Request(msgspec.Struct, eq=False):
     done: asyncio.Future[None]
     missing: int
 
-    def settle(self, failure: RapportError | None) -> None:
-        if self.done.done():
-            return
-        self.missing -= 1
-        if failure is not None:
-            self.done.set_exception(failure)
-        elif not self.missing:
-            self.done.set_result(None)
-
 
 class _Batch:
     """Entries for one append, in parts: one part for each request."""
@@ -240,16 +229,24 @@ class _Batch:
         self.size = 0
         self.settled = False
 
-    def add(self, entries: Sequence[Entry], size: int, request: _Request) -> None:
+    def add(self, entries: Sequence[Entry], request: _Request) -> None:
         self.parts.append((entries, request))
         self.entries.extend(entries)
-        self.size += size
+        for entry in entries:
+            self.size += len(entry.value)
 
     def settle(self, failure: RapportError | None) -> None:
-        if not self.settled:
-            self.settled = True
-            for _, request in self.parts:
-                request.settle(failure)
+        if self.settled:
+            return
+        self.settled = True
+        for _, request in self.parts:
+            request.missing -= 1
+            if request.done.done():
+                continue
+            if failure is not None:
+                request.done.set_exception(failure)
+            elif not request.missing:
+                request.done.set_result(None)
 
 
 _Part = tuple[Sequence[Entry], _Request]

@@ -25,7 +25,7 @@ class Ingest:
             answer_seconds=settings.ingest_answer_seconds,
             bytes_in_flight=settings.ingest_bytes_in_flight,
         )
-        self.app: Intake = create(sources, self._batches, runtime.clock, lambda: runtime.log.partitions, self.ready)
+        self.app: Intake = create(sources, self._batches, runtime.clock, runtime.log.partitions, self.ready)
 
     async def start(self) -> None:
         """Raises RapportError where nobody can be let in: the file of write keys cannot be used."""

@@ -270,7 +270,7 @@ class World:
         service = name.partition("-")[0]
         if service == "ingest":
             batches = OpenBatches(log, EVENTS, flush_seconds=0.003, answer_seconds=10, bytes_in_flight=64 << 20)
-            intake = Intake(None, GivenSources({SOURCE: [_KEY]}), batches, self.clock, lambda: self.history.partitions)  # type: ignore[arg-type]
+            intake = Intake(None, GivenSources({SOURCE: [_KEY]}), batches, self.clock, self.history.partitions)  # type: ignore[arg-type]
             intake.open = True
             self.living[name] = Living(process, intake=intake)
             return
