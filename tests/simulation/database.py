@@ -45,6 +45,7 @@ _FILLED = """
      UNION SELECT tableoid::regclass::text FROM segmenter.seen
      UNION SELECT tableoid::regclass::text FROM segmenter.history"""
 _FENCE = "fenced AS ("
+_HANDS_OVER = "SET status = 'sending'"
 _NOW = re.compile(r"\bnow\(\)")
 
 
@@ -254,6 +255,8 @@ class Session:
         self._depth = 0
         self._fresh = False
         self._locks = False
+        self._hands_over = False
+        """Its transaction brings messages to where their hand-over begins."""
         self._idle: asyncio.TimerHandle | None = None
 
     # What asyncpg has.
@@ -332,6 +335,7 @@ class Session:
             query = _NOW.sub(f"${len(args) + 1}::timestamptz", query)
             args = (*args, START + timedelta(seconds=sessions.loop.time()))
         self._locks = self._locks or "pg_advisory_lock" in query
+        self._hands_over = self._hands_over or _HANDS_OVER in query
         fresh, self._fresh = self._fresh, False
         waits = _OTHERS_LOCK.search(query) is not None
         until = sessions.loop.time() + _LOCK_SECONDS
@@ -371,6 +375,7 @@ class Session:
             if self._raw is None:
                 raise asyncpg.InterfaceError("connection is closed")
             self._ask(self._raw.execute(command))
+            self._hands_over = False
             self._quiet()
             return
         await self._travel("statement", command)
@@ -379,7 +384,10 @@ class Session:
     async def _commit(self) -> str:
         await self._travel("commit", "COMMIT")
         weather = self._sessions.weather
+        hands_over, self._hands_over = self._hands_over, False
         if weather.strikes(self.process, "database: cut before COMMIT"):
+            self._cut()
+        if hands_over and weather.strikes(self.process, "database: cut before COMMIT of hand-overs"):
             self._cut()
         if weather.strikes(self.process, "database: COMMIT comes late"):
             self._come_late()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from services.mailer.consent import normalise
@@ -37,6 +39,19 @@ class PostOffice:
         """By enrollment, step and message: the ids under which it was called."""
         self.took: Counter[str] = Counter()
         """How often a call with this id was taken."""
+        self.under_way = 0
+        """Hand-overs of processes that live."""
+        self.over_at = 0.0
+        """When the last of them came to its end, in the machine's time."""
+
+    @contextmanager
+    def handing_over(self) -> Iterator[None]:
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self.over_at = asyncio.get_running_loop().time()
 
     def begin(self, mail: Mail) -> None:
         self.begun[mail.request.id] += 1
@@ -62,6 +77,10 @@ class SimulatedTransport:
         self._office, self._process, self._weather = office, process, weather
 
     async def deliver(self, mail: Mail, data_by: float) -> Receipt:
+        with self._office.handing_over():
+            return await self._deliver(mail, data_by)
+
+    async def _deliver(self, mail: Mail, data_by: float) -> Receipt:
         loop, process, weather = asyncio.get_running_loop(), self._process, self._weather
         await process.step("smtp connect", weather.delay(process, "smtp"))
         if weather.away("smtp") or weather.strikes(process, "smtp: no connection"):
@@ -85,7 +104,8 @@ class SimulatedTransport:
             return Unknown("connection_lost")
         self._office.accept(mail, loop.time())
         if weather.strikes(process, "smtp: silent after the dot"):
-            await process.step("smtp silence", weather.dice.uniform(5.0, 15.0))
+            # Longer than it takes others to own the partition, and to leave it again.
+            await process.step("smtp silence", weather.dice.uniform(8.0, 15.0))
         await process.step("smtp answer", weather.delay(process, "smtp"))
         if weather.strikes(process, "smtp: dropped after the dot, taken"):
             return Unknown("connection_lost")
@@ -107,6 +127,10 @@ class SimulatedGateway:
         self._office, self._process, self._weather = office, process, weather
 
     async def deliver(self, mail: Mail, data_by: float) -> Receipt:
+        with self._office.handing_over():
+            return await self._deliver(mail)
+
+    async def _deliver(self, mail: Mail) -> Receipt:
         process, weather, request = self._process, self._weather, mail.request
         await process.step("call", weather.delay(process, "smtp"))
         if weather.away("smtp") or weather.strikes(process, "call: no connection"):

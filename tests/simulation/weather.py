@@ -13,6 +13,7 @@ KINDS: dict[str, float] = {
     "database: connection cut": 0.004,
     "database: answer lost": 0.004,
     "database: cut before COMMIT": 0.02,
+    "database: cut before COMMIT of hand-overs": 0.1,
     "database: COMMIT comes late": 0.02,
     "database: heard twice": 0.05,
     "database: cut after COMMIT": 0.02,
@@ -45,7 +46,7 @@ KINDS: dict[str, float] = {
     "killed at smtp dot": 0.01,
     "killed at smtp answer": 0.04,
     "killed at call answer": 0.02,
-    "stopped at smtp silence": 0.5,
+    "stopped at smtp silence": 0.8,
 }
 """How likely each is, at every moment at which it could happen."""
 
@@ -69,6 +70,7 @@ class Weather:
         self._loop = loop
         self._tell = tell
         self._away: dict[str, float] = {}
+        self._stalled_until = 0.0
 
     def strikes(self, process: Process, kind: str) -> bool:
         """Whether this fault happens to this process now."""
@@ -93,11 +95,17 @@ class Weather:
         """How long something is on its way, in seconds."""
         if self.roughness and self.strikes(process, "slow"):
             return self.dice.uniform(0.2, 7.0)
-        return self.dice.uniform(0.0001, 0.003)
+        stalled = max(0.0, self._stalled_until - self._loop.time()) if what == "database" else 0.0
+        return stalled + self.dice.uniform(0.0001, 0.003)
 
     def begin_outage(self, what: str, seconds: float) -> None:
         self.injected[f"{what} away"] += 1
         self._away[what] = self._loop.time() + seconds
+
+    def begin_stall(self, seconds: float) -> None:
+        """What the database answers meanwhile comes when it is over."""
+        self.injected["database stalls"] += 1
+        self._stalled_until = self._loop.time() + seconds
 
     def away(self, what: str) -> bool:
         return self._away.get(what, 0.0) > self._loop.time()

@@ -49,6 +49,7 @@ from tests.simulation.database import Server, Sessions, SimulatedDatabase
 from tests.simulation.history import (
     PROCESSES,
     SOURCE,
+    WORKERS,
     Act,
     Apply,
     Click,
@@ -74,8 +75,11 @@ _COMPOSER = Composer(_LINKS)
 _KEY = "key"
 _AUTHORISATION = b"Basic " + base64.b64encode(f"{_KEY}:".encode())
 _PATIENCE = 120.0
-_SILENT_SECONDS = 3.3, 6.0
+_MOST_SILENT_SECONDS = 6.0
 """A heartbeat expires after 3.2."""
+_OWNED = "SELECT partition FROM processing.partitions WHERE owner = $1"
+_WRITTEN_WITHIN = 0.3
+"""Seconds after which what a hand-over came to has been written down, where it ever is."""
 
 
 class _Shelf:
@@ -159,9 +163,10 @@ class World:
                 await asyncio.wait(self._under_way)
         await self._settled()
         self.weather.clear_up()
-        for days in (3, 9):
-            self.clock.leap(timedelta(days=days))
-            await self._settled()
+        await self._leap_while_asked(timedelta(days=3))
+        await self._settled()
+        self.clock.leap(timedelta(days=9))
+        await self._settled()
         self.tell("world", "the end")
 
     async def end(self) -> None:
@@ -207,6 +212,14 @@ class World:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.lost.append(f"the world: {type(error).__name__}: {error}")
 
+    async def _leap_while_asked(self, by: timedelta) -> None:
+        """Which timers are due is asked before, and answered after. Who has just begun asks each second."""
+        await self._terminate(self.dice.choice(["segmenter-1", "segmenter-2"]), 0.0)
+        await asyncio.sleep(0.5)
+        self.weather.begin_stall(1.6)
+        await asyncio.sleep(0.7)
+        self.clock.leap(by)
+
     async def _settled(self) -> None:
         """Until everybody has done all that there is to do at this hour."""
         since, until = self.clock.now(), self.loop.time() + _PATIENCE
@@ -242,6 +255,8 @@ class World:
             if count
         ]
         left += self._unranked(since)
+        if self.office.under_way or self.loop.time() < self.office.over_at + _WRITTEN_WITHIN:
+            left.append("mails and calls are under way")  # also those whose message another owner has ended
         return left if len(rows) == 3 * self.history.partitions else [*left, f"{len(rows)} partitions were made"]
 
     def _unranked(self, since: datetime) -> list[str]:
@@ -307,7 +322,9 @@ class World:
         if self.weather.kills(process, step):
             self._later(self._kill(process.name, self.dice.uniform(0.1, 5)))
         elif self.weather.stops(process, step):
-            self._later(self._stand_still(process, self.dice.uniform(*_SILENT_SECONDS)))
+            worker = self.living[process.name].worker
+            assert worker is not None
+            self._later(self._stand_still(process, worker))
 
     async def _kill(self, name: str, seconds: float) -> None:
         living = self.living.pop(name, None)
@@ -342,11 +359,19 @@ class World:
         living.process.go_on()
         self.tell(name, "goes on")
 
-    async def _stand_still(self, process: Process, seconds: float) -> None:
-        """Stopped in the middle of something, until others have what was its own."""
+    async def _stand_still(self, process: Process, worker: Worker) -> None:
+        """Stopped in the middle of something, until others have what was its own; and then they leave, and it comes
+        back."""
         process.stop()
-        await asyncio.sleep(seconds)
+        until = self.loop.time() + _MOST_SILENT_SECONDS
+        while self.loop.time() < until and self.query(_OWNED, worker.id):
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(0.3)
         process.go_on()
+        service = process.name.partition("-")[0]
+        for other in WORKERS:
+            if other.startswith(service) and other != process.name:
+                await self._terminate(other, self.dice.uniform(0.1, 4))
 
     async def _bad_weather_for(self, seconds: float) -> None:
         with suppress(TimeoutError):
