@@ -31,6 +31,7 @@ from shared.contracts.events import (
 )
 from shared.log.port import Record
 from tests.simulation.history import RANKING, SOURCE
+from tests.simulation.mailing import INTERRUPTED
 from tests.simulation.playbooks import variants
 from tests.simulation.replay import taken
 from tests.simulation.world import World
@@ -179,6 +180,8 @@ def _one_hand_over(world: World) -> Iterator[str]:
             yield f"{id} is {status}, and reported as {sorted(reported[id]) or 'nothing'}"
     for id in world.office.accepted.keys() - rows.keys():
         yield f"{id} was handed over, and nobody knows of it"
+    for [id] in world.query(INTERRUPTED):
+        yield f"{id} is unknown, though whoever handed it over knows"
 
 
 def _silence(world: World) -> Iterator[str]:

@@ -36,11 +36,15 @@ TRAIL = """
         turn bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
         what text NOT NULL,
         was text,
+        owner uuid,
         said jsonb NOT NULL
     );
     CREATE FUNCTION mailer.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO mailer.trail (what, was, said) VALUES (TG_ARGV[0],
-            CASE WHEN TG_OP = 'UPDATE' THEN to_jsonb(OLD)->>'status' END, to_jsonb(NEW) - 'request' - 'links');
+        INSERT INTO mailer.trail (what, was, owner, said) VALUES (TG_ARGV[0],
+            CASE WHEN TG_OP = 'UPDATE' THEN to_jsonb(OLD)->>'status' END,
+            (SELECT owner FROM processing.partitions
+              WHERE service = 'mailer' AND partition = (to_jsonb(NEW)->>'partition')::smallint),
+            to_jsonb(NEW) - 'request' - 'links');
         RETURN NULL;
     END $$;
     CREATE TRIGGER noted AFTER UPDATE ON mailer.messages FOR EACH ROW EXECUTE FUNCTION mailer.note('message');
@@ -52,6 +56,12 @@ TRAIL = """
         WHEN (NEW.suppressed <> OLD.suppressed) EXECUTE FUNCTION mailer.note('suppressed')"""
 """Takes down what the mailer does, where it does it."""
 READ = "SELECT turn, what, was, said::text FROM mailer.trail ORDER BY number"
+
+INTERRUPTED = """
+    SELECT late.said->>'id' FROM mailer.trail early JOIN mailer.trail late USING (what, owner)
+     WHERE what = 'message' AND early.said->>'status' = 'sending' AND late.said->>'status' = 'unknown'
+       AND early.said->>'taken' = late.said->>'taken' AND late.said->>'reason' = 'interrupted'"""
+"""The mails of which it is not known what they came to, though who handed them over was there to say so."""
 
 Noted = tuple[int, str, str | None, Mapping[str, Any]]
 
