@@ -1,7 +1,8 @@
-"""How cost grows: twice and ten times as many segments, customers and partitions, and a customer with a very long past.
+"""How cost grows: twice and ten times as many segments, journeys, customers and partitions, and a customer with a very
+long past.
 
-The heart of the segmenter is measured by processor time, since nothing else is in it. The whole is measured as
-`bench.box` does it, for a quarter of a minute each.
+The heart of the segmenter is measured by processor time, since nothing else is in it, and so is journeys, over the load
+of `bench.journeys`. The whole is measured as `bench.box` does it, for a quarter of a minute each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import known
+from bench import journeys, known
 from bench.box import Load
 from bench.house import House
 from bench.measure import Series
@@ -89,6 +90,20 @@ def long_past(folder: Path) -> Mapping[str, float]:
     }
 
 
+def more_journeys(folder: Path) -> Mapping[str, float]:
+    """Microseconds of the service's processor time a record, where all journeys but one wait for events that nobody
+    sends. That it starts is in it."""
+    found = {}
+    for n in TIMES:
+        own = folder / f"journeys-{n}"
+        own.mkdir(mode=0o755)  # PostgreSQL runs there as somebody else
+        journeys.prepare(own, journeys.Size(others=n * (journeys.OTHER_JOURNEYS + 1) - 1))
+        began = time.process_time()
+        journeys.run(own)
+        found[f"{n} times the journeys"] = 1e6 * (time.process_time() - began) / journeys.RECORDS
+    return found
+
+
 def whole(folder: Path, sizes: Sequence[tuple[str, int, int]]) -> Mapping[str, float]:
     """Events a second of the whole, each service a process, for each number of customers and partitions."""
     found = {}
@@ -118,6 +133,7 @@ def _sizes(what: str, of: Callable[[int], tuple[int, int]]) -> list[tuple[str, i
 SERIES = (
     Series("growth, segments", "µs an event", segments, more_is_better=False, rounds=1),
     Series("growth, 100,000 events of one customer", "µs; bytes", long_past, more_is_better=False, rounds=1),
+    Series("growth, journeys", "µs a record", more_journeys, more_is_better=False, rounds=1, long=True, seconds=900),
     Series(
         "growth, customers",
         "events/s",
