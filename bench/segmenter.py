@@ -48,6 +48,7 @@ from shared.language import SHIPPED, load, read_folder
 from shared.log.packing import pack, size_of
 from shared.log.port import Entry, Origin
 from shared.log.postgres import PostgresLog
+from shared.memory import collect_seldom
 from shared.processing import playbooks
 from shared.processing import store as mechanics
 from shared.processing.installation import open_installation
@@ -434,6 +435,7 @@ async def _limit(folder: Path) -> float:
 
 
 def bare_process(url: str, number: int, barrier: Barrier, answers: multiprocessing.Queue[Span]) -> None:
+    collect_seldom()  # as the processes of the services do
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         answers.put(runner.run(_bare_process(url, number, barrier)))
 
