@@ -67,6 +67,7 @@ def _written_money(number: int | float | Decimal, currency: str, locale: str) ->
 @pass_context
 def written_date(context: Context, value: Any, style: str = "long") -> str:
     """`{{ trigger.shipped_at | date }}`: 2 March 2026, in the customer's timezone. Styles: short, long, full."""
+    style = as_text(style)
     if style not in locales.DATE_STYLES:
         raise TemplateRuntimeError(f'date has no style "{style}". Use short, long or full')
     here = current_rendition()
