@@ -80,7 +80,8 @@ def up(
         async with embedded.running(options) as running:
             say(f"Rapport is up at {running.address}")
             say(f"  post events to  {running.address}/v1/batch   write key {running.write_key}")
-            say(f"  customers       {running.address}/segmenter/v1/customers/KEY   read key {running.read_key}")
+            # What starts with a machine says this to a journal that more may read than may read customers.
+            say(f"  customers       {running.address}/segmenter/v1/customers/KEY   read key in {data / 'read-key'}")
             if smtp == INBOX:
                 say(f"  read the mails  {running.address}/mailer/inbox")
             say(f"  API reference   {running.address}/docs")

@@ -187,6 +187,18 @@ def test_a_time_that_is_none_is_refused(written: str) -> None:
     assert refused(tracked(timestamp=written)).code == "invalid_timestamp"
 
 
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("1969-12-31T23:59:59Z", "before 1970"),
+        ("0001-01-01T00:00:00+14:00", "outside of the years 1 to 9999"),
+        ("9999-12-31T23:59:59-01:00", "outside of the years 1 to 9999"),
+    ],
+)
+def test_it_is_said_on_which_side_a_time_lies(written: str, why: str) -> None:
+    assert why in refused(tracked(timestamp=written)).message
+
+
 def test_a_time_of_sending_that_is_none_corrects_nothing() -> None:
     call = tracked(timestamp="2025-03-01T11:29:00Z", sentAt=17)
     assert posted(call).occurred_at == datetime(2025, 3, 1, 11, 29, tzinfo=UTC)
