@@ -34,6 +34,8 @@ USER = "rapport"
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _LOOK_EVERY = 0.1
 """Seconds between two looks at whether the server still runs."""
+_LOG_BYTES = 10 << 20
+"""Of a server's log; a longer one is put aside as `postgres.log.1` at the next start."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -275,6 +277,9 @@ class EmbeddedPostgres:
     def _spawn(self) -> subprocess.Popen[bytes]:
         # On the calling thread: the kernel ends the server when the thread that started it ends.
         options = [f"--{name}={value}" for name, value in self._settings.items()]
+        with contextlib.suppress(FileNotFoundError):
+            if self._logfile.stat().st_size > _LOG_BYTES:
+                self._logfile.replace(self._logfile.with_suffix(".log.1"))
         with open(self._logfile, "ab") as log:
             return subprocess.Popen(
                 [self._binary("postgres"), "-D", str(self._cluster), "-p", str(self.port), *options],

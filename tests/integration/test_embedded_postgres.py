@@ -91,3 +91,17 @@ def test_a_server_takes_a_part_of_the_memory_that_there_is() -> None:
     sizes = [1 << 30, 2 << 30, 4 << 30, 64 << 30]
     assert [buffers(size) >> 20 for size in sizes] == [128, 256, 512, 4096]
     assert memory() > 0
+
+
+async def test_a_log_that_has_grown_long_is_put_aside_at_the_next_start() -> None:
+    with tempfile.TemporaryDirectory(prefix="rapport-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        log, before = folder / "postgres.log", folder / "postgres.log.1"
+        log.write_bytes(b"x" * (10 << 20))
+        async with EmbeddedPostgres(folder):
+            assert not before.exists()
+        grown = log.stat().st_size
+        async with EmbeddedPostgres(folder):
+            assert before.stat().st_size == grown > 10 << 20
+            assert log.stat().st_size < 1 << 20
