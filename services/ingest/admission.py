@@ -361,7 +361,7 @@ def _occurred_at(call: Call, envelope: Envelope, received_at: datetime) -> datet
         else:
             occurred_at = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except OverflowError:
-        raise _Refused("invalid_timestamp", f"{_shown(said)} lies outside of the years 1 to 9999. Correct it.") from None
+        raise _Refused("invalid_timestamp", f"{_shown(said)} lies outside the years 1 to 9999. Correct it.") from None
     if occurred_at < _EPOCH:
         raise _Refused("invalid_timestamp", f"{_shown(said)} lies before 1970 by our clock. Correct it.")
     return occurred_at if occurred_at < received_at else received_at

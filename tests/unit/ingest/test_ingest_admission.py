@@ -191,8 +191,8 @@ def test_a_time_that_is_none_is_refused(written: str) -> None:
     ("written", "why"),
     [
         ("1969-12-31T23:59:59Z", "before 1970"),
-        ("0001-01-01T00:00:00+14:00", "outside of the years 1 to 9999"),
-        ("9999-12-31T23:59:59-01:00", "outside of the years 1 to 9999"),
+        ("0001-01-01T00:00:00+14:00", "outside the years 1 to 9999"),
+        ("9999-12-31T23:59:59-01:00", "outside the years 1 to 9999"),
     ],
 )
 def test_it_is_said_on_which_side_a_time_lies(written: str, why: str) -> None:
