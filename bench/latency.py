@@ -28,6 +28,7 @@ RATE = 500
 SECONDS = 10
 WARM_UP_SECONDS = 15
 PROBES = 0.1
+UNITS = {"µs of": "µs an event"}
 CUSTOMERS = 20_000
 CONNECTIONS = 64
 GOALS = {"decision p50": 10.0, "decision p99": 50.0, "mail p50": 50.0, "mail p99": 200.0}
@@ -178,6 +179,7 @@ SERIES = (
     Series(
         name="latency, everything in one process",
         unit="ms",
+        units=UNITS,
         run=lambda folder: run(folder, apart=False, kafka=False),
         goal=GOALS,
         more_is_better=False,
@@ -186,6 +188,7 @@ SERIES = (
     Series(
         name="latency, each service a process",
         unit="ms",
+        units=UNITS,
         run=lambda folder: run(folder, apart=True, kafka=False),
         goal=GOALS,
         more_is_better=False,
@@ -194,6 +197,7 @@ SERIES = (
     Series(
         name="latency, on Kafka",
         unit="ms",
+        units=UNITS,
         run=lambda folder: run(folder, apart=True, kafka=True),
         goal=GOALS,
         more_is_better=False,

@@ -42,6 +42,7 @@ class Series:
     `prepare` is called once, `run` and `limit` in each round; all get the same folder, which others may enter (so that
     a PostgreSQL server may run there) and which is removed in the end. `ratio` is always such that more is better:
     `run / limit`, or `limit / run` where less is better. `goal` is for the figure, `ratio_goal` for the ratio.
+    `units` are those of figures that have another than `unit`, by words of their names.
     `seconds`: a call that takes longer has failed. A `long` series runs in `make bench-long` alone.
     """
 
@@ -54,6 +55,7 @@ class Series:
     ratio_goal: Goal = None
     prepare: Callable[[Path], None] | None = None
     more_is_better: bool = True
+    units: Mapping[str, str] = field(default_factory=dict)
     rounds: int = 5
     long: bool = False
     seconds: float = 300
@@ -168,7 +170,7 @@ def _result(series: Series, name: str, rounds: Sequence[Round]) -> Result:
     return Result(
         series=series.name,
         figure=name,
-        unit=series.unit,
+        unit=next((unit for words, unit in series.units.items() if words in name), series.unit),
         limit_name=series.limit_name,
         runs=[run for run, _ in pairs if run is not None],
         limits=[limit for _, limit in pairs if limit is not None],

@@ -76,6 +76,12 @@ def test_each_named_figure_has_its_own_goal() -> None:
     assert (p99.figure, p99.median, p99.reached) == ("p99", 80, False)
 
 
+def test_a_figure_of_another_unit_has_its_own() -> None:
+    measured = series(units={"µs of": "µs an event"})
+    results = summed_up(measured, [Round({"": 7.0, "minute 1, µs of services": 3.0}, None)])
+    assert [one.unit for one in results] == ["events/s", "µs an event"]
+
+
 def test_a_round_that_fails_is_told_and_loses_no_other(tmp_path: Path) -> None:
     script = Script(run=[10.0, RoundFailed("exit 1."), 30.0], limit=[20.0, 40.0, 40.0])
     measured = measure(series(rounds=3), script, tmp_path, told)
