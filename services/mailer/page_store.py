@@ -53,6 +53,7 @@ class Kept(NamedTuple):
     message: str
     recipient: str
     subject: str
+    accepted_at: datetime
     data: bytes
     customer: str
     journey: str
@@ -176,7 +177,7 @@ async def keep_mails(connection: Connection, mails: Sequence[tuple[str, str, str
     )
 
 
-_KEPT = "i.number, i.message, i.recipient, i.subject"
+_KEPT = "i.number, i.message, i.recipient, i.subject, i.accepted_at"
 _ASKED_FOR = (
     "coalesce(m.customer, ''), coalesce(m.journey, ''), coalesce(m.message, '')"
     " FROM mailer.inbox i LEFT JOIN mailer.messages m ON m.id = i.message"
