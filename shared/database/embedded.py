@@ -84,9 +84,8 @@ class EmbeddedPostgres:
             "max_connections": "80",
             "shared_buffers": f"{buffers(memory()) >> 20}MB",
             # After a checkpoint each page is written whole once: one in forty seconds, which is what 2 GB would come to
-            # under full load, makes the log four times as long. With this it is one in seven minutes, and with less to
-            # do fifteen minutes' worth.
-            "max_wal_size": "16GB",
+            # under full load, makes the log four times as long. With less to do it is fifteen minutes' worth.
+            "max_wal_size": "8GB",
             "checkpoint_timeout": "15min",
             "autovacuum_naptime": "10s",
             # ANALYZE keeps the snapshot with which it began, and until it ends nothing that was replaced meanwhile is
