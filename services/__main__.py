@@ -21,7 +21,7 @@ from services.publishing import commands as publishing
 from services.publishing.coupons import coupons_app
 from services.publishing.journeys import journeys_app
 from services.publishing.tasks import tasks_app
-from services.terminal import DEFAULT_DATA, Data, Folder, database, fail, one_of, run, say
+from services.terminal import DEFAULT_DATA, READ_KEY, Data, Folder, database, fail, one_of, run, say
 from services.trials import commands as trials
 from services.why import why_in
 from shared.errors import RapportError
@@ -81,7 +81,7 @@ def up(
             say(f"Rapport is up at {running.address}")
             say(f"  post events to  {running.address}/v1/batch   write key {running.write_key}")
             # What starts with a machine says this to a journal that more may read than may read customers.
-            say(f"  customers       {running.address}/segmenter/v1/customers/KEY   read key in {data / 'read-key'}")
+            say(f"  customers       {running.address}/segmenter/v1/customers/KEY   read key in {data / READ_KEY}")
             if smtp == INBOX:
                 say(f"  read the mails  {running.address}/mailer/inbox")
             say(f"  API reference   {running.address}/docs")

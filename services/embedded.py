@@ -24,6 +24,7 @@ from services.mailer import main as mailer
 from services.mailer.settings import INBOX, MailerSettings
 from services.segmenter import main as segmenter
 from services.segmenter.settings import SegmenterSettings
+from services.terminal import READ_KEY
 from shared.clock import Clock
 from shared.database.embedded import EmbeddedPostgres
 from shared.database.engine import Database, is_transient
@@ -116,8 +117,8 @@ async def running(options: Options) -> AsyncIterator[Embedded]:
         runtime = await stack.enter_async_context(serving.open_runtime(settings))
         assert runtime.database is not None
         keys = _Keys(options.data)
-        write_key = options.write_key or keys.get("write")
-        read_key = options.read_key or keys.get("read")
+        write_key = options.write_key or keys.get("write-key")
+        read_key = options.read_key or keys.get(READ_KEY)
         values["read_keys"] = hash_key(read_key)
         public = (options.public_url or server.address).rstrip("/") + "/mailer"
         taking = IngestSettings.read(**values)
@@ -222,9 +223,9 @@ class _Keys:
 
     def get(self, name: str) -> str:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{name}-key"
+        path = self._folder / name
         if not path.exists():
-            whole = self._folder / f"{name}-key.new"
+            whole = self._folder / f"{name}.new"
             whole.touch(mode=0o600)
             whole.write_text(secrets.token_urlsafe(24) + "\n")
             whole.replace(path)

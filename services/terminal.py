@@ -54,6 +54,8 @@ class Terminal:
 out = Terminal()
 
 DEFAULT_DATA = Path(".rapport")
+READ_KEY = "read-key"
+"""The file in --data with the key that reads customers, which `rapport up` made."""
 
 Data = Annotated[Path, typer.Option(help="The --data of the running `rapport up`; not needed with DATABASE_URL.")]
 By = Annotated[str | None, typer.Option(help="Who or what does it, for the history; the account, if not given.")]

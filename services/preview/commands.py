@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.terminal import DEFAULT_DATA, Form, fail, one_of, prove_writable, say
+from services.terminal import DEFAULT_DATA, READ_KEY, Form, fail, one_of, prove_writable, say
 from shared.errors import RapportError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _page(url: str, customer: str, read_key: str | None) -> Mapping[str, Any]:
     from urllib.request import Request, urlopen
 
     if read_key is None:
-        kept = DEFAULT_DATA / "read-key"
+        kept = DEFAULT_DATA / READ_KEY
         if not kept.exists():
             raise RapportError("a read key is needed. Set RAPPORT_READ_KEY, or give --read-key.")
         read_key = kept.read_text().strip()

@@ -155,6 +155,16 @@ async def test_one_process_over_one_data_folder(house: House) -> None:
     await house.ready()
 
 
+async def test_whoever_reads_the_journal_learns_no_read_key(house: House) -> None:
+    key = house.data / "read-key"
+
+    async def told() -> bool:
+        return f"read key in {key}" in house.process.output
+
+    await until(told, what="where the key lies")
+    assert key.read_text().strip() not in house.process.output
+
+
 async def test_an_installation_is_soon_ready_again_and_stays_small(
     house: House, measured: Callable[[str], None]
 ) -> None:
