@@ -20,7 +20,8 @@ from shared.database.clauses import Clause
 from shared.database.engine import Database, is_transient
 from shared.errors import Unavailable
 from shared.log.port import Entry, Log
-from shared.log.postgres import Appended, PostgresLog
+from shared.log.postgres import PostgresLog
+from shared.log.postgres_reader import Appended
 from shared.processing import store
 from shared.processing.faults import reached
 from shared.processing.store import Destination

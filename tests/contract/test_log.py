@@ -555,5 +555,5 @@ async def eventually(condition: Callable[[], bool]) -> None:
 def test_the_suite_knows_both_logs() -> None:
     """The modules beside the port are the adapters; a third one belongs into this suite."""
     folder = Path(__file__).parents[2] / "shared" / "log"
-    parts = {"kafka_appends", "kafka_clients", "kafka_reader", "postgres_retention"}
+    parts = {"kafka_appends", "kafka_clients", "kafka_reader", "postgres_reader", "postgres_retention"}
     assert {path.stem for path in folder.glob("*.py")} == {"__init__", "port", "packing", "postgres", "kafka", *parts}

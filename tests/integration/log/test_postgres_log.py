@@ -17,16 +17,8 @@ from shared.database.engine import Database
 from shared.errors import RapportError
 from shared.log.packing import pack
 from shared.log.port import LARGEST_RECORD, Entry, Reader, Record, RecordTooLarge
-from shared.log.postgres import (
-    FETCH_ROWS,
-    HANDED_BYTES,
-    LOOK_ROW_BYTES,
-    LOOK_ROWS,
-    Appended,
-    Connection,
-    Key,
-    PostgresLog,
-)
+from shared.log.postgres import Connection, PostgresLog
+from shared.log.postgres_reader import FETCH_ROWS, HANDED_BYTES, LOOK_ROW_BYTES, LOOK_ROWS, Appended, Key
 
 WEEK = timedelta(days=7)
 
