@@ -56,7 +56,7 @@ BATCH_SECONDS = Histogram("rapport_processing_batch_seconds", "From load to COMM
 TIMERS_FIRED = Counter("rapport_processing_timers_total", "Timers fired", ["service"])
 TIMER_LATENESS = Histogram(
     "rapport_processing_timer_lateness_seconds",
-    "How long after it was due a timer fired",
+    "How long after it was due a timer fired: the first of those that the road reached together",
     ["service"],
     buckets=(0.1, 1, 5, 30, 300, 3600),
 )

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from shared.processing.lane import Lane
 
 _BREATH_SECONDS = 0.005
+"""How long a share is computed before all else of the process has its turn."""
+_TIMERS_ALONE = 500
+"""Timers of one transaction that brings no more records than that: what they wake lies in the processor's caches still
+when it is written."""
 
 
 class BadRecord(Exception):
@@ -38,11 +42,6 @@ class BadTimer(Exception):
     def __init__(self, timer: Timer, index: int, error: Exception) -> None:
         super().__init__(str(error))
         self.timer, self.index, self.error = timer, index, error
-
-
-_TIMERS_ALONE = 500
-"""Timers of one transaction that brings no more records than that: what they wake lies in the processor's caches still
-when it is written."""
 
 
 class Share:
@@ -121,7 +120,7 @@ class Share:
         )
 
     async def _fire(self, batch: Batch, until: datetime, index: int) -> None:
-        run, fired = self.run, 0
+        run, fired, first = self.run, 0, until
         breath = time.perf_counter()
         while (timer := run.agenda.pop(until)) is not None:
             run.as_of, run.trace = max(run.as_of, timer.due), None
@@ -129,13 +128,15 @@ class Share:
                 batch.fire(timer, run)
             except Exception as error:
                 raise BadTimer(timer, index, error) from error
+            if not fired:
+                first = timer.due
             fired += 1
             if time.perf_counter() - breath > _BREATH_SECONDS:
                 await asyncio.sleep(0)
                 breath = time.perf_counter()
         if fired:
             frame = self.lane.frame
-            TIMER_LATENESS.labels(frame.service).observe(max(0.0, (frame.clock.now() - until).total_seconds()))
+            TIMER_LATENESS.labels(frame.service).observe(max(0.0, (frame.clock.now() - first).total_seconds()))
             self._fired += fired
 
     def count(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from conftest_processing import House
 from crew import Crew
 from patience import until
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from tally import START, Said, Tally, TallyBatch, counts, said
 
@@ -89,6 +90,24 @@ async def test_the_time_is_not_told_before_all_timers_of_its_instant_have_fired(
     assert (await house.output("ann"))[-1] == b"tick"
     assert sum(b"reminded" in told for told in await house.output("ann")) == 2
     await crew.kill()
+
+
+async def test_a_timer_is_as_late_as_it_was_due_before_the_clock(house: House) -> None:
+    """Nothing was said for a night: the road comes to the timer only with the first record after it."""
+    crew = Crew(house, Tally())
+    await crew.claim(ANN)
+    await house.post("ann", said("ann", remind=60))
+    await until(lambda: _all(house, 1))
+    before = _lateness()
+    house.clock.advance(timedelta(hours=8))
+    await house.post("ann", said("ann", at=8 * 3600))
+    await until(lambda: _all(house, 2))
+    assert _lateness() - before == 8 * 3600 - 60
+    await crew.kill()
+
+
+def _lateness() -> float:
+    return REGISTRY.get_sample_value("rapport_processing_timer_lateness_seconds_sum", {"service": "tally"}) or 0.0
 
 
 class Deadly(Tally):
