@@ -20,7 +20,7 @@ from shared.errors import RapportError, Unavailable
 from shared.log.kafka_appends import Appends
 from shared.log.kafka_clients import REQUEST_DEADLINE, TOPIC_BATCH_BYTES, Clients
 from shared.log.kafka_reader import KafkaReader
-from shared.log.port import LARGEST_RECORD, Entry, RecordTooLarge
+from shared.log.port import Entry, check_append
 from shared.settings import Settings
 
 APPEND_DEADLINE = 10.0
@@ -163,14 +163,7 @@ class KafkaLog:
     # Appending
 
     async def append(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
-        if stream not in STREAMS or not 0 <= partition < self._partitions:
-            raise RapportError(f"log: there is no {stream}[{partition}] among {self._partitions} partitions.")
-        for entry in entries:
-            size = len(entry.key.encode()) + len(entry.value)
-            if size > LARGEST_RECORD:
-                raise RecordTooLarge(
-                    f"{stream}[{partition}]: a record of {size:,} bytes is too large; the log takes {LARGEST_RECORD:,}."
-                )
+        check_append(stream, partition, self._partitions, entries)
         await self._appends.append(self.topic(stream), partition, entries)
 
     # Reading

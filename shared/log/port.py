@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from shared.contracts.streams import STREAMS
 from shared.errors import RapportError
 
 LARGEST_RECORD = 1_000_000
@@ -69,6 +70,21 @@ class OffsetOutOfRange(RapportError):
 
 class RecordTooLarge(RapportError):
     """An entry exceeds what the log takes; it is not transient."""
+
+
+def check_append(stream: str, partition: int, partitions: int, entries: Sequence[Entry]) -> None:
+    """What every log refuses before it writes any of it. Raises RapportError where there is no such partition among
+    `partitions`, RecordTooLarge for an entry beyond `LARGEST_RECORD`."""
+    if stream not in STREAMS or not 0 <= partition < partitions:
+        raise RapportError(f"log: there is no {stream}[{partition}] among {partitions} partitions.")
+    for entry in entries:
+        if len(entry.value) + 4 * len(entry.key) <= LARGEST_RECORD:
+            continue  # however its key is encoded
+        size = len(entry.key.encode()) + len(entry.value)
+        if size > LARGEST_RECORD:
+            raise RecordTooLarge(
+                f"{stream}[{partition}]: a record of {size:,} bytes is too large; the log takes {LARGEST_RECORD:,}."
+            )
 
 
 class Reader(Protocol):

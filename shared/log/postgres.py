@@ -22,7 +22,7 @@ from shared.database.engine import Database
 from shared.database.revisions import Migrations
 from shared.errors import RapportError
 from shared.log.packing import in_portions, pack, size_of
-from shared.log.port import LARGEST_RECORD, Entry, RecordTooLarge
+from shared.log.port import Entry, check_append
 from shared.log.postgres_reader import READ_DEADLINE, Appended, Key, PostgresReader, Readers, as_unavailable
 from shared.log.postgres_retention import drop_passed
 
@@ -156,7 +156,7 @@ class PostgresLog:
     async def append(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
         if not entries:
             return
-        self._check(stream, partition, entries)
+        check_append(stream, partition, self._partitions, entries)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls.append(_Call((stream, partition), entries, done))
         if self._committing is None or self._committing.done():
@@ -168,24 +168,12 @@ class PostgresLog:
 
         Give the rows that come of it to `appended`, and after the COMMIT call `announce`. Raises RecordTooLarge."""
         for (stream, partition), entries in outputs.items():
-            self._check(stream, partition, entries)
+            check_append(stream, partition, self._partitions, entries)
         return _append(outputs)
 
     def announce(self, appended: Appended) -> None:
         """This was committed: hand it to the readers of this process, or wake them."""
         self._readers.announce(appended)
-
-    def _check(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
-        if stream not in STREAMS or not 0 <= partition < self._partitions:
-            raise RapportError(f"log: there is no {stream}[{partition}] among {self._partitions} partitions.")
-        for entry in entries:
-            if len(entry.value) + 4 * len(entry.key) <= LARGEST_RECORD:
-                continue  # however its key is encoded
-            size = len(entry.key.encode()) + len(entry.value)
-            if size > LARGEST_RECORD:
-                raise RecordTooLarge(
-                    f"{stream}[{partition}]: a record of {size:,} bytes is too large; the log takes {LARGEST_RECORD:,}."
-                )
 
     async def _commit_calls(self) -> None:
         """Commit what was asked for so far in one transaction; calls that arrive meanwhile share the next one."""
