@@ -154,4 +154,4 @@ async def _in_time(ending: Coroutine[Any, Any, None]) -> None:
         task.cancel()
         await asyncio.wait([task], timeout=STOP_DEADLINE)
     if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-        _log.info("a client of Kafka did not stop in time", error=f"{type(error).__name__}: {error}")
+        _log.info("a client of Kafka did not stop in order", error=f"{type(error).__name__}: {error}")

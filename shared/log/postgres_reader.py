@@ -28,6 +28,7 @@ Appended = Mapping[Key, tuple[int, Sequence[Entry]]]
 """What a transaction appended, with the offset of the first entry."""
 
 LOOK_EVERY = 0.1
+"""Seconds from one look to the next where nothing comes."""
 LOOK_AGAIN = 0.003
 """The next look after one that found what another process has appended: more is likely to come. The one after it, if
 that finds nothing, takes twice as long to come, and so on."""
@@ -37,6 +38,7 @@ MANY_RECORDS = 100
 FRESH = 1.0
 """Seconds without an answer after which a log in trouble counts as unavailable."""
 READ_DEADLINE = 5.0
+"""Seconds that one question to the database may take."""
 
 # Bytes of one fetch before compression.
 FETCH_BYTES = 8 << 20

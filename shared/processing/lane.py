@@ -49,7 +49,7 @@ _FRESH_SECONDS = 1.0
 _SHARED_COMMIT_SECONDS = 1.0
 """How long batches of which nothing came may do without a commit."""
 _FULL = 8
-"""A batch of more than this part of the largest is worth a transaction of its own."""
+"""A batch of more than the largest divided by this is worth a transaction of its own."""
 
 
 class Lane:

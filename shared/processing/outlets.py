@@ -135,7 +135,7 @@ class OutboxOutlet:
         """Publishers of partitions that were let go, which have not ended yet."""
         self._failing: set[tuple[int, Destination]] = set()
         self._acknowledged: dict[tuple[int, Destination], int] = {}
-        """Up to which sequence the log has what stands in the outbox yet."""
+        """Up to which sequence the log has what still stands in the outbox."""
         self._emptying: asyncio.Task[None] | None = None
         self._stuck = False
         """What is acknowledged could not be deleted, the last time that it was tried."""
