@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from time import perf_counter
@@ -122,6 +123,7 @@ class OpenBatches:
         writers = [lane.writer for lane in self._lanes.values() if lane.writer is not None]
         if writers:
             _, hanging = await asyncio.wait(writers, timeout=self._answer_seconds)
+            self._give_up_until(math.inf)
             for writer in hanging:
                 writer.cancel()
             await asyncio.gather(*hanging, return_exceptions=True)
@@ -185,11 +187,17 @@ class OpenBatches:
             batch.settle(None)
 
     def _look_for_late(self) -> None:
-        """Tell those who have waited long enough that the log has not confirmed. What has not been handed to it is
-        dropped: it will be sent again, and must not then come after what followed it."""
         self._watch = None
         loop = asyncio.get_running_loop()
-        late = loop.time() + _TICK
+        deadlines = self._give_up_until(loop.time() + _TICK)
+        if deadlines:
+            self._watch = loop.call_at(min(deadlines), self._look_for_late)
+
+    def _give_up_until(self, late: float) -> list[float]:
+        """Tell those who may wait until `late` at most that the log has not confirmed; gives the others' deadlines.
+
+        What has not been handed to the log is dropped: it will be sent again, and must not then come after what
+        followed it."""
         deadlines: list[float] = []
         for lane in self._lanes.values():
             while lane.batches and lane.batches[0].deadline <= late:
@@ -203,8 +211,7 @@ class OpenBatches:
                     deadlines.append(lane.writing.deadline)
             if lane.batches:
                 deadlines.append(lane.batches[0].deadline)
-        if deadlines:
-            self._watch = loop.call_at(min(deadlines), self._look_for_late)
+        return deadlines
 
     def _give_up(self, batch: _Batch) -> None:
         batch.settle(Unavailable(f"{self._stream}: no confirmation within {self._answer_seconds:g} s."))

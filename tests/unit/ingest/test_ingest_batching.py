@@ -195,6 +195,26 @@ async def test_closing_does_not_wait_for_ever_for_a_silent_log(log: MemoryLog) -
     assert batches.in_flight == 0
 
 
+async def test_closing_answers_those_behind_a_silent_append_too(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = OpenBatches(log, "events", flush_seconds=0, answer_seconds=0.02, bytes_in_flight=8 * APPEND_BYTES)
+    log.hold()
+    sent = taken(batches.append({0: [entry("sent")]}))
+    await until(lambda: log.waiting)
+    behind = [taken(batches.append({0: [entry("behind", APPEND_BYTES)]})) for _ in range(2)]
+    # uvloop's timers, of whole milliseconds, may come too early: here before the watch over late answers.
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+    monkeypatch.setattr(loop, "call_later", lambda delay, *call, **more: call_later(delay / 2, *call, **more))
+    await batches.close()
+    assert batches.in_flight == 0
+    for request in (sent, *behind):
+        assert request.done()
+        with pytest.raises(Unavailable, match="no confirmation within"):
+            await request
+
+
 async def test_a_request_without_entries_waits_for_nothing(batches: OpenBatches) -> None:
     await taken(batches.append({}))
 
