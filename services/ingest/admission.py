@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -44,6 +45,13 @@ PLACEHOLDERS = frozenset(
     | {"00000000-0000-0000-0000-000000000000", '""', "''"}
 )
 _LONGEST_PLACEHOLDER = max(map(len, PLACEHOLDERS))
+# What shows nothing: white space, controls, the blank Braille pattern, and what Unicode leaves invisible
+# (Default_Ignorable_Code_Point of https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt).
+_INVISIBLE = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f\u2800"
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _usual = msgspec.json.Decoder(UsualCall).decode
@@ -150,7 +158,13 @@ def admit_usual(calls: Sequence[UsualCall], envelope: Envelope) -> list[Event] |
     try:
         for call in calls:
             event_id = call.message_id
-            if not (type(event_id) is str and 0 < len(event_id) <= MAX_MESSAGE_ID and event_id.isprintable()):
+            if not (
+                type(event_id) is str
+                and event_id >= "!"
+                and len(event_id) <= MAX_MESSAGE_ID
+                and event_id.isascii()
+                and event_id.isprintable()
+            ):
                 return None
             definition = BY_TYPE.get(call.type)
             if definition is None:
@@ -381,9 +395,13 @@ def _text(value: Identifier) -> str | None:
 
 def _names_nobody(text: str) -> bool:
     if len(text) > _LONGEST_PLACEHOLDER + 8:
-        return text.isspace()
-    bare = text.strip()
+        return _shows_nothing(text)
+    bare = _INVISIBLE.sub(" ", text).strip()
     return not bare or bare.lower() in PLACEHOLDERS
+
+
+def _shows_nothing(text: str) -> bool:
+    return _INVISIBLE.fullmatch(text) is not None
 
 
 def _customer(value: Identifier, field: str) -> str | None:
@@ -391,7 +409,9 @@ def _customer(value: Identifier, field: str) -> str | None:
     if (
         # Nearly all are so, and name somebody: nothing more has to be asked.
         type(value) is str
-        and 0 < len(value) <= MAX_ID
+        and value
+        and len(value) <= MAX_ID
+        and value.isascii()
         and value.isprintable()
         and " " not in value
         and value.lower() not in PLACEHOLDERS
@@ -410,10 +430,11 @@ def _customer(value: Identifier, field: str) -> str | None:
 
 
 def _message_id(value: Identifier) -> str:
-    if type(value) is str and len(value) <= MAX_MESSAGE_ID and value.isprintable():
+    """An event's id; empty where there is none."""
+    if type(value) is str and value >= "!" and len(value) <= MAX_MESSAGE_ID and value.isascii() and value.isprintable():
         return value
     text = _text(value)
-    if text is None:
+    if text is None or _shows_nothing(text):
         return ""
     if len(text) > MAX_MESSAGE_ID:
         raise _Refused("invalid_message_id", f"`messageId` has {len(text)} characters; {MAX_MESSAGE_ID} are allowed.")
@@ -449,4 +470,5 @@ def _shown(value: object) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     text = str(value)
-    return f"“{text[:40]}…”" if len(text) > 40 else f"“{text}”"
+    begin = _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:40])
+    return f"“{begin}…”" if len(text) > 40 else f"“{begin}”"

@@ -36,7 +36,9 @@ REASONS: dict[str, Reason] = {
     "unknown_type": Reason(400, "An event in a batch has no `type`, or one that is not a call of this API."),
     "missing_field": Reason(400, "A field that this call requires is absent or empty, such as `event` for track."),
     "missing_id": Reason(400, "There is neither a `userId` nor an `anonymousId`."),
-    "refused_id": Reason(400, "The id is a placeholder that some code wrote for nobody: `undefined`, `null`, `0`, …"),
+    "refused_id": Reason(
+        400, "The id shows nothing, or is a placeholder that some code wrote for nobody: `undefined`, `null`, `0`, …"
+    ),
     "invalid_id": Reason(400, "The id is longer than 255 characters, or has control characters."),
     "invalid_name": Reason(400, "The name of the event, page or screen has more than 1,000 characters, or U+0000."),
     "invalid_message_id": Reason(400, "The `messageId` has 100 characters or more, or control characters."),

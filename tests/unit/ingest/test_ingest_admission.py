@@ -247,7 +247,35 @@ def test_an_id_that_stands_for_nobody_is_refused(junk: object) -> None:
     assert refused({"anonymousId": junk, "event": "X"}).code == "refused_id"
 
 
-@pytest.mark.parametrize("junk", ["undefined", "  "])
+# Alone they show nothing: format characters, selectors, controls, and letters and symbols that are drawn blank.
+INVISIBLE = ["\u200b", "\u200d\u200d", "\ufeff", "\xad", "\u202e", "\u2800", "\u3164", "\uffa0", "\u115f", "\ufe0f"]
+INVISIBLE += ["\u180e", "\u034f", "\xa0", "\u2028", "\x00", "\t\u200b ", "\U000e0020", "\u200b" * 100]
+
+
+@pytest.mark.parametrize("junk", [*INVISIBLE, "\ufeffnull", "undefined\u200b", "\u200b0\u3164", "[object\xa0Object]"])
+def test_an_id_that_shows_nothing_or_a_placeholder_is_refused(junk: str) -> None:
+    assert refused(tracked(userId=junk)).code == "refused_id"
+    assert refused({"anonymousId": junk, "event": "X"}).code == "refused_id"
+    assert refused({"userId": "ada", "previousId": junk}, ALIAS).code == "refused_id"
+
+
+@pytest.mark.parametrize(
+    "own", ["ada\u200b", "\ufeffada", "\u3164x", "a\u200db", "\u2764\ufe0f", "\u0301", "\uc544", " ada"]
+)
+def test_an_id_that_shows_something_stays_as_it_is(own: str) -> None:
+    assert posted(tracked(userId=own, messageId=own)).key == own
+    assert posted(tracked(userId=own, messageId=own)).id == own
+
+
+@pytest.mark.parametrize("junk", ["", " ", "   ", *INVISIBLE])
+def test_a_message_id_that_shows_nothing_is_as_none(junk: str) -> None:
+    # Else the second event that says so would be taken for the first one again.
+    ids = [posted({**tracked(messageId=junk, timestamp="2025-03-01T10:00:00Z"), "name": name}).id for name in "ab"]
+    assert all(len(own) == 32 and own.isalnum() for own in ids)
+    assert ids[0] != ids[1]
+
+
+@pytest.mark.parametrize("junk", ["undefined", "  ", "\u200b", "\x00"])
 def test_a_junk_anonymous_id_does_not_lose_a_customers_order(junk: str) -> None:
     event = posted(tracked(anonymousId=junk))
     assert (event.key, event.anonymous_id) == ("ada", None)
@@ -320,6 +348,12 @@ def test_a_refusal_says_where_what_and_what_to_do() -> None:
     )
     assert refused(tracked(userId=True)).message == "`userId`: expected text or a number, got `bool`."
     assert "“undefined”" in refused(tracked(userId="undefined")).message
+    assert refused(tracked(userId="\u200b\ufeff")).message == (
+        "`userId` is “\\u200b\\ufeff”, which names nobody. Send the customer's own id."
+    )
+    assert refused(tracked(timestamp="2025-03-01\u200b")).message == (
+        "“2025-03-01\\u200b” is no time. Write ISO 8601: 2025-03-01T12:30:00Z."
+    )
     assert refused({"type": "trak", "userId": "ada"}, None).message == (
         "`type` is “trak”. It is one of track, identify, page, screen, group, alias."
     )
@@ -334,7 +368,9 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FIELDS = st.sampled_from([*NAMES.values(), "odd"])
-LIKELY = st.sampled_from(["ada", "Order Completed", "2025-03-01T10:00:00Z", "track", {"a": 1}, {"traits": {"b": 2}}, 7])
+LIKELY = st.sampled_from(
+    ["ada", "Order Completed", "2025-03-01T10:00:00Z", "track", {"a": 1}, {"traits": {"b": 2}}, 7, "\u200b", "\u3164"]
+)
 DEFINITIONS = st.sampled_from([None, *CALLS])
 
 
@@ -352,6 +388,8 @@ def holds(body: bytes, definition: Definition | None, envelope: Envelope) -> Non
     assert admitted.key == (admitted.user_id or admitted.anonymous_id)
     assert 1 <= len(admitted.key) <= 255
     assert admitted.key.strip().lower() not in PLACEHOLDERS
+    assert admitted.key.strip("\u200b\u3164 ")
+    assert admitted.id.strip("\u200b\u3164 ")
     assert datetime(1970, 1, 1, tzinfo=UTC) <= admitted.occurred_at <= admitted.received_at == envelope.received_at
     assert 1 <= len(admitted.id) < 100
     assert admitted == admit(body, definition, envelope)
@@ -396,7 +434,11 @@ def test_what_is_usual_is_read_like_what_is_not(
 
 
 USUAL = st.fixed_dictionaries(
-    {"type": st.sampled_from(sorted(BY_TYPE)), "userId": LIKELY, "messageId": st.sampled_from(["m1", "m2", "m3"])},
+    {
+        "type": st.sampled_from(sorted(BY_TYPE)),
+        "userId": LIKELY,
+        "messageId": st.sampled_from(["m1", "m2", "ü3", "\u3164", " "]),
+    },
     optional={
         "event": st.just("Order Completed"),
         "timestamp": st.sampled_from(["2025-03-01T10:00:00Z", "2025-03-01T10:00:00.123456789+02:00", "2025-03-01"]),
