@@ -81,6 +81,6 @@ def storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
-def text_of(error: Exception) -> str:
+def text_of(error: BaseException) -> str:
     """What a person reads of an error."""
     return str(error) if isinstance(error, RapportError) else f"{type(error).__name__}: {error}"

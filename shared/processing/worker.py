@@ -28,10 +28,11 @@ from shared.processing.lane import Lane
 from shared.processing.outlets import OutboxOutlet, Outlet, StreamOutlet
 from shared.processing.port import Fenced, NewerContract, Processor
 from shared.processing.process import is_gone, this_process
+from shared.processing.run import text_of
 from shared.processing.together import Together
 from shared.runtime import Runtime
 from shared.settings import Settings
-from shared.telemetry import FENCED, LAG, OWNED
+from shared.telemetry import FENCED, HALTED, LAG, OWNED
 from shared.trouble import Trouble
 
 # How far apart rounds begin.
@@ -69,6 +70,8 @@ class Worker:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._avoid: dict[int, float] = {}
         """Partitions that are left to others, and until when (monotonic seconds, as below)."""
+        self._given_up: dict[int, str] = {}
+        """Why this process could not go on with partitions that nobody has gone on with since."""
         self._free_since: dict[int, float] = {}
         """Since when we have seen that nobody owns a partition."""
         self._beyond: dict[int, float] = {}
@@ -150,6 +153,8 @@ class Worker:
                 loop.cancel()
             await asyncio.gather(*self._loops, return_exceptions=True)
         await self._let_go(list(self._lanes))
+        for partition in list(self._given_up):
+            self._gone_on_with(partition)
         await self._frame.together.close()
         await self._frame.outlet.close()
         await asyncio.gather(*self._freeing, return_exceptions=True)
@@ -171,7 +176,7 @@ class Worker:
             f"{self._service}[{partition}] stands still: {lane.halted}"
             for partition, lane in sorted(self._lanes.items())
             if lane.halted
-        ]
+        ] + [f"{self._service}[{partition}] stands still: {why}" for partition, why in sorted(self._given_up.items())]
         return halted + self._trouble.problems(self._settings.expiry_seconds) + self.away()
 
     def away(self) -> list[str]:
@@ -217,6 +222,8 @@ class Worker:
         for one in held:
             if one.partition in self._lanes and one.owner != self._id:
                 await self._drop(one.partition)
+            if one.partition in self._given_up and (one.partition in self._lanes or one.owner not in (None, self._id)):
+                self._gone_on_with(one.partition)
         quota, extra = divmod(len(held), len(workers))
         quota += workers.index(self._id) < extra
         now = time.monotonic()
@@ -293,10 +300,18 @@ class Worker:
         if isinstance(error, NewerContract):
             self._logger.error("partition waits for a newer release", partition=partition, error=str(error))
         else:
-            self._logger.error("partition given up", partition=partition, exc_info=error)
+            remedy = f"Start a release that can go on; it is tried again every {_AVOID_SECONDS:.0f} s."
+            self._logger.error("partition given up", partition=partition, remedy=remedy, exc_info=error)
+        if partition not in self._given_up:
+            HALTED.labels(self._service).inc()
+        self._given_up[partition] = text_of(error)
         freeing = asyncio.create_task(self._free({partition: lane.position.epoch}))
         self._freeing.add(freeing)
         freeing.add_done_callback(self._freeing.discard)
+
+    def _gone_on_with(self, partition: int) -> None:
+        del self._given_up[partition]
+        HALTED.labels(self._service).dec()
 
     async def _drop(self, partition: int) -> None:
         """Another worker owns it now; whatever is held here is void."""

@@ -14,6 +14,7 @@ import pytest
 from conftest_processing import PARTITIONS, House
 from fakes.memory_log import MemoryLog
 from patience import until
+from prometheus_client import REGISTRY
 from tally import START, Said, Tally, counts, said
 from wire import Wire
 
@@ -25,6 +26,8 @@ from shared.log.port import Origin, Record
 from shared.processing import dead_letters, partitions, process, store
 from shared.processing.port import Connection, Fenced, Lane, NewerContract, Outputs
 from shared.processing.worker import Worker
+
+_HALTED = ("rapport_processing_partitions_halted", {"service": "tally"})
 
 _WAITING_FOR_TIMERS = """
     SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
@@ -210,6 +213,25 @@ async def test_a_partition_that_one_worker_avoids_is_taken_by_another_at_its_quo
     for key in "abcdefgh":
         await house.post(key, said(key))
     await until(lambda: _counted(house, dict.fromkeys("abcdefgh", 1)))
+
+
+async def test_a_partition_that_nobody_can_go_on_with_stands_still_until_somebody_can(house: House) -> None:
+    await house.post("ann", said("ann"))
+    worker = await house.worker(OldRelease(), expiry_seconds=1.0)
+    why = f"tally[{partition_of('ann', 4)}] stands still: version 99 needs a newer release."
+
+    async def stands_still() -> bool:
+        return await worker.ready() == [why]
+
+    await until(stands_still)
+    assert REGISTRY.get_sample_value(*_HALTED) == 1
+    await house.worker(Tally(), expiry_seconds=1.0)
+    await until(lambda: _counted(house, {"ann": 1}))
+
+    async def nothing_stands_still() -> bool:
+        return not await worker.ready() and REGISTRY.get_sample_value(*_HALTED) == 0
+
+    await until(nothing_stands_still)
 
 
 async def test_a_successor_does_not_wait_for_the_heartbeat_of_a_process_that_is_gone(house: House) -> None:
