@@ -248,6 +248,9 @@ class Sitting:
                 begun += self._not_begun(desk, turn)
             for message, error in turn.defects:
                 self._logger.error("mail not made", message=message, exc_info=error)
+            for message, reason in turn.unknown:
+                remedy = "It is not sent again; the mail server's log, searched for this id, tells whether it went out."
+                self._logger.warning("mail unknown", message=message, reason=reason, remedy=remedy)
             for pool, reason in turn.unannounced:
                 COUPONS_UNANNOUNCED.labels(pool).inc()
                 remedy = f"Look at the address in coupons/{pool}.yaml; rapport coupons export {pool} has the codes."

@@ -81,6 +81,8 @@ class Turn:
     begun: list[tuple[InHand, Mail]] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
+    unknown: list[tuple[str, str]] = field(default_factory=list)
+    """Messages of which nobody knows whether they went out, and why."""
     unannounced: list[tuple[str, str]] = field(default_factory=list)
     """Pools of codes that the shop was not told of in the end, and why."""
     passed: int = 0
@@ -174,6 +176,8 @@ class Turn:
     def end(self, request: MessageRequested, ended: Ended, change: Change) -> None:
         self.changes.append(change)
         self.ended.append((ended.status, ended.reason))
+        if ended.status == "unknown":
+            self.unknown.append((change.id, ended.reason))
         if request.announces and ended.status != "sent":
             self.unannounced.append((request.announces, ended.reason))
         self.out.emit(streams.EVENTS, request.customer, outcomes.event(request, ended, change.due, self.now))

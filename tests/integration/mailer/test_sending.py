@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from conftest_mailer import NOON, PARTITIONS, PostOffice
 from patience import until
+from structlog.testing import capture_logs
 
 from services.mailer import page_store, store
 from services.mailer.transport import Deferred, Rejected, Unknown
@@ -245,10 +246,13 @@ async def test_a_lost_answer_is_unknown_and_not_sent_again(post_office: PostOffi
     await post_office.activate()
     post_office.postbox.answers["anna@example.org"].append(Unknown("connection_lost"))
     await post_office.ask("m1")
-    await post_office.open()
-    await post_office.settled(m1="unknown")
-    await post_office.pass_time(DAY)
-    await post_office.read_up()
+    with capture_logs() as logged:
+        await post_office.open()
+        await post_office.settled(m1="unknown")
+        await post_office.pass_time(DAY)
+        await post_office.read_up()
+    told = [(line["message"], line["reason"]) for line in logged if line["event"] == "mail unknown"]
+    assert told == [("m1", "connection_lost")]
     assert post_office.postbox.ids == ["m1"]
     assert (await post_office.told("m1"))[0][:2] == ("Email Unknown", "connection_lost")
 
