@@ -153,8 +153,8 @@ class Isolation:
         failures = self._lane.position.failures + 1
         if failures >= _FAILURES_BEFORE_HALT:
             raise Halted(
-                f"{failures} records in a row failed, the last with: {text_of(error)}. Start a release that can "
-                f"process them, then retry what was set aside: rapport dead-letters retry --service "
+                f"{failures} records in a row failed, the last with: {text_of(error).rstrip('.')}. Start a release "
+                f"that can process them, then retry what was set aside: rapport dead-letters retry --service "
                 f"{self._frame.service}."
             )
         return failures

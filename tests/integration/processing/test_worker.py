@@ -183,6 +183,17 @@ async def test_a_bad_release_sets_aside_no_more_at_each_start_and_all_is_got_bac
     await until(lambda: _counted(house, {"ann": 40}))
 
 
+async def test_what_halts_a_partition_is_told_in_whole_sentences(house: House) -> None:
+    await house.post("ann", *[said("ann", bad="poison")] * 20)
+    worker = await house.worker(Tally())
+
+    async def told() -> list[str]:
+        return [line for line in await worker.ready() if "stands still" in line]
+
+    [why] = await until(told)
+    assert "the last with: this cannot be handled. Start a release" in why
+
+
 async def test_a_partition_that_a_person_resumes_is_tried_again_where_it_stands(house: House) -> None:
     await house.post("ann", *[said("ann", n) for n in range(40)])
     release = Fallible()
