@@ -100,6 +100,7 @@ SERIES = (
     Series(
         name="memory, with a backlog of 5 million",
         unit="MB",
+        units={"events still behind": "events"},
         run=partial(run_backlog, events=5_000_000),
         goal={f"{name}, backlog": MOST for name in ("ingest", "segmenter", "journeys", "mailer")},
         more_is_better=False,
