@@ -97,6 +97,8 @@ class Database:
                 "timeout": 5,
                 "command_timeout": 60,
                 "statement_cache_size": 256,
+                # For good: planning one of ours takes milliseconds, and the driver would do it anew each five minutes.
+                "max_cached_statement_lifetime": 0,
                 "server_settings": {
                     "application_name": f"rapport-{os.getpid()}",
                     "timezone": "UTC",
