@@ -364,7 +364,8 @@ def outcome(teller: Teller, asked: Asked) -> tuple[unsent.Because | None, str]:
             because = unsent.failed(teller, asked)
             return because, f"not sent: {because.text}"
         case "unknown":
-            return unsent.UNKNOWN, f"unknown: {unsent.UNKNOWN.text}"
+            because = unsent.unknown(asked)
+            return because, f"unknown: {because.text}"
         case "held":
             if asked.lines and asked.lines[-1].until is not None:
                 because = unsent.held(teller, asked, asked.lines[-1])

@@ -62,6 +62,14 @@ _BY_THE_GATEWAY = {
     "interrupted": "the process ended while it was handed over",
 }
 
+_UNANSWERED = {
+    "connection_lost": "the connection broke",
+    "given_up": "the process ended",
+    "interrupted": "the process ended",
+    "no_answer": "the mail server did not answer",
+    "protocol": "the mail server's answer could not be understood",
+}
+
 _TRAITS = {EMAIL: "email", SMS: "phone", PUSH: "push_token"}
 _SERVERS = {WEBHOOK: "its server", SMS: "the gateway", PUSH: "the gateway"}
 
@@ -151,10 +159,13 @@ def _announces(asked: Asked) -> bool:
     return asked.channel == WEBHOOK and asked.message.startswith(POOLS)
 
 
-UNKNOWN = Because(
-    "the process ended while it was handed over, so it may have arrived or not",
-    "Look for it in the mail server's log. It is never sent again by itself; a click in it tells that it arrived.",
-)
+def unknown(asked: Asked) -> Because:
+    """Why nobody knows whether a mail arrived."""
+    return Because(
+        f"{_UNANSWERED.get(asked.reason, asked.reason.replace('_', ' '))} while it was handed over, so it may have "
+        f"arrived or not",
+        "Look for it in the mail server's log. It is never sent again by itself; a click in it tells that it arrived.",
+    )
 
 
 def in_the_way(teller: Teller, topic: str, channel: str = EMAIL) -> Because | None:

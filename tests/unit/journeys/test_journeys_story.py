@@ -277,9 +277,10 @@ def test_a_shop_that_was_not_told_of_a_code_is_told_where_to_find_it() -> None:
 def test_what_failed_and_what_is_unknown() -> None:
     rejected = asked(status="failed", reason="rejected", detail="550 spam")
     assert "refused it (550 spam)" in answer(story(mailed=rejected, subject="m1")).text
-    unknown = answer(story(mailed=asked(status="unknown", reason="interrupted"), subject="m1"))
-    assert "it may have arrived or not" in unknown.text
-    assert "never sent again" in unknown.remedy
+    for reason, how in (("interrupted", "the process ended"), ("connection_lost", "the connection broke")):
+        unknown = answer(story(mailed=asked(status="unknown", reason=reason), subject="m1"))
+        assert f"{how} while it was handed over, so it may have arrived or not" in unknown.text
+        assert "never sent again" in unknown.remedy
 
 
 def test_who_has_no_birthday_is_told_so() -> None:
