@@ -33,7 +33,7 @@ from services.ingest.calls import (
     ShallowObject,
     UsualCall,
 )
-from services.ingest.reading import in_words
+from services.ingest.reading import in_words, why_not
 from services.ingest.refusals import Rejection
 from shared.contracts.events import EMPTY, Event
 
@@ -266,7 +266,7 @@ def _read(item: bytes) -> tuple[Call, Mapping[str, Raw]]:
     except msgspec.ValidationError:
         pass
     except ValueError as error:
-        raise _Refused("invalid_json", f"The event is not JSON: {error}.") from None
+        raise _Refused("invalid_json", f"The event is not JSON: {why_not(error)}.") from None
     # The strict decoder stopped at an unknown field or at a wrong type: this one tells which.
     try:
         unnamed = {name: value for name, value in _fields(item).items() if name not in _NAMED}
@@ -274,7 +274,7 @@ def _read(item: bytes) -> tuple[Call, Mapping[str, Raw]]:
     except msgspec.ValidationError as error:
         raise _Refused("invalid_field", in_words(error)) from None
     except ValueError as error:
-        raise _Refused("invalid_json", f"The event is not JSON: {error}.") from None
+        raise _Refused("invalid_json", f"The event is not JSON: {why_not(error)}.") from None
 
 
 def _depth(item: bytes) -> int:
@@ -313,7 +313,7 @@ def _object(raw: Raw, field: str) -> _Object:
     except msgspec.ValidationError as error:
         raise _Refused("invalid_json", f"`{field}`: {str(error).partition(' - at ')[0].lower()}.") from None
     except ValueError as error:
-        raise _Refused("invalid_json", f"`{field}` is not JSON: {error}.") from None
+        raise _Refused("invalid_json", f"`{field}` is not JSON: {why_not(error)}.") from None
     if type(said) is not dict:
         raise _Refused("invalid_field", f"`{field}`: expected an object, got {_shown(said)}.")
     return raw, said

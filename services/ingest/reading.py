@@ -81,7 +81,7 @@ def open_batch(body: bytes) -> Posted | Rejection:
     except RecursionError:
         return Rejection("too_deep", "The body is nested deeper than anything can read. Flatten it.")
     except ValueError as error:
-        return _salvage(body) or Rejection("invalid_json", f"The body is not JSON: {error}.")
+        return _salvage(body) or Rejection("invalid_json", f"The body is not JSON: {why_not(error)}.")
     integrations = call.integrations
     if integrations is None:
         integrations = {}
@@ -122,7 +122,14 @@ def written_key(body: bytes) -> Any:
     except RecursionError:
         return Rejection("too_deep", "The body is nested deeper than anything can read. Flatten it.")
     except ValueError as error:
-        return Rejection("invalid_json", f"The body is not JSON: {error}.")
+        return Rejection("invalid_json", f"The body is not JSON: {why_not(error)}.")
+
+
+def why_not(error: ValueError) -> str:
+    """Why bytes are no JSON. Where a text in them is not UTF-8, the decoder's place is that within the text."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"a text in it is not UTF-8 (byte 0x{error.object[error.start]:02x}). Encode it as UTF-8"
+    return str(error)
 
 
 def in_words(error: msgspec.ValidationError) -> str:

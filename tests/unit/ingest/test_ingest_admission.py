@@ -359,6 +359,12 @@ def test_a_refusal_says_where_what_and_what_to_do() -> None:
     )
 
 
+def test_a_text_that_is_not_utf_8_is_said_to_be_so() -> None:
+    said = "is not JSON: a text in it is not UTF-8 (byte 0xff). Encode it as UTF-8."
+    assert refused(b'{"userId":"a\xff","event":"X"}').message == f"The event {said}"
+    assert refused(b'{"userId":"a","event":"X","traits":{"a":"\xff"}}').message == f"`traits` {said}"
+
+
 # Laws.
 
 TEXT = st.text(max_size=12)
