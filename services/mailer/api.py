@@ -73,6 +73,7 @@ def create(
         """The image of a mail: one pixel that nobody sees. Fetching it is reported as an open."""
         return await doors.open(token, request.headers.get("user-agent", ""), counts=request.method == "GET")
 
+    @app.head("/u/{token}", include_in_schema=False)
     @app.get("/u/{token}", tags=["links"], response_class=HTMLResponse, responses=_PAGES)
     async def asked(token: str) -> Response:
         """The page that asks whether to unsubscribe. It changes nothing."""

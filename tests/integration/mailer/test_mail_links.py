@@ -324,6 +324,12 @@ async def test_whoever_tells_that_a_mail_has_arrived_tells_the_same(town: Town) 
 # Unsubscribing.
 
 
+async def test_a_machine_that_asks_whether_the_page_is_there_is_told_so_and_changes_nothing(town: Town) -> None:
+    link = town.links.unsubscribe(town.message)
+    assert [(await town.http.head(one)).status_code for one in (link, link[:-1])] == [200, 404]
+    assert town.events() == []
+
+
 async def test_looking_at_the_page_changes_nothing(town: Town) -> None:
     await town.say(Decision("cart-reminders", True, NOW - timedelta(days=1), "shop"))
     answer = await town.get(town.links.unsubscribe(town.message))
