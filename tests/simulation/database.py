@@ -13,7 +13,7 @@ import random
 import re
 import socket
 from asyncio import events
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ _FILLED = """
      UNION SELECT tableoid::regclass::text FROM segmenter.history"""
 _FENCE = "fenced AS ("
 _HANDS_OVER = "SET status = 'sending'"
+_GOING = "SELECT address, topic FROM mailer.messages WHERE status = 'sending' AND channel = 'email' ORDER BY id"
 _NOW = re.compile(r"\bnow\(\)")
 
 
@@ -230,6 +231,8 @@ class Sessions:
         self.statements = 0
         self.let_through: list[str] = []
         """Whose fenced transactions were let through once more."""
+        self.decided: Callable[[list[tuple[str, str]]], None] = lambda going: None
+        """Told while a slow transaction brings mails to where their hand-over begins: the address and topic of each."""
         self._number = 1000
 
     def begin(self, process: Process) -> Session:
@@ -382,9 +385,12 @@ class Session:
         self._ask(self._session().execute(command))
 
     async def _commit(self) -> str:
-        await self._travel("commit", "COMMIT")
         weather = self._sessions.weather
         hands_over, self._hands_over = self._hands_over, False
+        if hands_over and weather.strikes(self.process, "database: COMMIT of hand-overs is slow"):
+            self._sessions.decided(self._ask(self._session().fetch(_GOING)))
+            await self.process.step("commit", weather.dice.uniform(0.05, 0.4))
+        await self._travel("commit", "COMMIT")
         if weather.strikes(self.process, "database: cut before COMMIT"):
             self._cut()
         if hands_over and weather.strikes(self.process, "database: cut before COMMIT of hand-overs"):

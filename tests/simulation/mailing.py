@@ -51,7 +51,7 @@ TRAIL = """
     CREATE TRIGGER noted AFTER UPDATE ON processing.partitions FOR EACH ROW
         WHEN (NEW.service = 'mailer' AND NEW.next_offset <> OLD.next_offset) EXECUTE FUNCTION mailer.note('taken');
     CREATE TRIGGER noted AFTER INSERT OR UPDATE ON mailer.consent FOR EACH ROW
-        WHEN (NEW.source = 'unsubscribe link') EXECUTE FUNCTION mailer.note('consent');
+        EXECUTE FUNCTION mailer.note('consent');
     CREATE TRIGGER noted AFTER UPDATE ON mailer.addresses FOR EACH ROW
         WHEN (NEW.suppressed <> OLD.suppressed) EXECUTE FUNCTION mailer.note('suppressed')"""
 """Takes down what the mailer does, where it does it."""
@@ -65,6 +65,7 @@ INTERRUPTED = """
 
 Noted = tuple[int, str, str | None, Mapping[str, Any]]
 
+_DOOR = "unsubscribe link"
 _LATENESS = timedelta(minutes=1)
 _BEFORE = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder(messages.MessageRecord).decode
@@ -90,7 +91,7 @@ def differences(
             for _, said in rows:
                 rooms[said["partition"]].advance(said["next_offset"])
         elif what == "consent":
-            for _, said in rows:  # at a door
+            for said in [said for _, said in rows if said["source"] == _DOOR]:
                 word = Decision(said["topic"], said["subscribed"], _moment(said["decided_at"]), said["source"])
                 consent[said["address"]] = merge(consent.get(said["address"], {}), [word])
         elif what == "suppressed":

@@ -24,6 +24,11 @@ class SimulatedLog:
     async def append(self, stream: str, partition: int, entries: Sequence[Entry]) -> None:
         await self.reach("append")
         strikes = self.weather.strikes
+        if strikes(self.process, "log: append unanswered"):
+            # Long enough for what else its process had to write.
+            await self.process.step("wait", self.weather.dice.uniform(0.1, 0.5))
+            await self.process.step("append silence", self.weather.dice.uniform(0.1, 0.5))
+            raise Unavailable(f"{stream}[{partition}]: no answer.")
         if strikes(self.process, "log: append refused"):
             raise Unavailable(f"{stream}[{partition}]: refused.")
         if strikes(self.process, "log: append comes late"):

@@ -65,7 +65,7 @@ from tests.simulation.history import (
 )
 from tests.simulation.machine import Process, SimulatedClock, Stuck, VirtualLoop, register_tasks
 from tests.simulation.playbooks import variants
-from tests.simulation.post_office import PostOffice, SimulatedGateway, SimulatedTransport
+from tests.simulation.post_office import Handed, PostOffice, SimulatedGateway, SimulatedTransport
 from tests.simulation.stream import SimulatedLog
 from tests.simulation.weather import Weather
 
@@ -74,6 +74,7 @@ _LINKS = Links(SECRET, "https://lamps.example/mailer")
 _COMPOSER = Composer(_LINKS)
 _KEY = "key"
 _AUTHORISATION = b"Basic " + base64.b64encode(f"{_KEY}:".encode())
+_PROMOTIONAL = ("reminders", "greetings")
 _PATIENCE = 120.0
 _MOST_SILENT_SECONDS = 6.0
 """A heartbeat expires after 3.2."""
@@ -111,6 +112,7 @@ class World:
         self.weather = Weather(random.Random(f"weather {history.seed}"), loop, history.roughness, self.tell)
         self.broker = MemoryLog(history.partitions)
         self.sessions = Sessions(server, loop, self.weather)
+        self.sessions.decided = self._meanwhile
         self.office = PostOffice()
         self.story: list[str] = []
         self.living: dict[str, Living] = {}
@@ -165,6 +167,7 @@ class World:
         self.weather.clear_up()
         await self._leap_while_asked(timedelta(days=3))
         await self._settled()
+        self._find_out()
         self.clock.leap(timedelta(days=9))
         await self._settled()
         self.tell("world", "the end")
@@ -200,7 +203,8 @@ class World:
             case Look(which=which, machine=machine):
                 self._later(self._look(which, machine))
             case Unsubscribe(which=which, everything=everything):
-                self._later(self._unsubscribe(which, everything))
+                if (mail := self._mail(which)) is not None:
+                    self._later(self._unsubscribe(mail.message, everything))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -255,6 +259,8 @@ class World:
             if count
         ]
         left += self._unranked(since)
+        if self._under_way:
+            left.append("the world is at work")
         if self.office.under_way or self.loop.time() < self.office.over_at + _WRITTEN_WITHIN:
             left.append("mails and calls are under way")  # also those whose message another owner has ended
         return left if len(rows) == 3 * self.history.partitions else [*left, f"{len(rows)} partitions were made"]
@@ -452,16 +458,28 @@ class World:
         await asyncio.wait([living.process.begin(call())], timeout=12)
         return answers[0] if answers else None
 
-    def _mail(self, which: float) -> Any:
+    def _mail(self, which: float) -> Handed | None:
         handed = self.office.handed
         return handed[int(which * len(handed))] if handed else None
 
     def _door(self) -> Living | None:
         return self.living.get(self.dice.choice(["mailer-1", "mailer-2"]))
 
+    def _find_out(self) -> None:
+        """Most of those who have a mail of which that is not known look at it and click at the same moment."""
+        unknown = {id for [id] in self.query("SELECT id FROM mailer.messages WHERE status = 'unknown'")}
+        for mail in self.office.handed:
+            if mail.message in unknown and self.dice.random() < 0.7:
+                self._later(self._look_at(mail, False))
+                self._later(self._click_in(mail))
+
     async def _click(self, which: float) -> None:
-        mail, living = self._mail(which), self._door()
-        if mail is None or living is None:
+        if (mail := self._mail(which)) is not None:
+            await self._click_in(mail)
+
+    async def _click_in(self, mail: Handed) -> None:
+        living = self._door()
+        if living is None:
             return
         assert living.doors is not None
         token = _LINKS.click(mail.message, 0).rpartition("/")[2]
@@ -470,19 +488,31 @@ class World:
         )
 
     async def _look(self, which: float, machine: bool) -> None:
-        mail, living = self._mail(which), self._door()
-        if mail is None or living is None:
+        if (mail := self._mail(which)) is not None:
+            await self._look_at(mail, machine)
+
+    async def _look_at(self, mail: Handed, machine: bool) -> None:
+        living = self._door()
+        if living is None:
             return
         assert living.doors is not None
         token = _LINKS.open(mail.message).rpartition("/")[2]
         agent = "Mozilla/5.0" if machine else "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
         await asyncio.wait([living.process.begin(living.doors.open(token, agent, True))], timeout=10)
 
-    async def _unsubscribe(self, which: float, everything: bool) -> None:
-        mail = self._mail(which)
-        if mail is None:
-            return
-        token = _LINKS.unsubscribe(mail.message).rpartition("/")[2]
+    def _meanwhile(self, going: list[tuple[str, str]]) -> None:
+        """One of those who are to get a mail, as is decided at this moment, says no by an earlier one."""
+        wishes = [
+            (mail.message, mail.topic != topic)
+            for address, topic in going
+            for mail in self.office.handed
+            if mail.address == address and (mail.topic == topic or topic in _PROMOTIONAL) and topic != "receipts"
+        ]
+        if wishes:
+            self._later(self._unsubscribe(*self.dice.choice(wishes)))
+
+    async def _unsubscribe(self, message: str, everything: bool) -> None:
+        token = _LINKS.unsubscribe(message).rpartition("/")[2]
         for _ in range(3):
             living = self._door()
             if living is not None:
@@ -490,14 +520,14 @@ class World:
                 asked = living.process.begin(living.doors.decide(token, "everything" if everything else ""))
                 await asyncio.wait([asked], timeout=10)
                 if asked.done() and not asked.cancelled() and asked.result().status_code == 200:
-                    self._note_unsubscribed(mail.message, everything)
+                    self._note_unsubscribed(message, everything)
                     return
             await asyncio.sleep(0.5)
 
     def _note_unsubscribed(self, message: str, everything: bool) -> None:
         [[address, topic]] = self.query("SELECT address, topic FROM mailer.messages WHERE id = $1", message)
         in_hand = {row[0] for row in self.query("SELECT id FROM mailer.messages WHERE status = 'sending'")}
-        for silenced in ("reminders", "greetings") if everything else (topic,):
+        for silenced in _PROMOTIONAL if everything else (topic,):
             if silenced != "receipts":
                 self.office.silenced[normalise(address) or "", silenced] = set(in_hand)
         self.tell("door", f"unsubscribed {address} from {'everything' if everything else topic}")
