@@ -48,7 +48,15 @@ def face(title: str, description: str, ready: Callable[[], Awaitable[list[str]]]
     `ready` names what keeps the service from working, a line each. `/healthz` says only that the process answers: a
     database that is away is no reason to restart it.
     """
-    app = FastAPI(title=title, description=description, version="1", docs_url=None, redoc_url=None, responses=_REFUSALS)
+    app = FastAPI(
+        title=title,
+        description=description,
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # it would lead to whatever host the request names
+        responses=_REFUSALS,
+    )
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

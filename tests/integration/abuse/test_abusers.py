@@ -100,6 +100,12 @@ async def test_a_write_key_reads_nothing_and_a_read_key_writes_nothing(siege: Si
         assert (answer.status_code, answer.json()["code"]) == (401, "unknown_key")
 
 
+@pytest.mark.parametrize("path", ["/docs/", "/mailer/inbox/", "/segmenter/docs/"])
+async def test_nobody_is_led_to_the_host_that_a_request_names(siege: Siege, path: str) -> None:
+    answer = await siege.http.get(path, headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
 FOR_EVERYBODY = re.compile("/(docs|openapi.json|healthz|readyz|metrics|[cou]/{token}|inbox(/.*)?)")
 """What asks for no key: what operators and developers read, the links of mails, and the mails of a trial."""
 
