@@ -29,7 +29,7 @@ from shared.database.embedded import url_of_running
 from shared.database.engine import Database, is_transient
 from shared.database.migrations import behind
 from shared.database.revisions import Migrations
-from shared.errors import RapportError
+from shared.errors import RapportError, words_of
 from shared.log import postgres
 from shared.log.port import Log
 from shared.processing.installation import open_installation
@@ -307,7 +307,7 @@ async def _wait_for(database: Database) -> None:
                 raise
             if not said:
                 remedy = "It goes on by itself once the server that DATABASE_URL names answers."
-                problem = f"{type(error).__name__}: {error}"
+                problem = words_of(error)
                 structlog.get_logger().warning("waiting for the database", error=problem, remedy=remedy)
                 said = True
             await asyncio.sleep(1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shared.errors import RapportError
+from shared.errors import RapportError, words_of
 from shared.harmless import harmless
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         if not is_transient(error):
             raise
         what = _servers(settings)
-        fail(f"{what} does not answer: {type(error).__name__}: {error}. Look whether it runs, and try again.")
+        fail(f"{what} does not answer: {words_of(error)}. Look whether it runs, and try again.")
 
 
 def _servers(settings: Settings) -> str:

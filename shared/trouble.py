@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from shared.errors import words_of
 from shared.telemetry import WAITING
 
 SAY_AGAIN_SECONDS = 60.0
@@ -37,7 +38,7 @@ class Trouble:
     def met(self, who: Hashable, error: BaseException | str) -> None:
         """`who` could not go on, and will try again."""
         now = self._now()
-        self._error = error if isinstance(error, str) else _said(error)
+        self._error = error if isinstance(error, str) else words_of(error)
         self._times += 1
         begins = not self._met_by
         self._met_by.add(who)
@@ -76,10 +77,3 @@ class Trouble:
         """For `/readyz`: what has waited for so many seconds, and why; nothing where all goes on."""
         waited = self._now() - self._began
         return [f"{self._what} has waited for {waited:.0f} s: {self._error}"] if self._met_by and waited > after else []
-
-
-def _said(error: BaseException) -> str:
-    """SQLAlchemy wraps what the driver raised, twice; the driver's own words say what is the matter."""
-    wrapped = getattr(error, "orig", None)
-    cause = getattr(wrapped, "__cause__", None) or wrapped or error
-    return f"{type(cause).__name__}: {cause}"

@@ -29,6 +29,8 @@ from shared.telemetry import COUPONS_UNANNOUNCED, MAILER_HELD, MAILER_OUTCOMES
 
 _MOST_LOOKED_AT = 512
 """Due messages of a partition that one transaction looks at."""
+_MOST_NAMED = 10
+"""Messages that a line of the log names."""
 _OVER = ("sent", "unknown")
 """How a hand-over that counts may end: nothing that is decided after it depends on whether it is written yet."""
 
@@ -248,9 +250,6 @@ class Sitting:
                 begun += self._not_begun(desk, turn)
             for message, error in turn.defects:
                 self._logger.error("mail not made", message=message, exc_info=error)
-            for message, reason in turn.unknown:
-                remedy = "It is not sent again; the mail server's log, searched for this id, tells whether it went out."
-                self._logger.warning("mail unknown", message=message, reason=reason, remedy=remedy)
             for pool, reason in turn.unannounced:
                 COUPONS_UNANNOUNCED.labels(pool).inc()
                 remedy = f"Look at the address in coupons/{pool}.yaml; rapport coupons export {pool} has the codes."
@@ -260,6 +259,15 @@ class Sitting:
             for status, reason in turn.ended:
                 MAILER_OUTCOMES.labels(status, reason).inc()
                 office.ended(reason)
+        if unknown := [one for place in self._places for one in place.turn.unknown]:
+            # One line for all of a transaction, since a server that hangs up does so to every mail.
+            self._logger.warning(
+                "mails unknown",
+                count=len(unknown),
+                messages=[message for message, _ in unknown[:_MOST_NAMED]],
+                reasons=sorted({reason for _, reason in unknown}),
+                remedy="They are not sent again; the mail server's log, searched for an id, tells whether it went out.",
+            )
         office.slots.give_back(self._taken - begun + self._recorded)
 
     def failed(self) -> None:

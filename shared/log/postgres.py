@@ -20,7 +20,7 @@ from shared.contracts.streams import STREAMS
 from shared.database.clauses import Clause, execute
 from shared.database.engine import Database
 from shared.database.revisions import Migrations
-from shared.errors import RapportError
+from shared.errors import RapportError, words_of
 from shared.log.packing import in_portions, pack, size_of
 from shared.log.port import Entry, check_append
 from shared.log.postgres_reader import READ_DEADLINE, Appended, Key, PostgresReader, Readers, as_unavailable
@@ -125,7 +125,7 @@ class PostgresLog:
         except asyncpg.UndefinedTableError:
             return "log: the database has no streams yet. Run `rapport migrate`."
         except Exception as error:
-            return f"log: the database does not answer: {type(error).__name__}: {error}"
+            return f"log: the database does not answer: {words_of(error)}"
         return None if found else "log: it was not started"
 
     async def installation(self) -> str | None:

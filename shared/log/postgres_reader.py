@@ -17,7 +17,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from shared.database.engine import Database, is_transient
-from shared.errors import RapportError, Unavailable
+from shared.errors import RapportError, Unavailable, words_of
 from shared.log.packing import size_of, unpack
 from shared.log.port import Entry, Fetched, OffsetOutOfRange, Record
 
@@ -168,7 +168,7 @@ class Readers:
             try:
                 news = await self._read_news()
             except Exception as error:
-                self.trouble = f"{type(error).__name__}: {error}"
+                self.trouble = words_of(error)
                 for woken in self.woken.values():
                     woken.set()
             else:
@@ -394,5 +394,5 @@ def _records(expected: int, first: int, last: int, body: bytes) -> list[Record] 
 def as_unavailable(error: Exception, what: str) -> Exception:
     """`Unavailable` where the same call may succeed later, else the error itself."""
     if is_transient(error) and not isinstance(error, RapportError):
-        return Unavailable(f"log: {what}: {type(error).__name__}: {error}")
+        return Unavailable(f"log: {what}: {words_of(error)}")
     return error

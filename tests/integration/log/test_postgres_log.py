@@ -284,3 +284,11 @@ async def test_a_database_without_the_tables_says_what_to_do(bare_database_url: 
         await log.start()
     assert "rapport migrate" in (await log.ready() or "")
     await database.close()
+
+
+async def test_what_the_database_refuses_is_told_in_the_drivers_own_words(database_url: str) -> None:
+    database = Database(database_url + "_of_nobody")
+    problem = await PostgresLog(database, 4).ready() or ""
+    await database.close()
+    assert "InvalidCatalogNameError" in problem
+    assert "sqlalche" not in problem

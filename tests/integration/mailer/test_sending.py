@@ -251,8 +251,8 @@ async def test_a_lost_answer_is_unknown_and_not_sent_again(post_office: PostOffi
         await post_office.settled(m1="unknown")
         await post_office.pass_time(DAY)
         await post_office.read_up()
-    told = [(line["message"], line["reason"]) for line in logged if line["event"] == "mail unknown"]
-    assert told == [("m1", "connection_lost")]
+    told = [(line["count"], line["messages"], line["reasons"]) for line in logged if line["event"] == "mails unknown"]
+    assert told == [(1, ["m1"], ["connection_lost"])]
     assert post_office.postbox.ids == ["m1"]
     assert (await post_office.told("m1"))[0][:2] == ("Email Unknown", "connection_lost")
 
