@@ -60,7 +60,8 @@ READ = "SELECT turn, what, was, said::text FROM mailer.trail ORDER BY number"
 INTERRUPTED = """
     SELECT late.said->>'id' FROM mailer.trail early JOIN mailer.trail late USING (what, owner)
      WHERE what = 'message' AND early.said->>'status' = 'sending' AND late.said->>'status' = 'unknown'
-       AND early.said->>'taken' = late.said->>'taken' AND late.said->>'reason' = 'interrupted'"""
+       AND early.was = 'requested' AND early.said->>'taken' = late.said->>'taken'
+       AND late.said->>'reason' = 'interrupted'"""
 """The mails of which it is not known what they came to, though who handed them over was there to say so."""
 
 Noted = tuple[int, str, str | None, Mapping[str, Any]]
