@@ -431,6 +431,7 @@ def _customer(value: Identifier, field: str) -> str | None:
 
 def _message_id(value: Identifier) -> str:
     """An event's id; empty where there is none."""
+    # "!" is the first character that shows: nearly all ids are ASCII, and begin with one.
     if type(value) is str and value >= "!" and len(value) <= MAX_MESSAGE_ID and value.isascii() and value.isprintable():
         return value
     text = _text(value)
