@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared.contracts.streams import partition_of
-from shared.errors import RapportError
+from shared.errors import RapportError, words_of
 from shared.log.port import LARGEST_RECORD, Entry, Origin
 from shared.processing.agenda import Agenda
 from shared.processing.port import Poison
@@ -83,4 +83,4 @@ def storable(text: str) -> str:
 
 def text_of(error: BaseException) -> str:
     """What a person reads of an error."""
-    return str(error) if isinstance(error, RapportError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RapportError) else words_of(error)
